@@ -1,0 +1,12 @@
+//! Rules and words: what the mesh decides about, as plain values.
+//!
+//! No clock, no IO, no serialisation, no chance. Read in this order: `id`, `time`, `code`, `identity`, `action`,
+//! `policy`, then what is built from them.
+
+pub mod action;
+pub mod code;
+pub mod config;
+pub mod id;
+pub mod identity;
+pub mod policy;
+pub mod time;

@@ -1,0 +1,150 @@
+//! `*` matches everything; a segment `*` matches exactly one whole segment; all else is compared byte by byte.
+//!
+//! There is no regular expression and no partial glob: `site-*` is refused at load, because it would grow with names
+//! that nobody has thought of yet (DESIGN, *Policy*).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::domain::id::{self, Segment};
+
+/// Most segments of a pattern: `<site>/<name>` and `<action>/<command>` have two.
+const SEGMENTS_MAX: usize = 2;
+
+/// Why a pattern was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `*` beside other characters in one segment.
+    #[error("wanted `*` or a whole name in each segment, got the partial glob {0:?}")]
+    PartialGlob(String),
+    /// More than two segments.
+    #[error("wanted at most {SEGMENTS_MAX} segments, got {0}")]
+    TooManySegments(usize),
+    /// A segment is not a legal name.
+    #[error("{0}")]
+    Segment(#[from] id::Error),
+}
+
+/// A set of slash-separated names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(Shape);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape {
+    Everything,
+    Segments(Vec<Part>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    AnySegment,
+    Exactly(Segment),
+}
+
+impl Pattern {
+    /// The pattern `*`.
+    pub const fn everything() -> Self {
+        Self(Shape::Everything)
+    }
+
+    /// Whether this is the pattern `*`.
+    pub fn is_everything(&self) -> bool {
+        self.0 == Shape::Everything
+    }
+
+    /// Whether the name is in the set. A name with more or fewer segments than the pattern is not.
+    pub fn matches(&self, name: &str) -> bool {
+        match &self.0 {
+            Shape::Everything => true,
+            Shape::Segments(parts) => {
+                let mut segments = name.split('/');
+                parts.iter().all(|part| segments.next().is_some_and(|segment| part.matches(segment)))
+                    && segments.next().is_none()
+            }
+        }
+    }
+}
+
+impl Part {
+    fn matches(&self, segment: &str) -> bool {
+        match self {
+            Self::AnySegment => !segment.is_empty(),
+            Self::Exactly(wanted) => wanted.as_str() == segment,
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "*" {
+            return Ok(Self::everything());
+        }
+        let parts: Vec<_> = text.split('/').map(parse_part).collect::<Result<_, _>>()?;
+        if parts.len() > SEGMENTS_MAX {
+            return Err(Error::TooManySegments(parts.len()));
+        }
+        Ok(Self(Shape::Segments(parts)))
+    }
+}
+
+fn parse_part(text: &str) -> Result<Part, Error> {
+    match text {
+        "*" => Ok(Part::AnySegment),
+        glob if glob.contains('*') => Err(Error::PartialGlob(glob.chars().take(64).collect())),
+        name => Ok(Part::Exactly(name.parse()?)),
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Shape::Everything => formatter.write_str("*"),
+            Shape::Segments(parts) => {
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
+                        formatter.write_str("/")?;
+                    }
+                    match part {
+                        Part::AnySegment => formatter.write_str("*")?,
+                        Part::Exactly(segment) => segment.fmt(formatter)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_segment_matches_one_whole_segment() {
+        let pattern: Pattern = "site-a/*".parse().expect("legal");
+        for (name, expected) in
+            [("site-a/x", true), ("site-a/", false), ("site-a", false), ("site-a/x/y", false), ("site-ab/x", false)]
+        {
+            assert_eq!(pattern.matches(name), expected, "{name:?}");
+        }
+        assert!("*".parse::<Pattern>().expect("legal").matches("a/b"));
+        assert!(!"*/*".parse::<Pattern>().expect("legal").matches("a"));
+    }
+
+    #[test]
+    fn partial_globs_and_illegal_names_are_refused() {
+        for text in ["site-*", "*/x*", "**", "a/b/c", "", "a//b", "a b", "ä"] {
+            assert!(text.parse::<Pattern>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_reads_back_from_its_display() {
+        for text in ["*", "a", "a/*", "*/b", "a/b"] {
+            let pattern: Pattern = text.parse().expect("legal");
+            assert_eq!(pattern.to_string(), text);
+        }
+    }
+}

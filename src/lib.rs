@@ -1,0 +1,6 @@
+//! A peer-to-peer runtime mesh node, as a library behind the `trust-runtime` binary.
+//!
+//! The modules stand in the order of the layers: each uses only those above it (see ARCHITECTURE.md).
+
+pub mod domain;
+pub mod mesh;
