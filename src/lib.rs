@@ -3,4 +3,6 @@
 //! The modules stand in the order of the layers: each uses only those above it (see ARCHITECTURE.md).
 
 pub mod domain;
+pub mod engine;
 pub mod mesh;
+pub mod store;

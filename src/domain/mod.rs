@@ -4,6 +4,7 @@
 //! `policy`, then what is built from them.
 
 pub mod action;
+pub mod audit;
 pub mod code;
 pub mod config;
 pub mod id;

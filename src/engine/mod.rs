@@ -1,0 +1,3 @@
+//! One runtime's decisions, as a value.
+
+pub mod record;

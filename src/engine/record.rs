@@ -1,0 +1,114 @@
+//! Facts that are made durable before anybody hears of them. `recover` builds the engine from them again.
+
+use crate::domain::audit::{AuditId, Draft, Hash};
+use crate::domain::config::Overlay;
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::identity::{Actor, Fingerprint, TrustState};
+use crate::domain::time::Wall;
+
+/// One durable fact. Each variant names what it replaces: recovery sees only the newest of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The boot counter; replaces the earlier one.
+    Boot {
+        /// Counts the starts of this runtime from 1.
+        counter: u64,
+    },
+    /// The latest wall time seen; replaces the earlier one.
+    ClockMark {
+        /// Time below this is in the past.
+        wall: Wall,
+    },
+    /// An action sent to a target whose outcome is not on record yet; replaces the one for the same request and target.
+    Intent(Intent),
+    /// The outcome is on record: removes the intent.
+    IntentClosed(IntentKey),
+    /// The configuration applied at run time; replaces the earlier one.
+    Overlay(Overlay),
+    /// A peer and the key pinned for it; replaces the earlier one for the same runtime.
+    Peer(Peer),
+    /// Removes a peer and its pin.
+    PeerForgotten {
+        /// Whom.
+        runtime: RuntimeId,
+    },
+    /// The receipt of a write carried out or refused here; replaces the one for the same key.
+    Receipt(Receipt),
+    /// Removes one receipt whose time is over.
+    ReceiptDropped(RequestKey),
+}
+
+/// What names one write at its target, whoever sends it again (DESIGN, *An action across the mesh*).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestKey {
+    /// Who asked.
+    pub actor: Actor,
+    /// The caller's name for it.
+    pub request_id: RequestId,
+}
+
+/// What names one write at its origin.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IntentKey {
+    /// The write.
+    pub request: RequestKey,
+    /// To whom it was sent.
+    pub target: RuntimeId,
+}
+
+/// A write that left or is about to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// Which write, to whom.
+    pub key: IntentKey,
+    /// The action's name in the audit log.
+    pub action: String,
+    /// When it was sent.
+    pub at: Wall,
+}
+
+/// What is remembered of a peer over a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Whom.
+    pub runtime: RuntimeId,
+    /// The identity key it must prove.
+    pub pinned: Fingerprint,
+    /// How far it is trusted.
+    pub trust: TrustState,
+    /// The highest boot counter it has signed.
+    pub boot: u64,
+}
+
+/// What a target remembers of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which write.
+    pub key: RequestKey,
+    /// Who sent it.
+    pub origin: RuntimeId,
+    /// SHA-256 over actor, action, target and parameters.
+    pub digest: Hash,
+    /// When the write was accepted or refused.
+    pub at: Wall,
+    /// The audit record made in the same transaction.
+    pub audit_id: AuditId,
+    /// The result's canonical bytes, at most 64 KiB.
+    pub result: Vec<u8>,
+}
+
+/// What one turn of the engine wants durable, all or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Facts in the order they were decided.
+    pub records: Vec<Record>,
+    /// Audit records in the order they were decided.
+    pub audits: Vec<Draft>,
+}
+
+impl Batch {
+    /// Whether nothing needs to be written.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.audits.is_empty()
+    }
+}

@@ -1,0 +1,126 @@
+//! The port to durable storage: what must survive, and what can be read back.
+//!
+//! `contract.rs` says what every store must hold: a batch is all or nothing, an acknowledged batch survives `kill -9`, the
+//! audit chain has no gap, and a failed commit changes nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::domain::audit::{AuditId, Draft, Entry, Position};
+use crate::domain::time::Wall;
+use crate::engine::record::{Batch, Record};
+
+/// A boxed future, so that the port can be a trait object.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Read records waiting for the writer. When full, a read is refused with `server_busy`: no read goes unrecorded.
+pub const READ_QUEUE_MAX: usize = 8_192;
+
+/// Most audit records on one page.
+pub const PAGE_MAX: usize = 1_000;
+
+/// Why a commit or a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The disk is full. A later commit may succeed.
+    #[error("{place}: no space left")]
+    NoSpace {
+        /// Which file.
+        place: String,
+    },
+    /// The disk failed. Nothing is written any more until a restart.
+    #[error("{place}: {reason}")]
+    Broken {
+        /// Which file.
+        place: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another process holds the store.
+    #[error("{place}: is in use by another process")]
+    InUse {
+        /// Which file.
+        place: String,
+    },
+    /// The store was written by a newer version, or holds what no version wrote.
+    #[error("{place}: {reason}")]
+    Unreadable {
+        /// Which file and row.
+        place: String,
+        /// What was wanted and found.
+        reason: String,
+    },
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The queue of read records is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the queue of read records is full")]
+pub struct Full;
+
+/// Which of the two chains a record stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chain {
+    /// Reads: bounded, rotated, each file's first record carries the chain over.
+    Reads,
+    /// Writes and everything that concerns security: never deleted.
+    Writes,
+}
+
+/// Which audit records are wanted. Absent means any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Exactly this request id.
+    pub request_id: Option<String>,
+    /// Exactly this actor.
+    pub actor: Option<String>,
+    /// Exactly this action.
+    pub action: Option<String>,
+    /// Exactly this target, qualified.
+    pub target: Option<String>,
+    /// At or after.
+    pub since: Option<Wall>,
+    /// Before.
+    pub until: Option<Wall>,
+    /// Only records whose name sorts before this one: where the last page ended.
+    pub before: Option<AuditId>,
+    /// At most this many, itself at most [`PAGE_MAX`].
+    pub limit: usize,
+}
+
+/// One page of records of both chains, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The records.
+    pub entries: Vec<(Chain, Entry)>,
+    /// Whether older ones exist.
+    pub has_more: bool,
+}
+
+/// Durable storage, cheap to share.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Makes a batch durable, all or nothing, and gives each audit record its place, in order. Concurrent batches may
+    /// share one fsync. On an error nothing of the batch is kept.
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<Vec<Position>, Error>>;
+
+    /// The newest of every fact, in the order of their keys.
+    fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>>;
+
+    /// Hands over the record of a read. Durable soon, in order, without anybody waiting.
+    fn append_read(&self, draft: Draft) -> Result<(), Full>;
+
+    /// Reads audit records, newest first.
+    fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>>;
+
+    /// The place of one record in the chain of writes, if it is there.
+    fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>>;
+
+    /// Why the store takes no writes at the moment, if so.
+    fn fault(&self) -> Option<Error>;
+
+    /// Writes out what waits and closes, within two seconds.
+    fn close(&self) -> Pending<'_, ()>;
+}
