@@ -4,5 +4,6 @@
 
 pub mod domain;
 pub mod engine;
+pub mod handle;
 pub mod mesh;
 pub mod store;

@@ -1,0 +1,101 @@
+//! DSSE 1.0.2: signatures over bytes, never over parsed structures (`PAE = "DSSEv1" SP len SP type SP len SP body`).
+//!
+//! The payload type says what the bytes are, so that a receipt can never be taken for an envelope. Verification is
+//! `verify_strict` only, which refuses small-order keys and malleable signatures.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use crate::domain::identity::IdentityKey;
+
+/// What signed bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PayloadType {
+    /// One action for one target.
+    Action,
+    /// An identity key's word for an envelope key.
+    Delegation,
+    /// The answer to a probe.
+    Echo,
+    /// A runtime's identity document.
+    Identity,
+    /// A runtime's observation of itself and its links.
+    Observation,
+    /// A target's answer.
+    Receipt,
+}
+
+impl PayloadType {
+    /// Every type.
+    pub const ALL: [Self; 6] =
+        [Self::Action, Self::Delegation, Self::Echo, Self::Identity, Self::Observation, Self::Receipt];
+
+    /// The media type that is signed with the bytes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Action => "application/vnd.trust-runtime.action.v1+json",
+            Self::Delegation => "application/vnd.trust-runtime.delegation.v1+json",
+            Self::Echo => "application/vnd.trust-runtime.echo.v1+json",
+            Self::Identity => "application/vnd.trust-runtime.identity.v1+json",
+            Self::Observation => "application/vnd.trust-runtime.observation.v1+json",
+            Self::Receipt => "application/vnd.trust-runtime.receipt.v1+json",
+        }
+    }
+}
+
+/// A signature that does not hold, without a hint why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not verify")]
+pub struct BadSignature;
+
+/// The bytes that are signed.
+fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
+    let name = payload_type.as_str();
+    let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), payload.len()).into_bytes();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Signs a payload.
+pub fn sign(key: &IdentityKey, payload_type: PayloadType, payload: &[u8]) -> [u8; 64] {
+    key.sign(&pre_authentication_encoding(payload_type, payload))
+}
+
+/// Checks a signature over exactly these bytes.
+pub fn verify(
+    key: &[u8; 32],
+    payload_type: PayloadType,
+    payload: &[u8],
+    signature: &[u8; 64],
+) -> Result<(), BadSignature> {
+    let key = VerifyingKey::from_bytes(key).map_err(|_no_point| BadSignature)?;
+    let signature = Signature::from_bytes(signature);
+    key.verify_strict(&pre_authentication_encoding(payload_type, payload), &signature).map_err(|_mismatch| BadSignature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_encoding_is_that_of_the_specification() {
+        let bytes = pre_authentication_encoding(PayloadType::Echo, b"hello world");
+        assert_eq!(bytes, b"DSSEv1 42 application/vnd.trust-runtime.echo.v1+json 11 hello world");
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_bytes_type_and_key_only() {
+        let key = IdentityKey::from_seed([7; 32]);
+        let public = key.public().to_bytes();
+        let signature = sign(&key, PayloadType::Action, b"payload");
+        assert_eq!(verify(&public, PayloadType::Action, b"payload", &signature), Ok(()));
+        assert_eq!(verify(&public, PayloadType::Receipt, b"payload", &signature), Err(BadSignature));
+        assert_eq!(verify(&public, PayloadType::Action, b"payloae", &signature), Err(BadSignature));
+        let other = IdentityKey::from_seed([8; 32]).public().to_bytes();
+        assert_eq!(verify(&other, PayloadType::Action, b"payload", &signature), Err(BadSignature));
+        for index in 0..64 {
+            let mut bent = signature;
+            bent[index] ^= 1;
+            assert_eq!(verify(&public, PayloadType::Action, b"payload", &bent), Err(BadSignature), "byte {index}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! "Would this be allowed now?": ordered checks, one decision per target, no effects.
+//!
+//! The order is fixed, so that a denial never depends on who happens to be up: shape, profile, actor and role, then per
+//! target: known, transport security, policy, reachability last (DESIGN, *Preflight*). [`authorize`] is also what the target
+//! asks before it acts.
+
+use crate::domain::action::{Action, ActionKind};
+use crate::domain::code::Code;
+use crate::domain::config;
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::{Actor, Role};
+use crate::domain::policy::{Decision, Denial, Policy, Question, Side, Stage, Verdict};
+use crate::domain::projection::Lifecycle;
+use crate::domain::time::Wall;
+
+/// Most targets of one request (contract, *preflight*).
+pub const TARGETS_MAX: usize = 1_000;
+
+/// Commands that every runtime knows. All but `ping` need a workload.
+pub const BUILT_IN_COMMANDS: [&str; 7] = ["pause", "ping", "reload", "restart", "resume", "start", "stop"];
+
+/// What the node is set up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// One desk: loopback, no certificates needed.
+    Dev,
+    /// One plant: verified identities and TLS.
+    Plant,
+    /// Between plants: as `plant`, and every write to another runtime needs a rule.
+    Wan,
+}
+
+impl Profile {
+    /// Every profile.
+    pub const ALL: [Self; 3] = [Self::Dev, Self::Plant, Self::Wan];
+
+    /// The stable text on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Plant => "plant",
+            Self::Wan => "wan",
+        }
+    }
+}
+
+/// Who asks, as the credential says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// The actor.
+    pub actor: Actor,
+    /// What the credential may do at most.
+    pub role: Role,
+    /// Whether the credential vouches for the actor.
+    pub is_verified: bool,
+}
+
+/// One question about one target, for either decision point.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// Who asks.
+    pub asker: &'a Asker,
+    /// What for.
+    pub action: &'a Action,
+    /// To whom.
+    pub target: &'a RuntimeId,
+    /// Through whom.
+    pub origin: &'a RuntimeId,
+    /// The rules of the site that is asked.
+    pub policy: &'a Policy,
+    /// That site's profile.
+    pub profile: Profile,
+    /// When.
+    pub now: Wall,
+}
+
+/// What this runtime knows of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state; online for the own runtime.
+    pub lifecycle: Lifecycle,
+    /// Whether it advertises secure transport.
+    pub is_secure: bool,
+}
+
+/// The answer for all targets, in request order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// One row per target.
+    pub rows: Vec<Row>,
+}
+
+/// The answer for one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The target, qualified.
+    pub target: RuntimeId,
+    /// The decision.
+    pub decision: Decision,
+    /// What is known of the target; absent when it was never heard of.
+    pub standing: Option<Standing>,
+}
+
+impl Plan {
+    /// Whether all of it may happen.
+    pub fn is_allowed(&self) -> bool {
+        self.rows.iter().all(|row| row.decision.is_allowed())
+    }
+
+    /// The denial of the first denied target.
+    pub fn first_denial(&self) -> Option<&Denial> {
+        self.rows.iter().find_map(|row| match &row.decision {
+            Decision::Deny(denial) => Some(denial),
+            Decision::Allow { .. } => None,
+        })
+    }
+}
+
+/// The origin's decision about one target.
+pub fn decide(case: Case<'_>, standing: Option<Standing>) -> Decision {
+    match check(case, standing) {
+        Ok(rule) => Decision::Allow { rule },
+        Err(denial) => Decision::Deny(denial),
+    }
+}
+
+fn check(case: Case<'_>, standing: Option<Standing>) -> Result<String, Denial> {
+    let is_own = case.target == case.origin;
+    let stage = Stage::Origin;
+    check_role(case, stage)?;
+    let Some(standing) = standing else {
+        let reason = format!("this runtime has never heard of {}", case.target);
+        return Err(Denial::at_origin(Code::PeerNotAvailable, "known", reason));
+    };
+    if case.profile != Profile::Dev && !is_own && !standing.is_secure {
+        let reason = format!("{} does not advertise secure transport, which this profile demands", case.target);
+        return Err(Denial::at_origin(Code::NotConfigured, "transport", reason));
+    }
+    let rule = check_rules(case, Side::Outbound, stage)?;
+    check_parameters(case.action, stage)?;
+    if is_own { Ok(rule) } else { check_reach(case, standing).map(|()| rule) }
+}
+
+/// The decision by role, rules and parameters alone, at either end. Gives the rule that allows it.
+pub fn authorize(case: Case<'_>, side: Side) -> Result<String, Denial> {
+    let stage = match side {
+        Side::Inbound => Stage::Target,
+        Side::Outbound => Stage::Origin,
+    };
+    check_role(case, stage)?;
+    let rule = check_rules(case, side, stage)?;
+    check_parameters(case.action, stage).map(|()| rule)
+}
+
+fn check_role(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
+    let least = case.action.least_role();
+    // A guest from another site keeps the role viewer; what its `accept_write` rules allow is decided by them.
+    let is_ruled_by_accept_write = stage == Stage::Target && is_cross_site(case) && !case.action.kind().is_read();
+    if least <= case.asker.role || is_ruled_by_accept_write {
+        return Ok(());
+    }
+    let code = match case.action.kind() {
+        ActionKind::CfgApply => Code::AclDeniedCfgWrite,
+        ActionKind::CmdInvoke | ActionKind::StatusRead => Code::PermissionDenied,
+    };
+    let reason = format!("{} needs the role {least}, {} has {}", case.action.kind(), case.asker.actor, case.asker.role);
+    Err(Denial { code, reason, stage, rule: "role".to_owned() })
+}
+
+fn is_cross_site(case: Case<'_>) -> bool {
+    case.asker.actor.site != case.target.site
+}
+
+fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<String, Denial> {
+    let role = || format!("role:{}", case.asker.role);
+    let is_other_runtime = case.target != case.origin;
+    let list = match side {
+        Side::Inbound => "accept_write",
+        Side::Outbound => "allow_write",
+    };
+    let needs_rule = match side {
+        Side::Inbound => is_cross_site(case),
+        Side::Outbound => is_cross_site(case) || (case.profile == Profile::Wan && is_other_runtime),
+    };
+    if case.action.kind().is_read() {
+        return Ok(role());
+    }
+    let question = Question { actor: &case.asker.actor, action: case.action, target: case.target, now: case.now };
+    match case.policy.ask(side, question) {
+        Verdict::Denied(rule) => {
+            let why = rule.reason.as_deref().unwrap_or("no reason given");
+            let reason = format!("{list} denies it: {why}");
+            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: rule.id.clone() })
+        }
+        Verdict::Allowed(rule) => Ok(rule.id.clone()),
+        Verdict::Unmentioned if needs_rule => {
+            let reason = format!("no {list} rule allows {} on {}", case.action.kind(), case.target);
+            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: list.to_owned() })
+        }
+        Verdict::Unmentioned => Ok(role()),
+    }
+}
+
+fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {
+    let deny = |code, rule: &str, reason: String| Err(Denial { code, reason, stage, rule: rule.to_owned() });
+    match action {
+        Action::StatusRead => Ok(()),
+        Action::CfgApply(values) => match config::check(values) {
+            Ok(()) => Ok(()),
+            Err(error @ config::KeyError::FileOnly { .. }) => deny(Code::ContractViolation, "scope", error.to_string()),
+            Err(error) => deny(Code::SchemaMismatch, "schema", error.to_string()),
+        },
+        Action::CmdInvoke(invocation) => match invocation.command.as_str() {
+            "ping" => Ok(()),
+            name if BUILT_IN_COMMANDS.contains(&name) => {
+                deny(Code::NotConfigured, "workload", format!("{name} acts on a workload, and none is configured"))
+            }
+            name => deny(Code::ContractViolation, "command", format!("no command {name} is declared")),
+        },
+    }
+}
+
+fn check_reach(case: Case<'_>, standing: Standing) -> Result<(), Denial> {
+    let target = case.target;
+    let deny = |code, reason: String| Err(Denial::at_origin(code, "reachable", reason));
+    match standing.lifecycle {
+        Lifecycle::Online => Ok(()),
+        Lifecycle::Stale if case.action.kind().is_read() => Ok(()),
+        Lifecycle::Stale => {
+            deny(Code::StaleData, format!("{target} has not been heard from recently enough for a write"))
+        }
+        Lifecycle::Partitioned => deny(Code::TargetUnreachable, format!("{target} is partitioned from this runtime")),
+        Lifecycle::Offline => deny(Code::TargetUnreachable, format!("{target} is offline")),
+    }
+}

@@ -1,0 +1,113 @@
+//! What the engine asks the driver to do, in two parts: what must be durable, and what may be said afterwards.
+
+use std::collections::BTreeMap;
+
+use crate::domain::audit::{AuditId, Draft};
+use crate::domain::code::Code;
+use crate::domain::config::Value;
+use crate::domain::envelope::{Envelope, Receipt, Ruling};
+use crate::domain::id::RuntimeId;
+use crate::domain::preflight::Plan;
+use crate::engine::input::{QueryId, ReplyId};
+use crate::engine::record::{Batch, Record};
+
+/// Effects of a batch of inputs. `batch` is made durable first; only then is anything of `after` performed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What must be durable.
+    pub batch: Batch,
+    /// What happens then, in order.
+    pub after: Vec<Effect>,
+}
+
+impl Effects {
+    pub(crate) fn persist(&mut self, record: Record) {
+        self.batch.records.push(record);
+    }
+
+    pub(crate) fn audit(&mut self, draft: Draft) {
+        self.batch.audits.push(draft);
+    }
+
+    pub(crate) fn then(&mut self, effect: Effect) {
+        self.after.push(effect);
+    }
+}
+
+/// One thing to do once the batch is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Sign this receipt and answer the query with it. The driver fills in the place in the chain.
+    Answer {
+        /// Which query.
+        query: QueryId,
+        /// The receipt.
+        receipt: Box<Receipt>,
+    },
+    /// These live settings hold from now on.
+    Apply {
+        /// The values by key.
+        values: BTreeMap<String, Value>,
+    },
+    /// Hand this record to the chain of reads: refusals must not cost a disk write each.
+    AuditLightly(Box<Draft>),
+    /// Answer the query with nothing but a code.
+    Refuse {
+        /// Which query.
+        query: QueryId,
+        /// Why.
+        code: Code,
+    },
+    /// Answer a caller on this node.
+    Reply {
+        /// Whom.
+        reply: ReplyId,
+        /// What.
+        answer: Box<Answer>,
+    },
+}
+
+/// What a caller on this node is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A dispatch has begun, or was denied as a whole: then nothing was sent anywhere.
+    Begun {
+        /// The decisions.
+        plan: Plan,
+        /// What happens for each target in request order; empty when the plan denies.
+        started: Vec<Started>,
+    },
+    /// It is done and on record.
+    Recorded,
+    /// It was refused.
+    Refused {
+        /// Why.
+        code: Code,
+        /// One sentence.
+        reason: String,
+    },
+}
+
+/// How one target's part of a dispatch starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// It was this runtime's own part and is finished.
+    Here {
+        /// What became of it.
+        ruling: Ruling,
+        /// The record.
+        audit_id: AuditId,
+    },
+    /// The envelope to seal and send.
+    Send(Box<Envelope>),
+}
+
+impl Started {
+    /// Whom this part is for, given the own runtime.
+    pub fn target<'a>(&'a self, me: &'a RuntimeId) -> &'a RuntimeId {
+        match self {
+            Self::Here { .. } => me,
+            Self::Send(envelope) => &envelope.target,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the target demands of an envelope before anything happens: pure, asked by the read path and the write path alike.
+
+use crate::domain::code::Code;
+use crate::domain::envelope::Envelope;
+use crate::domain::identity::{Role, TrustState};
+use crate::domain::policy::{Denial, Side};
+use crate::domain::preflight::{self, Asker, Case, Profile};
+use crate::domain::time::Wall;
+use crate::engine::input::Received;
+use crate::engine::view::{ClockState, View};
+
+/// Whether this runtime acts on the envelope now. Gives the rule that allows it.
+///
+/// Signature and delegation are already verified. The order is that of `reference` section 4: audience, origin, window,
+/// trust, then policy.
+pub fn judge(view: &View, received: &Received, now: Wall) -> Result<String, Denial> {
+    let Received { signer, envelope, .. } = received;
+    check_audience(view, envelope)?;
+    if signer.runtime() != &envelope.origin {
+        let reason = format!("signed by {}, not by its origin {}", signer.runtime(), envelope.origin);
+        return Err(Denial::at_target(Code::UntrustedIdentity, "origin", reason));
+    }
+    if envelope.actor.site != envelope.origin.site || envelope.actor.trust_domain != view.settings.trust_domain {
+        let reason = format!("{} cannot vouch for {}", envelope.origin, envelope.actor);
+        return Err(Denial::at_target(Code::PermissionDenied, "actor_site", reason));
+    }
+    envelope.check_window(now)?;
+    check_origin(view, received)?;
+    let asker = Asker {
+        actor: envelope.actor.clone(),
+        role: granted_role(view, envelope),
+        is_verified: envelope.actor_verified,
+    };
+    let case = Case {
+        asker: &asker,
+        action: &envelope.action,
+        target: &envelope.target,
+        origin: &envelope.origin,
+        policy: &view.settings.policy,
+        profile: view.settings.profile,
+        now,
+    };
+    preflight::authorize(case, Side::Inbound)
+}
+
+fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
+    if envelope.target == *view.me() && envelope.target_key == view.identity {
+        return Ok(());
+    }
+    let reason = format!("meant for {} with the key {}", envelope.target, envelope.target_key);
+    Err(Denial::at_target(Code::UntrustedIdentity, "audience", reason))
+}
+
+fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
+    let origin = &received.envelope.origin;
+    let Some(peer) = view.peers.get(origin).filter(|peer| peer.pinned == received.signer.identity) else {
+        let reason = format!("the key of {origin} is not the one pinned here");
+        return Err(Denial::at_target(Code::UntrustedIdentity, "pin", reason));
+    };
+    if received.envelope.boot < peer.boot {
+        let reason =
+            format!("signed in boot {} of {origin}, which is now in boot {}", received.envelope.boot, peer.boot);
+        return Err(Denial::at_target(Code::Replayed, "boot", reason));
+    }
+    if received.envelope.action.kind().is_read() {
+        return Ok(());
+    }
+    if view.clock == ClockState::Uncertain && view.settings.profile != Profile::Dev {
+        let reason = "the target's clock is uncertain, so it grants nothing new";
+        return Err(Denial::at_target(Code::ClockUncertain, "clock", reason));
+    }
+    let is_accepted = match peer.trust {
+        TrustState::Trusted => true,
+        TrustState::Untrusted => view.settings.profile == Profile::Dev && view.settings.is_mesh_on_loopback,
+    };
+    if is_accepted {
+        return Ok(());
+    }
+    let reason = format!("{origin} is not approved here, and this mesh is not on loopback");
+    Err(Denial::at_target(Code::UntrustedIdentity, "trust", reason))
+}
+
+/// The lesser of the asserted role and the grant made here; without a grant the own site's word counts, and a guest of
+/// another site is a viewer (DESIGN, *Who is the actor*).
+fn granted_role(view: &View, envelope: &Envelope) -> Role {
+    let grant = view.settings.grants.iter().find(|(actor, _)| *actor == envelope.actor).map(|(_, role)| *role);
+    match grant {
+        Some(role) => role.min(envelope.role),
+        None if envelope.actor.site == view.me().site => envelope.role,
+        None => Role::Viewer.min(envelope.role),
+    }
+}

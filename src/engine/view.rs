@@ -1,0 +1,250 @@
+//! The read model: an immutable snapshot from which every pure question is answered, in parallel, by any thread.
+//!
+//! Freshness is not stored, it is computed from the snapshot and the present moment, so that a snapshot can be old and its
+//! answers still right.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::action::Action;
+use crate::domain::audit::Hash;
+use crate::domain::config::Overlay;
+use crate::domain::envelope::{Envelope, Health, Status};
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::identity::{Fingerprint, Role, TrustDomain, TrustState};
+use crate::domain::policy::Policy;
+use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
+use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
+use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::word::{Identity, Signer};
+
+/// Newest rows kept of the timeline (DESIGN, *Scale*).
+pub const TIMELINE_MAX: usize = 200;
+
+/// What the engine is set up with: this runtime's own settings, already valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This runtime.
+    pub me: RuntimeId,
+    /// The trust domain of its ids.
+    pub trust_domain: TrustDomain,
+    /// Its profile.
+    pub profile: Profile,
+    /// Whether the mesh listens on loopback only, which is what makes writes from untrusted peers acceptable.
+    pub is_mesh_on_loopback: bool,
+    /// Whether its own listeners are protected by TLS.
+    pub is_secure: bool,
+    /// Its rules.
+    pub policy: Policy,
+    /// The hash of its rules as they stand in the file.
+    pub policy_hash: Hash,
+    /// Roles granted here to actors.
+    pub grants: Vec<(crate::domain::identity::Actor, Role)>,
+    /// Measures of freshness from the file.
+    pub limits: Limits,
+    /// How long receipts are kept, from the file.
+    pub receipts_kept: Millis,
+    /// The machine's name, as far as it is known.
+    pub host: Option<String>,
+    /// The program's version.
+    pub version: String,
+}
+
+/// One peer as this runtime knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The identity key pinned for it.
+    pub pinned: Fingerprint,
+    /// How far it is trusted.
+    pub trust: TrustState,
+    /// Its present boot counter, the highest it has signed.
+    pub boot: u64,
+    /// What was heard of it in that boot.
+    pub presence: Presence,
+    /// When the last signed word came, by the wall clock.
+    pub heard_at: Option<Wall>,
+    /// Under what it signs at present.
+    pub signer: Option<Signer>,
+    /// Its newest identity document.
+    pub identity: Option<Arc<Identity>>,
+    /// The sequence of its newest observation.
+    pub sequence: u64,
+    /// Its own judgement in that observation.
+    pub health: Option<Health>,
+    /// The revision of its configuration in that observation.
+    pub config_revision: Option<u64>,
+    /// Its measured links.
+    pub edges: Arc<Vec<Edge>>,
+    /// Our measured link to it.
+    pub link: Link,
+    /// The state that the timeline last told.
+    pub told: Lifecycle,
+}
+
+/// How far the wall clock is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockState {
+    /// Steady.
+    Certain,
+    /// Went back below the mark, or jumped ahead by more than a day.
+    Uncertain,
+}
+
+/// How bad a row of the timeline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Somebody must look now.
+    Critical,
+    /// For the record.
+    Info,
+    /// Somebody should look.
+    Warning,
+}
+
+/// What a row of the timeline is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Category {
+    /// An action was carried out.
+    Audit,
+    /// A runtime came, went or changed its state.
+    Communication,
+    /// A configuration changed.
+    Config,
+    /// An identity or a clock is in doubt.
+    Security,
+}
+
+/// One row of the timeline: one transition, not one poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Counts the rows of this boot.
+    pub number: u64,
+    /// When.
+    pub at: Wall,
+    /// What about.
+    pub category: Category,
+    /// About whom.
+    pub runtime: RuntimeId,
+    /// In which request, if any.
+    pub request_id: Option<RequestId>,
+    /// One sentence.
+    pub summary: String,
+    /// How bad.
+    pub severity: Severity,
+}
+
+/// An immutable snapshot of what the engine believes.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Rises with every change of anything below.
+    pub generation: u64,
+    /// The settings it runs with.
+    pub settings: Arc<Settings>,
+    /// Measures of freshness that hold now, overlay included.
+    pub limits: Limits,
+    /// The name of this runtime's identity key.
+    pub identity: Fingerprint,
+    /// This runtime's boot counter.
+    pub boot: u64,
+    /// When this boot began.
+    pub started: Now,
+    /// Every known peer.
+    pub peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    /// The configuration applied at run time.
+    pub overlay: Arc<Overlay>,
+    /// Newest rows last.
+    pub timeline: Arc<VecDeque<Event>>,
+    /// How far the wall clock is believed.
+    pub clock: ClockState,
+    /// Words and envelopes that were refused, by reason.
+    pub refused: Arc<BTreeMap<&'static str, u64>>,
+    /// Whether the store takes no writes at the moment.
+    pub is_read_only: bool,
+}
+
+impl View {
+    /// This runtime.
+    pub fn me(&self) -> &RuntimeId {
+        &self.settings.me
+    }
+
+    /// What is known of a target; absent when it was never heard of.
+    pub fn standing(&self, target: &RuntimeId, now: Monotonic) -> Option<Standing> {
+        if target == self.me() {
+            return Some(Standing { lifecycle: Lifecycle::Online, is_secure: self.settings.is_secure });
+        }
+        let peer = self.peers.get(target)?;
+        let is_secure = peer.identity.as_ref().is_some_and(|identity| identity.is_secure);
+        Some(Standing { lifecycle: peer.presence.lifecycle(&self.limits, now), is_secure })
+    }
+
+    /// The origin's decision for every target, in order.
+    pub fn plan(&self, asker: &Asker, action: &Action, targets: &[RuntimeId], now: Now) -> Plan {
+        let row = |target: &RuntimeId| {
+            let standing = self.standing(target, now.monotonic);
+            let case = self.case(asker, action, target, now);
+            Row { target: target.clone(), decision: preflight::decide(case, standing), standing }
+        };
+        Plan { rows: targets.iter().map(row).collect() }
+    }
+
+    fn case<'a>(&'a self, asker: &'a Asker, action: &'a Action, target: &'a RuntimeId, now: Now) -> Case<'a> {
+        let Settings { policy, profile, me, .. } = &*self.settings;
+        Case { asker, action, target, origin: me, policy, profile: *profile, now: now.wall }
+    }
+
+    /// The envelope that asks `target` for this; `None` for a runtime without a pinned key.
+    pub fn envelope(
+        &self,
+        asker: &Asker,
+        request_id: &RequestId,
+        action: &Action,
+        target: &RuntimeId,
+        now: Wall,
+    ) -> Option<Envelope> {
+        let peer = self.peers.get(target)?;
+        Some(Envelope {
+            target: target.clone(),
+            target_key: peer.pinned,
+            origin: self.me().clone(),
+            actor: asker.actor.clone(),
+            role: asker.role,
+            actor_verified: asker.is_verified,
+            request_id: request_id.clone(),
+            action: action.clone(),
+            issued: now,
+            expires: now.plus(action.kind().window()),
+            boot: self.boot,
+            sequence: 0,
+            policy_hash: self.settings.policy_hash,
+        })
+    }
+
+    /// This runtime's own judgement of itself.
+    pub fn health(&self) -> Health {
+        match (self.is_read_only, self.clock) {
+            (true, _) | (_, ClockState::Uncertain) => Health::Degraded,
+            (false, ClockState::Certain) => Health::Healthy,
+        }
+    }
+
+    /// This runtime's status.
+    pub fn status(&self, now: Now) -> Status {
+        let is_online = |peer: &Arc<Peer>| peer.presence.lifecycle(&self.limits, now.monotonic) == Lifecycle::Online;
+        let online = self.peers.values().filter(|peer| is_online(peer)).count();
+        Status {
+            runtime: self.me().clone(),
+            version: self.settings.version.clone(),
+            boot: self.boot,
+            uptime: now.monotonic.since(self.started.monotonic),
+            health: self.health(),
+            config_revision: self.overlay.revision,
+            peers_online: u64::try_from(online).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// This runtime's measured links.
+    pub fn own_edges(&self) -> Vec<Edge> {
+        self.peers.iter().filter_map(|(runtime, peer)| peer.link.edge(runtime.clone())).collect()
+    }
+}
