@@ -7,3 +7,4 @@ pub mod engine;
 pub mod handle;
 pub mod mesh;
 pub mod store;
+pub mod wire;

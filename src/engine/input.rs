@@ -33,6 +33,13 @@ pub enum Input {
         /// The write.
         received: Received,
     },
+    /// An envelope came from a runtime that was unknown until now, or that signs with a new key.
+    Met {
+        /// Who signed it.
+        signer: Signer,
+        /// The boot counter in it.
+        boot: u64,
+    },
     /// A probe of a peer was not answered.
     ProbeLost {
         /// Whom.

@@ -1,8 +1,221 @@
-//! One runtime's decisions, as a value.
+//! One runtime's decisions, as a value: no clock, no sockets, no tasks, no chance.
+//!
+//! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
+//! state: `observe` (peers and links), `act` (writes that arrive), `dispatch` (writes that leave), `govern` (trust, time),
+//! `steady` (is the wall clock believed). `recover` builds the engine from records, `view` is what readers see.
 
+mod act;
+mod dispatch;
 pub mod effect;
+pub mod exchange;
+mod govern;
 pub mod input;
 pub mod judge;
+mod observe;
 pub mod record;
+mod recover;
+mod steady;
 pub mod view;
 pub mod word;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::audit::{AuditId, Draft, Hash, Outcome};
+use crate::domain::config::{Overlay, Value};
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::identity::Fingerprint;
+use crate::domain::preflight::Asker;
+use crate::domain::projection::Limits;
+use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::effect::Effects;
+use crate::engine::input::{Input, Request};
+use crate::engine::record::{Intent, IntentKey, Receipt, RequestKey};
+use crate::engine::steady::SteadyClock;
+use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
+
+pub use act::{act_draft, action_name};
+pub use recover::Error as RecoverError;
+
+/// Where random bytes come from. The driver asks the system, a simulation its seed.
+pub trait Entropy {
+    /// Fills the buffer.
+    fn fill(&mut self, buffer: &mut [u8]);
+}
+
+/// The whole decision logic of one runtime.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Arc<Settings>,
+    limits: Limits,
+    receipts_kept: Millis,
+    identity: Fingerprint,
+    boot: u64,
+    started: Now,
+    clock: SteadyClock,
+    peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    overlay: Arc<Overlay>,
+    receipts: BTreeMap<RequestKey, Receipt>,
+    receipts_by_age: BTreeSet<(Wall, RequestKey)>,
+    receipts_of: BTreeMap<RuntimeId, usize>,
+    intents: BTreeMap<IntentKey, Intent>,
+    timeline: Arc<VecDeque<Event>>,
+    events: u64,
+    refused: Arc<BTreeMap<&'static str, u64>>,
+    generation: u64,
+    is_read_only: bool,
+}
+
+impl Engine {
+    /// Decides on one input. Never blocks, never fails: a refusal is an answer.
+    pub fn handle(&mut self, now: Now, entropy: &mut dyn Entropy, input: Input, effects: &mut Effects) {
+        self.watch_clock(now, effects);
+        match input {
+            Input::Act { query, received } => self.act(now, entropy, query, &received, effects),
+            Input::AskOutcome { query, received } => self.tell_outcome(query, &received, effects),
+            Input::Met { signer, boot } => self.meet(now, &signer, boot, effects),
+            Input::ProbeLost { runtime } => self.lose_probe(&runtime),
+            Input::Request { reply, request } => {
+                let answer = match request {
+                    Request::Begin(write) => self.begin(now, entropy, &write, effects),
+                    Request::Conclude { write, conclusions } => {
+                        self.conclude(now, entropy, &write, conclusions, effects)
+                    }
+                    Request::PeersApprove { asker, runtime, fingerprint } => {
+                        self.approve(now, entropy, &asker, &runtime, fingerprint, effects)
+                    }
+                    Request::PeersForget { asker, runtime } => self.forget(now, entropy, &asker, &runtime, effects),
+                    Request::Record { asker, action } => self.record(now, entropy, &asker, action, effects),
+                    Request::TimeReset { asker } => self.reset_time(now, entropy, &asker, effects),
+                };
+                effects.then(effect::Effect::Reply { reply, answer: Box::new(answer) });
+            }
+            Input::Timer => {}
+            Input::TokenAppeared { runtime, boot } => self.token_appeared(&runtime, boot),
+            Input::TokenGone { runtime, boot } => self.token_gone(now, &runtime, boot),
+            Input::Word { signer, word } => self.hear(now, &signer, word, effects),
+        }
+        self.tell_transitions(now);
+        self.drop_old_receipts(now, effects);
+    }
+
+    /// When [`Input::Timer`] is due next.
+    pub fn next_deadline(&self, now: Monotonic) -> Option<Monotonic> {
+        self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now)).min()
+    }
+
+    /// What readers see.
+    pub fn view(&self) -> View {
+        View {
+            generation: self.generation,
+            settings: Arc::clone(&self.settings),
+            limits: self.limits,
+            identity: self.identity,
+            boot: self.boot,
+            started: self.started,
+            peers: Arc::clone(&self.peers),
+            overlay: Arc::clone(&self.overlay),
+            timeline: Arc::clone(&self.timeline),
+            clock: self.clock.state(),
+            refused: Arc::clone(&self.refused),
+            is_read_only: self.is_read_only,
+        }
+    }
+
+    /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).
+    pub fn stop_writing(&mut self) {
+        self.is_read_only = true;
+        self.change();
+    }
+
+    /// A readable generation for ETags rises with every visible change.
+    fn change(&mut self) {
+        self.generation = self.generation.saturating_add(1);
+    }
+
+    fn me(&self) -> &RuntimeId {
+        &self.settings.me
+    }
+
+    fn count_refused(&mut self, reason: &'static str) {
+        let counter = Arc::make_mut(&mut self.refused).entry(reason).or_default();
+        *counter = counter.saturating_add(1);
+        self.change();
+    }
+
+    fn tell(&mut self, now: Now, about: Happening) {
+        let rows = Arc::make_mut(&mut self.timeline);
+        if rows.len() >= TIMELINE_MAX {
+            rows.pop_front();
+        }
+        self.events = self.events.saturating_add(1);
+        rows.push_back(Event {
+            number: self.events,
+            at: now.wall,
+            category: about.category,
+            runtime: about.runtime,
+            request_id: about.request_id,
+            summary: about.summary,
+            severity: about.severity,
+        });
+        self.change();
+    }
+
+    /// A draft about what an asker of this node did here.
+    fn draft(&self, now: Now, entropy: &mut dyn Entropy, asker: &Asker, action: &str, outcome: Outcome) -> Draft {
+        Draft {
+            audit_id: audit_id(now, entropy),
+            at: now.wall,
+            actor: asker.actor.to_string(),
+            actor_verified: asker.is_verified,
+            origin: self.me().clone(),
+            action: action.to_owned(),
+            target: self.me().clone(),
+            request_id: None,
+            outcome,
+            code: None,
+            detail: String::new(),
+            policy_hash: self.settings.policy_hash,
+        }
+    }
+
+    /// Puts the overlay's values over the file's.
+    fn apply_overlay(&mut self) {
+        self.limits = self.settings.limits;
+        self.receipts_kept = self.settings.receipts_kept;
+        for (key, value) in &self.overlay.values {
+            let Value::Int(number) = value else { continue };
+            let millis = Millis(u64::try_from(*number).unwrap_or(0));
+            match key.as_str() {
+                "mesh.timing.partition_ms" => self.limits.partition = millis,
+                "mesh.timing.period_ms" => self.limits.period = millis,
+                "mesh.timing.stale_ms" => self.limits.stale = millis,
+                "store.receipts_kept_h" => self.receipts_kept = Millis::from_hours(millis.0),
+                // What else is live is applied by the node's parts, not by the engine.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A row for the timeline, before it has a number and a time.
+struct Happening {
+    category: Category,
+    runtime: RuntimeId,
+    request_id: Option<RequestId>,
+    summary: String,
+    severity: Severity,
+}
+
+/// Names a record.
+pub fn audit_id(now: Now, entropy: &mut dyn Entropy) -> AuditId {
+    let mut random = [0; 10];
+    entropy.fill(&mut random);
+    AuditId::new(now.wall, random)
+}
+
+/// The configuration's etag: a hash over its keys and values, the same for the same content.
+pub fn config_etag(overlay: &Overlay) -> Hash {
+    let lines: Vec<String> = overlay.values.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    Hash::of(lines.concat().as_bytes())
+}

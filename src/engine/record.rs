@@ -2,6 +2,7 @@
 
 use crate::domain::audit::{AuditId, Draft, Hash};
 use crate::domain::config::Overlay;
+use crate::domain::envelope::Response;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::{Actor, Fingerprint, TrustState};
 use crate::domain::time::Wall;
@@ -32,7 +33,7 @@ pub enum Record {
         /// Whom.
         runtime: RuntimeId,
     },
-    /// The receipt of a write carried out or refused here; replaces the one for the same key.
+    /// The receipt of a write carried out here; replaces the one for the same key.
     Receipt(Receipt),
     /// Removes one receipt whose time is over.
     ReceiptDropped(RequestKey),
@@ -89,12 +90,12 @@ pub struct Receipt {
     pub origin: RuntimeId,
     /// SHA-256 over actor, action, target and parameters.
     pub digest: Hash,
-    /// When the write was accepted or refused.
+    /// When the write was carried out.
     pub at: Wall,
     /// The audit record made in the same transaction.
     pub audit_id: AuditId,
-    /// The result's canonical bytes, at most 64 KiB.
-    pub result: Vec<u8>,
+    /// What it brought.
+    pub response: Response,
 }
 
 /// What one turn of the engine wants durable, all or nothing.

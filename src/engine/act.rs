@@ -1,0 +1,305 @@
+//! Writes that arrive: judged, carried out once, answered with a receipt.
+//!
+//! Acceptance, effect and receipt are one transaction. A repeated request gets the stored receipt; the same id with another
+//! content is a conflict. Refusals change nothing, so they need no memory and cost no disk write.
+
+use std::sync::Arc;
+
+use crate::domain::action::Action;
+use crate::domain::audit::{AuditId, Draft, Hash, Outcome};
+use crate::domain::code::Code;
+use crate::domain::config::Value;
+use crate::domain::envelope::{self, Envelope, Response, Ruling, SKEW};
+use crate::domain::id::RuntimeId;
+use crate::domain::policy::Denial;
+use crate::domain::time::{Millis, Now};
+use crate::engine::effect::{Effect, Effects};
+use crate::engine::input::{QueryId, Received};
+use crate::engine::record::{Receipt, Record, RequestKey};
+use crate::engine::view::{Category, Severity};
+use crate::engine::{Engine, Entropy, Happening, audit_id, judge};
+
+/// Most receipts kept for one origin (DESIGN, *An action across the mesh*).
+const RECEIPTS_OF_ORIGIN_MAX: usize = 10_000;
+
+/// A receipt is never dropped before no envelope for its request can be valid any more.
+const RECEIPT_KEPT_MIN: Millis = Millis(120_000 + 2 * SKEW.0);
+
+/// Most receipts dropped in one turn, so that a long sleep does not end in one long transaction.
+const DROPPED_PER_TURN_MAX: usize = 64;
+
+/// What is known of a request before it is judged.
+enum Memory {
+    New,
+    Same(Box<Receipt>),
+    Other,
+}
+
+impl Engine {
+    pub(super) fn act(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        query: QueryId,
+        received: &Received,
+        effects: &mut Effects,
+    ) {
+        let envelope = &received.envelope;
+        if let Err(denial) = judge::judge(&self.view(), received, now.wall) {
+            self.refuse_act(now, entropy, query, received, denial, effects);
+            return;
+        }
+        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
+        let outcome = match self.remember(&key, envelope.digest()) {
+            Memory::Same(receipt) => {
+                self.answer(query, received, *receipt, true, effects);
+                return;
+            }
+            Memory::Other => {
+                let reason = "this request id was used for another request";
+                Err(Denial::at_target(Code::Conflict, "request_id", reason))
+            }
+            Memory::New => self.carry_out(now, entropy, envelope, effects),
+        };
+        match outcome {
+            Ok(receipt) => self.answer(query, received, receipt, false, effects),
+            Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
+        }
+    }
+
+    /// Says what became of a write, and changes nothing: a request never seen stays unseen.
+    pub(super) fn tell_outcome(&mut self, query: QueryId, received: &Received, effects: &mut Effects) {
+        let envelope = &received.envelope;
+        let is_from_origin = received.signer.runtime() == &envelope.origin && envelope.target == *self.me();
+        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
+        match self.remember(&key, envelope.digest()) {
+            Memory::Same(receipt) if is_from_origin => self.answer(query, received, *receipt, true, effects),
+            Memory::Same(_) | Memory::New | Memory::Other => {
+                effects.then(Effect::Refuse { query, code: Code::PeerNotAvailable });
+            }
+        }
+    }
+
+    fn remember(&self, key: &RequestKey, digest: Hash) -> Memory {
+        match self.receipts.get(key) {
+            None => Memory::New,
+            Some(receipt) if receipt.digest == digest => Memory::Same(Box::new(receipt.clone())),
+            Some(_) => Memory::Other,
+        }
+    }
+
+    /// Carries out a write that was allowed, and remembers it. All records go into the same transaction.
+    pub(super) fn carry_out(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        envelope: &Envelope,
+        effects: &mut Effects,
+    ) -> Result<Receipt, Denial> {
+        if self.is_read_only {
+            return Err(Denial::at_target(Code::StorageUnavailable, "store", "the target's store takes no writes"));
+        }
+        self.make_room(now, &envelope.origin, effects)?;
+        let response = match &envelope.action {
+            Action::CfgApply(values) => self.apply_config(now, envelope, values, effects)?,
+            Action::CmdInvoke(_) => Response::Pong,
+            Action::StatusRead => {
+                return Err(Denial::at_target(Code::ContractViolation, "kind", "a read is not carried out as a write"));
+            }
+        };
+        let audit_id = self.audit_act(now, entropy, envelope, Ok(()), effects);
+        let receipt = Receipt {
+            key: RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() },
+            origin: envelope.origin.clone(),
+            digest: envelope.digest(),
+            at: now.wall,
+            audit_id,
+            response,
+        };
+        self.keep(receipt.clone());
+        effects.persist(Record::Receipt(receipt.clone()));
+        Ok(receipt)
+    }
+
+    fn apply_config(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        values: &std::collections::BTreeMap<String, Value>,
+        effects: &mut Effects,
+    ) -> Result<Response, Denial> {
+        let (overlay, differs) = self.overlay.with(values);
+        let before = std::mem::replace(&mut self.overlay, Arc::new(overlay));
+        self.apply_overlay();
+        if self.limits.stale < Millis(self.limits.period.0.saturating_mul(2))
+            || self.limits.partition <= self.limits.stale
+        {
+            let limits = self.limits;
+            self.overlay = before;
+            self.apply_overlay();
+            let reason = format!(
+                "mesh.timing: wanted 2 x period_ms <= stale_ms < partition_ms, got {}, {}, {}",
+                limits.period.0, limits.stale.0, limits.partition.0
+            );
+            return Err(Denial::at_target(Code::SchemaMismatch, "schema", reason));
+        }
+        let keys: Vec<String> = values.keys().cloned().collect();
+        if differs {
+            effects.persist(Record::Overlay((*self.overlay).clone()));
+            effects.then(Effect::Apply { values: values.clone() });
+            let summary = format!("{} set {}", envelope.actor, keys.join(", "));
+            self.tell_request(now, Category::Config, envelope, summary);
+        }
+        Ok(Response::Applied { revision: self.overlay.revision, keys })
+    }
+
+    fn tell_request(&mut self, now: Now, category: Category, envelope: &Envelope, summary: String) {
+        let runtime = self.me().clone();
+        let request_id = Some(envelope.request_id.clone());
+        self.tell(now, Happening { category, runtime, request_id, summary, severity: Severity::Info });
+    }
+
+    fn refuse_act(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        query: QueryId,
+        received: &Received,
+        denial: Denial,
+        effects: &mut Effects,
+    ) {
+        self.count_refused(denial.code.as_str());
+        let envelope = &received.envelope;
+        let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, Err(&denial));
+        let receipt = envelope::Receipt {
+            envelope: received.digest,
+            target: self.me().clone(),
+            origin: received.signer.runtime().clone(),
+            request_id: envelope.request_id.clone(),
+            ruling: Ruling::Refused(denial),
+            audit_id: draft.audit_id,
+            position: None,
+            repeated: false,
+            at: now.wall,
+        };
+        effects.then(Effect::AuditLightly(Box::new(draft)));
+        effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
+    }
+
+    fn audit_act(
+        &self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        envelope: &Envelope,
+        result: Result<(), &Denial>,
+        effects: &mut Effects,
+    ) -> AuditId {
+        let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, result);
+        let audit_id = draft.audit_id;
+        effects.audit(draft);
+        audit_id
+    }
+
+    fn answer(&self, query: QueryId, received: &Received, kept: Receipt, repeated: bool, effects: &mut Effects) {
+        let receipt = envelope::Receipt {
+            envelope: received.digest,
+            target: self.me().clone(),
+            origin: received.signer.runtime().clone(),
+            request_id: kept.key.request_id,
+            ruling: Ruling::Done(kept.response),
+            audit_id: kept.audit_id,
+            position: None,
+            repeated,
+            at: kept.at,
+        };
+        effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
+    }
+
+    /// Makes room for one more receipt of this origin, or refuses: a live receipt is never evicted.
+    fn make_room(&mut self, now: Now, origin: &RuntimeId, effects: &mut Effects) -> Result<(), Denial> {
+        if self.receipts_of.get(origin).copied().unwrap_or_default() < RECEIPTS_OF_ORIGIN_MAX {
+            return Ok(());
+        }
+        let oldest =
+            self.receipts.values().filter(|receipt| receipt.origin == *origin).min_by_key(|receipt| receipt.at);
+        match oldest.filter(|receipt| receipt.at.plus(RECEIPT_KEPT_MIN) <= now.wall).map(|receipt| receipt.key.clone())
+        {
+            Some(key) => {
+                self.drop_receipt(&key, effects);
+                Ok(())
+            }
+            None => {
+                let reason =
+                    format!("the table of receipts for {origin} is full of requests that may still be repeated");
+                Err(Denial::at_target(Code::ServerBusy, "receipts", reason))
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, receipt: Receipt) {
+        let origin = receipt.origin.clone();
+        self.receipts_by_age.insert((receipt.at, receipt.key.clone()));
+        if self.receipts.insert(receipt.key.clone(), receipt).is_none() {
+            let count = self.receipts_of.entry(origin).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn drop_receipt(&mut self, key: &RequestKey, effects: &mut Effects) {
+        if let Some(receipt) = self.receipts.remove(key) {
+            self.receipts_by_age.remove(&(receipt.at, receipt.key));
+            if let Some(count) = self.receipts_of.get_mut(&receipt.origin) {
+                *count = count.saturating_sub(1);
+            }
+            effects.persist(Record::ReceiptDropped(key.clone()));
+        }
+    }
+
+    /// Drops receipts whose time is over, some at each write, so that the disk is not touched for this alone.
+    pub(super) fn drop_old_receipts(&mut self, now: Now, effects: &mut Effects) {
+        if effects.batch.is_empty() || self.is_read_only {
+            return;
+        }
+        let kept = self.receipts_kept.max(RECEIPT_KEPT_MIN);
+        let over: Vec<RequestKey> = self
+            .receipts_by_age
+            .iter()
+            .take_while(|(at, _)| at.plus(kept) <= now.wall)
+            .take(DROPPED_PER_TURN_MAX)
+            .map(|(_, key)| key.clone())
+            .collect();
+        over.iter().for_each(|key| self.drop_receipt(key, effects));
+    }
+}
+
+/// The target's record of an envelope.
+pub fn act_draft(
+    now: Now,
+    entropy: &mut dyn Entropy,
+    policy_hash: Hash,
+    envelope: &Envelope,
+    result: Result<(), &Denial>,
+) -> Draft {
+    Draft {
+        audit_id: audit_id(now, entropy),
+        at: now.wall,
+        actor: envelope.actor.to_string(),
+        actor_verified: envelope.actor_verified,
+        origin: envelope.origin.clone(),
+        action: action_name(&envelope.action),
+        target: envelope.target.clone(),
+        request_id: Some(envelope.request_id.clone()),
+        outcome: if result.is_ok() { Outcome::Applied } else { Outcome::Denied },
+        code: result.err().map(|denial| denial.code),
+        detail: result.err().map(|denial| denial.reason.clone()).unwrap_or_default(),
+        policy_hash,
+    }
+}
+
+/// An action as the audit log names it.
+pub fn action_name(action: &Action) -> String {
+    match action.command() {
+        Some(command) => format!("{}/{command}", action.kind()),
+        None => action.kind().to_string(),
+    }
+}

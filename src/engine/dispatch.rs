@@ -1,0 +1,170 @@
+//! Writes that leave: decided again, put on record as intended, sent only when that is durable, and concluded.
+
+use crate::domain::audit::{Draft, Outcome};
+use crate::domain::code::Code;
+use crate::domain::envelope::{Envelope, Ruling};
+use crate::domain::id::RuntimeId;
+use crate::domain::policy::{Decision, Denial};
+use crate::domain::preflight::{Plan, Profile};
+use crate::domain::time::Now;
+use crate::engine::act::action_name;
+use crate::engine::effect::{Answer, Effect, Effects, Started};
+use crate::engine::input::{Conclusion, Write};
+use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
+use crate::engine::view::ClockState;
+use crate::engine::{Engine, Entropy};
+
+impl Engine {
+    pub(super) fn begin(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        effects: &mut Effects,
+    ) -> Answer {
+        if self.is_read_only {
+            let reason = "this runtime's store takes no writes".to_owned();
+            return Answer::Refused { code: Code::StorageUnavailable, reason };
+        }
+        if self.clock.state() == ClockState::Uncertain && self.settings.profile != Profile::Dev {
+            let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();
+            return Answer::Refused { code: Code::ClockUncertain, reason };
+        }
+        let plan = self.view().plan(&write.asker, &write.action, &write.targets, now);
+        if !plan.is_allowed() {
+            self.record_denials(now, entropy, write, &plan, effects);
+            return Answer::Begun { plan, started: Vec::new() };
+        }
+        let mut started = Vec::with_capacity(write.targets.len());
+        for target in &write.targets {
+            match self.start_part(now, entropy, write, target, effects) {
+                Ok(part) => started.push(part),
+                Err(denial) => return Answer::Refused { code: denial.code, reason: denial.reason },
+            }
+        }
+        Answer::Begun { plan, started }
+    }
+
+    fn start_part(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        target: &RuntimeId,
+        effects: &mut Effects,
+    ) -> Result<Started, Denial> {
+        if target == self.me() {
+            return Ok(self.start_here(now, entropy, write, effects));
+        }
+        let Write { asker, request_id, action, .. } = write;
+        let envelope = self.view().envelope(asker, request_id, action, target, now.wall).ok_or_else(|| {
+            Denial::at_origin(Code::PeerNotAvailable, "known", format!("no key is pinned for {target}"))
+        })?;
+        let request = RequestKey { actor: asker.actor.clone(), request_id: request_id.clone() };
+        let key = IntentKey { request, target: target.clone() };
+        let intent = Intent { key: key.clone(), action: action_name(action), at: now.wall };
+        effects.audit(self.write_draft(now, entropy, write, target, Outcome::Intended));
+        effects.persist(Record::Intent(intent.clone()));
+        self.intents.insert(key, intent);
+        Ok(Started::Send(Box::new(envelope)))
+    }
+
+    /// The own part needs no envelope: the same transaction, the same memory of requests.
+    fn start_here(&mut self, now: Now, entropy: &mut dyn Entropy, write: &Write, effects: &mut Effects) -> Started {
+        let envelope = self.own_envelope(now, write);
+        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
+        let result = match self.receipts.get(&key) {
+            Some(known) if known.digest == envelope.digest() => Ok(known.clone()),
+            Some(_) => {
+                let reason = "this request id was used for another request";
+                Err(Denial::at_target(Code::Conflict, "request_id", reason))
+            }
+            None => self.carry_out(now, entropy, &envelope, effects),
+        };
+        match result {
+            Ok(receipt) => Started::Here { ruling: Ruling::Done(receipt.response), audit_id: receipt.audit_id },
+            Err(denial) => {
+                let mut draft = self.write_draft(now, entropy, write, &envelope.target, Outcome::Denied);
+                draft.code = Some(denial.code);
+                draft.detail.clone_from(&denial.reason);
+                let audit_id = draft.audit_id;
+                effects.then(Effect::AuditLightly(Box::new(draft)));
+                Started::Here { ruling: Ruling::Refused(denial), audit_id }
+            }
+        }
+    }
+
+    fn own_envelope(&self, now: Now, write: &Write) -> Envelope {
+        Envelope {
+            target: self.me().clone(),
+            target_key: self.identity,
+            origin: self.me().clone(),
+            actor: write.asker.actor.clone(),
+            role: write.asker.role,
+            actor_verified: write.asker.is_verified,
+            request_id: write.request_id.clone(),
+            action: write.action.clone(),
+            issued: now.wall,
+            expires: now.wall.plus(write.action.kind().window()),
+            boot: self.boot,
+            sequence: 0,
+            policy_hash: self.settings.policy_hash,
+        }
+    }
+
+    /// Puts the outcome of each sent part on record and closes its intent.
+    pub(super) fn conclude(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        conclusions: Vec<Conclusion>,
+        effects: &mut Effects,
+    ) -> Answer {
+        for conclusion in conclusions {
+            let (outcome, code, detail) = match &conclusion.ruling {
+                Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
+                Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
+                None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
+            };
+            let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
+            draft.code = code;
+            draft.detail = detail;
+            if let Some(there) = conclusion.audit_id {
+                draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
+            }
+            effects.audit(draft);
+            let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
+            let key = IntentKey { request, target: conclusion.target };
+            self.intents.remove(&key);
+            effects.persist(Record::IntentClosed(key));
+        }
+        Answer::Recorded
+    }
+
+    fn record_denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan, effects: &mut Effects) {
+        for row in &plan.rows {
+            let Decision::Deny(denial) = &row.decision else { continue };
+            let mut draft = self.write_draft(now, entropy, write, &row.target, Outcome::Denied);
+            draft.code = Some(denial.code);
+            draft.detail.clone_from(&denial.reason);
+            effects.then(Effect::AuditLightly(Box::new(draft)));
+        }
+    }
+
+    fn write_draft(
+        &self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        target: &RuntimeId,
+        outcome: Outcome,
+    ) -> Draft {
+        let name = action_name(&write.action);
+        Draft {
+            target: target.clone(),
+            request_id: Some(write.request_id.clone()),
+            ..self.draft(now, entropy, &write.asker, &name, outcome)
+        }
+    }
+}

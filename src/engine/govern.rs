@@ -1,0 +1,113 @@
+//! What an admin of this node decides: which peers are trusted, and that the clock is right.
+
+use std::sync::Arc;
+
+use crate::domain::audit::Outcome;
+use crate::domain::code::Code;
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::{Fingerprint, TrustState};
+use crate::domain::preflight::Asker;
+use crate::domain::time::Now;
+use crate::engine::effect::{Answer, Effects};
+use crate::engine::observe::peer_record;
+use crate::engine::record::Record;
+use crate::engine::{Engine, Entropy};
+
+impl Engine {
+    pub(super) fn approve(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        asker: &Asker,
+        runtime: &RuntimeId,
+        fingerprint: Option<Fingerprint>,
+        effects: &mut Effects,
+    ) -> Answer {
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
+        let Some(peer) = self.peer_mut(runtime) else {
+            return refused(Code::PeerNotAvailable, format!("{runtime} has never been heard of"));
+        };
+        if fingerprint.is_some_and(|compared| compared != peer.pinned) {
+            let pinned = peer.pinned;
+            return refused(Code::UntrustedIdentity, format!("{runtime} has the key {pinned}, not the one given"));
+        }
+        peer.trust = TrustState::Trusted;
+        let record = peer_record(runtime, peer);
+        effects.persist(record);
+        self.change();
+        self.record_about(now, entropy, asker, "peers_approve", runtime, effects)
+    }
+
+    pub(super) fn forget(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        asker: &Asker,
+        runtime: &RuntimeId,
+        effects: &mut Effects,
+    ) -> Answer {
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
+        if Arc::make_mut(&mut self.peers).remove(runtime).is_none() {
+            return refused(Code::PeerNotAvailable, format!("{runtime} has never been heard of"));
+        }
+        effects.persist(Record::PeerForgotten { runtime: runtime.clone() });
+        self.change();
+        self.record_about(now, entropy, asker, "peers_forget", runtime, effects)
+    }
+
+    pub(super) fn reset_time(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        asker: &Asker,
+        effects: &mut Effects,
+    ) -> Answer {
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
+        self.clock.reset(now);
+        effects.persist(Record::ClockMark { wall: now.wall });
+        self.change();
+        self.record(now, entropy, asker, "time_reset", effects)
+    }
+
+    /// Puts a local control action on record.
+    pub(super) fn record(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        asker: &Asker,
+        action: &str,
+        effects: &mut Effects,
+    ) -> Answer {
+        let me = self.me().clone();
+        self.record_about(now, entropy, asker, action, &me, effects)
+    }
+
+    fn record_about(
+        &self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        asker: &Asker,
+        action: &str,
+        runtime: &RuntimeId,
+        effects: &mut Effects,
+    ) -> Answer {
+        let mut draft = self.draft(now, entropy, asker, action, Outcome::Applied);
+        draft.target = runtime.clone();
+        effects.audit(draft);
+        Answer::Recorded
+    }
+
+    fn refuse_read_only(&self) -> Option<Answer> {
+        self.is_read_only.then(|| refused(Code::StorageUnavailable, "this runtime's store takes no writes".to_owned()))
+    }
+}
+
+fn refused(code: Code, reason: String) -> Answer {
+    Answer::Refused { code, reason }
+}

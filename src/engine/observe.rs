@@ -1,0 +1,266 @@
+//! Peers and links: what verified words change, and the transitions that the timeline tells.
+
+use std::sync::Arc;
+
+use crate::domain::code::Code;
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::TrustState;
+use crate::domain::preflight::Profile;
+use crate::domain::projection::{Lifecycle, Link, Presence};
+use crate::domain::time::Now;
+use crate::engine::effect::Effects;
+use crate::engine::record::{self, Record};
+use crate::engine::view::{Category, Peer, Severity};
+use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
+use crate::engine::{Engine, Happening};
+
+/// Most peers that are remembered (DESIGN, *Scale*): further ones are refused and counted.
+const PEERS_MAX: usize = 2_000;
+
+/// Most edges taken from one peer: it is linked with at most so many others.
+const EDGES_OF_PEER_MAX: usize = 256;
+
+impl Engine {
+    /// A token says that a boot is present. Alone it proves nothing, so it only clears what a token took away.
+    pub(super) fn token_appeared(&mut self, runtime: &RuntimeId, boot: u64) {
+        match self.peer_mut(runtime) {
+            Some(peer) if peer.boot == boot => {
+                peer.presence.token_gone = None;
+                self.change();
+            }
+            Some(peer) if boot < peer.boot => {}
+            Some(_) | None => self.count_refused("token_without_identity"),
+        }
+    }
+
+    pub(super) fn token_gone(&mut self, now: Now, runtime: &RuntimeId, boot: u64) {
+        if let Some(peer) = self.peer_mut(runtime).filter(|peer| peer.boot == boot) {
+            peer.presence.token_gone = Some(now.monotonic);
+            self.change();
+        }
+    }
+
+    /// Takes in a word whose signature holds. What is refused changes nothing and is counted.
+    pub(super) fn hear(&mut self, now: Now, signer: &Signer, word: Word, effects: &mut Effects) {
+        if signer.runtime() == self.me() {
+            self.meet_own_name(now, signer, &word);
+            return;
+        }
+        let boot = boot_of(&word);
+        if let Err(reason) = self.admit(now, signer, boot, effects) {
+            self.count_refused(reason);
+            return;
+        }
+        let is_new = match word {
+            Word::Echo(echo) => self.take_echo(now, signer.runtime(), echo),
+            Word::Identity(identity) => self.take_identity(signer.runtime(), identity),
+            Word::Observation(observation) => self.take_observation(signer.runtime(), observation),
+        };
+        match self.peer_mut(signer.runtime()) {
+            Some(peer) if is_new => {
+                if !peer.presence.left {
+                    peer.presence.hear(now.monotonic);
+                }
+                peer.heard_at = Some(now.wall);
+                peer.signer = Some(signer.clone());
+                self.change();
+            }
+            Some(_) | None => self.count_refused("repeated_word"),
+        }
+    }
+
+    /// A signed envelope introduces its origin as well as a document would.
+    pub(super) fn meet(&mut self, now: Now, signer: &Signer, boot: u64, effects: &mut Effects) {
+        if signer.runtime() == self.me() {
+            return;
+        }
+        match self.admit(now, signer, boot, effects) {
+            Err(reason) => self.count_refused(reason),
+            Ok(()) => {
+                if let Some(peer) = self.peer_mut(signer.runtime()) {
+                    peer.signer = Some(signer.clone());
+                    self.change();
+                }
+            }
+        }
+    }
+
+    /// Pins an unknown peer's key, refuses a changed one, and moves on to a new boot.
+    fn admit(&mut self, now: Now, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
+        let runtime = signer.runtime();
+        let Some(known) = self.peers.get(runtime) else {
+            return self.pin(signer, boot, effects);
+        };
+        if known.pinned != signer.identity {
+            let was_told = self.refused.contains_key("changed_key");
+            if !was_told {
+                let summary = format!("{runtime} speaks with another key than the pinned one");
+                self.tell(now, security(runtime, summary));
+            }
+            return Err("changed_key");
+        }
+        if boot < known.boot {
+            return Err("old_boot");
+        }
+        if known.boot < boot {
+            self.begin_boot(signer, boot, effects);
+        }
+        Ok(())
+    }
+
+    fn pin(&mut self, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
+        let runtime = signer.runtime();
+        if self.settings.profile != Profile::Dev || runtime.site != self.me().site {
+            return Err(Code::UntrustedIdentity.as_str());
+        }
+        if self.is_read_only {
+            return Err(Code::StorageUnavailable.as_str());
+        }
+        if self.peers.len() >= PEERS_MAX {
+            return Err("too_many_peers");
+        }
+        let peer =
+            Peer { pinned: signer.identity, trust: TrustState::Untrusted, boot, ..Peer::unheard(signer.identity) };
+        effects.persist(peer_record(runtime, &peer));
+        Arc::make_mut(&mut self.peers).insert(runtime.clone(), Arc::new(peer));
+        Ok(())
+    }
+
+    fn begin_boot(&mut self, signer: &Signer, boot: u64, effects: &mut Effects) {
+        let is_read_only = self.is_read_only;
+        let runtime = signer.runtime();
+        let Some(peer) = self.peer_mut(runtime) else { return };
+        peer.boot = boot;
+        peer.presence = Presence::default();
+        peer.sequence = 0;
+        let record = peer_record(runtime, peer);
+        if !is_read_only {
+            effects.persist(record);
+        }
+    }
+
+    fn take_echo(&mut self, now: Now, runtime: &RuntimeId, echo: Echo) -> bool {
+        let Some(peer) = self.peer_mut(runtime) else { return false };
+        peer.link.answered(echo.round_trip_us, now.wall);
+        true
+    }
+
+    fn take_identity(&mut self, runtime: &RuntimeId, identity: Identity) -> bool {
+        let Some(peer) = self.peer_mut(runtime) else { return false };
+        // A document that is not newer is a repetition: somebody may be replaying it.
+        let is_new = peer.identity.as_ref().is_none_or(|known| known.boot < identity.boot || known.at < identity.at);
+        if is_new {
+            peer.identity = Some(Arc::new(identity));
+        }
+        is_new
+    }
+
+    fn take_observation(&mut self, runtime: &RuntimeId, observation: Observation) -> bool {
+        let Some(peer) = self.peer_mut(runtime) else { return false };
+        if observation.sequence <= peer.sequence {
+            return false;
+        }
+        peer.sequence = observation.sequence;
+        peer.health = Some(observation.health);
+        peer.config_revision = Some(observation.config_revision);
+        peer.presence.left = observation.is_leaving;
+        if let Some(mut edges) = observation.edges {
+            edges.truncate(EDGES_OF_PEER_MAX);
+            peer.edges = Arc::new(edges);
+        }
+        true
+    }
+
+    pub(super) fn lose_probe(&mut self, runtime: &RuntimeId) {
+        if let Some(peer) = self.peer_mut(runtime) {
+            peer.link.lost();
+            self.change();
+        }
+    }
+
+    /// Somebody else signs with this runtime's name: with its key it is a copy of this node, else an impostor.
+    fn meet_own_name(&mut self, now: Now, signer: &Signer, word: &Word) {
+        let is_clone = signer.identity == self.identity;
+        if is_clone && boot_of(word) == self.boot {
+            return;
+        }
+        let reason = if is_clone { "clone_of_this_runtime" } else { "own_name_other_key" };
+        if !self.refused.contains_key(reason) {
+            let runtime = self.me().clone();
+            let summary = format!("another node on the mesh calls itself {runtime} ({reason})");
+            self.tell(now, security(&runtime, summary));
+        }
+        self.count_refused(reason);
+    }
+
+    /// One row for each change of state since the last call.
+    pub(super) fn tell_transitions(&mut self, now: Now) {
+        let limits = self.limits;
+        let changed: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(runtime, peer)| (runtime.clone(), peer.told, peer.presence.lifecycle(&limits, now.monotonic)))
+            .filter(|(_, told, present)| told != present)
+            .collect();
+        for (runtime, told, present) in changed {
+            if let Some(peer) = self.peer_mut(&runtime) {
+                peer.told = present;
+            }
+            let severity = match present {
+                Lifecycle::Online => Severity::Info,
+                Lifecycle::Offline | Lifecycle::Partitioned | Lifecycle::Stale => Severity::Warning,
+            };
+            let summary = format!("{runtime} went from {} to {}", told.as_str(), present.as_str());
+            self.tell(
+                now,
+                Happening { category: Category::Communication, runtime, request_id: None, summary, severity },
+            );
+        }
+    }
+
+    pub(super) fn peer_mut(&mut self, runtime: &RuntimeId) -> Option<&mut Peer> {
+        // Asked first, so that a miss does not copy the map.
+        if !self.peers.contains_key(runtime) {
+            return None;
+        }
+        Arc::make_mut(&mut self.peers).get_mut(runtime).map(Arc::make_mut)
+    }
+}
+
+impl Peer {
+    /// A peer of which nothing but the key is known in this boot.
+    pub(super) fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
+        Self {
+            pinned,
+            trust: TrustState::Untrusted,
+            boot: 0,
+            presence: Presence::default(),
+            heard_at: None,
+            signer: None,
+            identity: None,
+            sequence: 0,
+            health: None,
+            config_revision: None,
+            edges: Arc::default(),
+            link: Link::default(),
+            told: Lifecycle::Offline,
+        }
+    }
+}
+
+fn boot_of(word: &Word) -> u64 {
+    match word {
+        Word::Echo(echo) => echo.boot,
+        Word::Identity(identity) => identity.boot,
+        Word::Observation(observation) => observation.boot,
+    }
+}
+
+pub(super) fn peer_record(runtime: &RuntimeId, peer: &Peer) -> Record {
+    Record::Peer(record::Peer { runtime: runtime.clone(), pinned: peer.pinned, trust: peer.trust, boot: peer.boot })
+}
+
+fn security(runtime: &RuntimeId, summary: String) -> Happening {
+    let severity = Severity::Critical;
+    Happening { category: Category::Security, runtime: runtime.clone(), request_id: None, summary, severity }
+}

@@ -1,0 +1,130 @@
+//! Builds the engine from what is durable, at a start and after a failed commit.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::audit::Outcome;
+use crate::domain::code::Code;
+use crate::domain::config::Overlay;
+use crate::domain::identity::Fingerprint;
+use crate::domain::projection::Limits;
+use crate::domain::time::{Millis, Now, Wall};
+use crate::engine::effect::Effects;
+use crate::engine::record::{Intent, Peer, Record};
+use crate::engine::steady::SteadyClock;
+use crate::engine::view::{self, Settings};
+use crate::engine::{Engine, Entropy, audit_id};
+
+/// Why the records cannot be this runtime's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A removal stands among the newest facts.
+    #[error("wanted facts, got a removal: {0}")]
+    Removal(&'static str),
+}
+
+/// The facts, sorted by what they are about.
+#[derive(Default)]
+struct Facts {
+    boot: u64,
+    mark: Wall,
+    overlay: Overlay,
+    peers: Vec<Peer>,
+    receipts: Vec<crate::engine::record::Receipt>,
+    intents: Vec<Intent>,
+}
+
+impl Engine {
+    /// Begins a new boot: the counter rises, and sent writes whose outcome is not on record are put there as unknown.
+    /// The effects must be durable before anything else happens.
+    pub fn start(
+        settings: Arc<Settings>,
+        identity: Fingerprint,
+        records: impl IntoIterator<Item = Record>,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Self, Effects), Error> {
+        let mut engine = Self::recover(settings, identity, records, now)?;
+        let mut effects = Effects::default();
+        engine.boot = engine.boot.saturating_add(1);
+        effects.persist(Record::Boot { counter: engine.boot });
+        engine.close_open_intents(now, entropy, &mut effects);
+        Ok((engine, effects))
+    }
+
+    /// The engine as the records say, in the boot they say.
+    pub fn recover(
+        settings: Arc<Settings>,
+        identity: Fingerprint,
+        records: impl IntoIterator<Item = Record>,
+        now: Now,
+    ) -> Result<Self, Error> {
+        let facts = sort(records)?;
+        let mut engine = Self {
+            settings,
+            limits: Limits::default(),
+            receipts_kept: Millis::default(),
+            identity,
+            boot: facts.boot,
+            started: now,
+            clock: SteadyClock::starting_at(now, facts.mark),
+            peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
+            overlay: Arc::new(facts.overlay),
+            receipts: BTreeMap::new(),
+            receipts_by_age: BTreeSet::new(),
+            receipts_of: BTreeMap::new(),
+            intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            timeline: Arc::new(VecDeque::new()),
+            events: 0,
+            refused: Arc::default(),
+            generation: 0,
+            is_read_only: false,
+        };
+        engine.apply_overlay();
+        facts.receipts.into_iter().for_each(|receipt| engine.keep(receipt));
+        Ok(engine)
+    }
+
+    fn close_open_intents(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
+        for (key, intent) in std::mem::take(&mut self.intents) {
+            effects.audit(crate::domain::audit::Draft {
+                audit_id: audit_id(now, entropy),
+                at: now.wall,
+                actor: key.request.actor.to_string(),
+                actor_verified: false,
+                origin: self.me().clone(),
+                action: intent.action,
+                target: key.target.clone(),
+                request_id: Some(key.request.request_id.clone()),
+                outcome: Outcome::Unknown,
+                code: Some(Code::Interrupted),
+                detail: "this runtime stopped before it heard the outcome".to_owned(),
+                policy_hash: self.settings.policy_hash,
+            });
+            effects.persist(Record::IntentClosed(key));
+        }
+    }
+}
+
+fn known_peer(peer: Peer) -> (crate::domain::id::RuntimeId, Arc<view::Peer>) {
+    let known = view::Peer { trust: peer.trust, boot: peer.boot, ..view::Peer::unheard(peer.pinned) };
+    (peer.runtime, Arc::new(known))
+}
+
+fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
+    let mut facts = Facts::default();
+    for record in records {
+        match record {
+            Record::Boot { counter } => facts.boot = counter,
+            Record::ClockMark { wall } => facts.mark = wall,
+            Record::Intent(intent) => facts.intents.push(intent),
+            Record::Overlay(overlay) => facts.overlay = overlay,
+            Record::Peer(peer) => facts.peers.push(peer),
+            Record::Receipt(receipt) => facts.receipts.push(receipt),
+            Record::IntentClosed(_) => return Err(Error::Removal("intent")),
+            Record::PeerForgotten { .. } => return Err(Error::Removal("peer")),
+            Record::ReceiptDropped(_) => return Err(Error::Removal("receipt")),
+        }
+    }
+    Ok(facts)
+}
