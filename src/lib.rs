@@ -6,5 +6,6 @@ pub mod domain;
 pub mod engine;
 pub mod handle;
 pub mod mesh;
+pub mod node;
 pub mod store;
 pub mod wire;

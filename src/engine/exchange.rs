@@ -61,7 +61,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// The target answered.
-    Receipt(Receipt),
+    Receipt(Box<Receipt>),
     /// It did not, or not credibly. For a write with the code `timeout` the outcome is unknown.
     Denied(Denial),
 }
@@ -92,7 +92,7 @@ impl Exchange {
             self.was_sent = true;
         }
         match event {
-            Event::Answered(receipt) => Step::Done(Box::new(Finding::Receipt(*receipt))),
+            Event::Answered(receipt) => Step::Done(Box::new(Finding::Receipt(receipt))),
             Event::Refused(text) if !self.asked_outcome => Self::refused(&text),
             Event::Refused(_) | Event::Silence => self.give_up(),
             Event::Forged => self.again(now, Code::UntrustedIdentity),
@@ -118,11 +118,14 @@ impl Exchange {
             return Step::Ask { question: Question::Outcome, after: Millis(0), within: OUTCOME_BUDGET };
         }
         let code = if self.is_read || !self.was_sent { self.last } else { Code::Timeout };
-        let reason = match code {
-            Code::UntrustedIdentity => "an answer came whose signature does not verify",
-            Code::TransportFailure => "the mesh could not carry the request",
-            _ if self.is_read => "no answer within the budget",
-            _ => "sent and not answered: outcome unknown",
+        let reason = if code == Code::UntrustedIdentity {
+            "an answer came whose signature does not verify"
+        } else if code == Code::TransportFailure {
+            "the mesh could not carry the request"
+        } else if self.is_read {
+            "no answer within the budget"
+        } else {
+            "sent and not answered: outcome unknown"
         };
         Step::Done(Box::new(Finding::Denied(Denial::at_origin(code, "exchange", reason))))
     }

@@ -128,6 +128,12 @@ impl Engine {
         self.change();
     }
 
+    /// The store takes writes again.
+    pub fn resume_writing(&mut self) {
+        self.is_read_only = false;
+        self.change();
+    }
+
     /// A readable generation for ETags rises with every visible change.
     fn change(&mut self) {
         self.generation = self.generation.saturating_add(1);

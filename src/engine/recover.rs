@@ -85,6 +85,27 @@ impl Engine {
         Ok(engine)
     }
 
+    /// This engine with nothing but durable facts, after a commit failed: what was heard of peers stays, because it was
+    /// never meant to be durable.
+    pub fn rebuilt(&self, records: impl IntoIterator<Item = Record>, now: Now) -> Result<Self, Error> {
+        let mut engine = Self::recover(Arc::clone(&self.settings), self.identity, records, now)?;
+        engine.boot = self.boot;
+        engine.started = self.started;
+        engine.clock = self.clock;
+        engine.timeline = Arc::clone(&self.timeline);
+        engine.events = self.events;
+        engine.refused = Arc::clone(&self.refused);
+        engine.generation = self.generation.saturating_add(1);
+        for (runtime, durable) in Arc::make_mut(&mut engine.peers) {
+            let heard =
+                self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && peer.boot == durable.boot);
+            if let Some(heard) = heard {
+                *durable = Arc::new(view::Peer { trust: durable.trust, ..(**heard).clone() });
+            }
+        }
+        Ok(engine)
+    }
+
     fn close_open_intents(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
         for (key, intent) in std::mem::take(&mut self.intents) {
             effects.audit(crate::domain::audit::Draft {

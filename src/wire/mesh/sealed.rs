@@ -113,9 +113,10 @@ pub fn seal(keys: &Keys, payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
     sign_outer(&keys.envelope, &keys.keyid, Some(&keys.delegation_text), payload_type, payload)
 }
 
-/// Seals an action.
-pub fn seal_envelope(keys: &Keys, envelope: &Envelope) -> Vec<u8> {
-    seal(keys, PayloadType::Action, &body::write(&body::Action::from(envelope)))
+/// Seals an action. Gives the hash of the signed bytes too, which its receipt must name.
+pub fn seal_envelope(keys: &Keys, envelope: &Envelope) -> (Vec<u8>, Hash) {
+    let payload = body::write(&body::Action::from(envelope));
+    (seal(keys, PayloadType::Action, &payload), Hash::of(&payload))
 }
 
 /// Seals a receipt.

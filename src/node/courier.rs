@@ -1,0 +1,91 @@
+//! Carries one envelope to its target and brings back what is known: the hands of `engine::exchange`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::domain::audit::Hash;
+use crate::domain::envelope::Envelope;
+use crate::domain::id::RuntimeId;
+use crate::domain::time::Millis;
+use crate::engine::exchange::{Event, Exchange, Finding, Question, Step};
+use crate::engine::view::View;
+use crate::mesh::{Mesh, QueryError, Verb};
+use crate::node::clock::Clock;
+use crate::node::keyring::Keyring;
+use crate::wire;
+
+/// Sends envelopes and checks receipts.
+#[derive(Debug)]
+pub(super) struct Courier {
+    pub(super) clock: Clock,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) sequence: AtomicU64,
+}
+
+/// What came of carrying one envelope.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) finding: Finding,
+    /// The signed receipt as it came.
+    pub(super) receipt: Option<Vec<u8>>,
+}
+
+impl Courier {
+    /// Asks until the exchange is over: at most the budget, and half a second more for the outcome of a write.
+    pub(super) async fn carry(&self, mut envelope: Envelope, budget: Millis) -> Delivery {
+        envelope.sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let (sealed, digest) = wire::mesh::seal_envelope(&self.keyring.keys(), &envelope);
+        let is_read = envelope.action.kind().is_read();
+        let (mut exchange, mut step) = Exchange::begin(is_read, self.clock.now().monotonic, budget);
+        let mut receipt = None;
+        loop {
+            match step {
+                Step::Done(finding) => return Delivery { finding: *finding, receipt },
+                Step::Ask { question, after, within } => {
+                    if after > Millis(0) {
+                        tokio::time::sleep(Duration::from_millis(after.0)).await;
+                    }
+                    let (event, bytes) = self.ask(&envelope.target, question, sealed.clone(), digest, within).await;
+                    receipt = bytes;
+                    step = exchange.next(self.clock.now().monotonic, event);
+                }
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        target: &RuntimeId,
+        question: Question,
+        sealed: Vec<u8>,
+        digest: Hash,
+        within: Millis,
+    ) -> (Event, Option<Vec<u8>>) {
+        let verb = match question {
+            Question::Act => Verb::Act,
+            Question::Outcome => Verb::Outcome,
+        };
+        match self.mesh.query(target, verb, sealed, Duration::from_millis(within.0)).await {
+            Ok(bytes) => {
+                let opened =
+                    wire::mesh::open_receipt(&self.views.load(), target, digest, &bytes, self.clock.now().wall);
+                match opened {
+                    Ok(receipt) => (Event::Answered(Box::new(receipt)), Some(bytes)),
+                    Err(refusal) => {
+                        tracing::warn!(runtime_id = %target, %refusal, "a receipt does not verify");
+                        (Event::Forged, None)
+                    }
+                }
+            }
+            Err(QueryError::NoReply) => (Event::NoReply, None),
+            Err(QueryError::Timeout) => (Event::Silence, None),
+            Err(QueryError::Refused(text)) => (Event::Refused(text), None),
+            Err(QueryError::TooLarge(_) | QueryError::Session(_)) => (Event::Unsent, None),
+        }
+    }
+}

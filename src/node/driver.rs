@@ -1,0 +1,261 @@
+//! The only loop that changes anything: take inputs, decide, make durable, then speak.
+//!
+//! A batch of inputs shares one commit. If the commit fails, nothing of the batch is spoken: its callers hear
+//! `storage_unavailable`, and the engine is rebuilt from what is durable (DESIGN, *A failing disk*).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::audit::{AuditId, Position};
+use crate::domain::code::Code;
+use crate::domain::config::Value;
+use crate::domain::envelope::Receipt;
+use crate::domain::time::Monotonic;
+use crate::engine::Engine;
+use crate::engine::effect::{Answer, Effect, Effects};
+use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
+use crate::engine::view::View;
+use crate::engine::word::Signer;
+use crate::handle::Failure;
+use crate::mesh::{self, Responder};
+use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::keyring::Keyring;
+use crate::store::{self, Store};
+use crate::wire;
+
+/// Mails waiting for the loop: a second of observations from 1,000 peers. Senders wait when it is full.
+pub(super) const MAILBOX_MAX: usize = 1_024;
+
+/// Most inputs that share one commit, so that the first of them does not wait for the last of many.
+const BATCH_INPUTS_MAX: usize = 256;
+
+/// How often a full disk is tried again.
+const RETRY_WRITING: Duration = Duration::from_secs(5);
+
+/// Something for the loop, with the place where its answer goes.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A fact about peers, without an answer.
+    Input(Box<Input>),
+    /// A request of this node's own callers.
+    Request(Request, oneshot::Sender<Result<Answer, Failure>>),
+    /// A write from the mesh.
+    Act(Box<Received>, Responder),
+    /// A question for an outcome from the mesh.
+    AskOutcome(Box<Received>, Responder),
+    /// An unknown signer; answered when the view knows it or never will.
+    Met(Signer, u64, oneshot::Sender<()>),
+}
+
+/// What a batch still has to answer.
+#[derive(Default)]
+struct Waiting {
+    queries: BTreeMap<QueryId, Responder>,
+    replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
+    met: Vec<oneshot::Sender<()>>,
+    next: u64,
+}
+
+/// Applies live settings to the parts of the node that are not the engine.
+pub type ApplySettings = Box<dyn Fn(&BTreeMap<String, Value>) + Send + Sync>;
+
+/// The loop's owner of everything that changes.
+pub(super) struct Driver {
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) tasks: TaskTracker,
+    pub(super) apply: ApplySettings,
+    pub(super) mailbox: mpsc::Receiver<Mail>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Driver").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// Runs until told to stop, then empties the mailbox once more.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut mails = Vec::with_capacity(BATCH_INPUTS_MAX);
+        loop {
+            let is_stopping = self.select(&stop, &mut mails).await;
+            let is_last = is_stopping && mails.is_empty();
+            self.turn(&mut mails).await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Only awaits. Gives whether the node is stopping.
+    async fn select(&mut self, stop: &CancellationToken, mails: &mut Vec<Mail>) -> bool {
+        let now = self.clock.now().monotonic;
+        let deadline = self.engine.next_deadline(now).map(|at| until(now, at));
+        let retry = self.store_may_recover().then_some(RETRY_WRITING);
+        let sleep = [deadline, retry].into_iter().flatten().min().unwrap_or(Duration::from_secs(3_600));
+        if stop.is_cancelled() {
+            self.mailbox.close();
+            self.mailbox.recv_many(mails, BATCH_INPUTS_MAX).await;
+            return true;
+        }
+        tokio::select! {
+            biased;
+            _count = self.mailbox.recv_many(mails, BATCH_INPUTS_MAX) => false,
+            () = stop.cancelled() => false,
+            () = tokio::time::sleep(sleep) => false,
+        }
+    }
+
+    fn store_may_recover(&self) -> bool {
+        self.engine.view().is_read_only && !matches!(self.store.fault(), Some(store::Error::Broken { .. }))
+    }
+
+    async fn turn(&mut self, mails: &mut Vec<Mail>) {
+        let mut waiting = Waiting::default();
+        let mut effects = Effects::default();
+        if mails.is_empty() {
+            self.handle(Input::Timer, &mut effects);
+        }
+        for mail in mails.drain(..) {
+            let input = waiting.admit(mail);
+            self.handle(input, &mut effects);
+        }
+        if self.store_may_recover() {
+            self.engine.resume_writing();
+            effects.batch.records.push(crate::engine::record::Record::ClockMark { wall: self.clock.now().wall });
+        }
+        let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
+        let positions = if effects.batch.is_empty() {
+            Vec::new()
+        } else {
+            match self.store.commit(effects.batch).await {
+                Ok(positions) => positions,
+                Err(error) => {
+                    waiting.fail(&error);
+                    self.fall_back(&error).await;
+                    return;
+                }
+            }
+        };
+        self.views.store(Arc::new(self.engine.view()));
+        self.release(effects.after, &mut waiting, &ids.into_iter().zip(positions).collect());
+        for met in waiting.met {
+            // Whoever went away no longer needs to know.
+            if met.send(()).is_err() {}
+        }
+    }
+
+    fn handle(&mut self, input: Input, effects: &mut Effects) {
+        self.engine.handle(self.clock.now(), &mut SystemEntropy, input, effects);
+    }
+
+    /// Nothing of the failed batch happened: forget it and go on without writing.
+    async fn fall_back(&mut self, error: &store::Error) {
+        tracing::error!(%error, "the store failed; going on read-only");
+        let now = self.clock.now();
+        match self.store.recall().await {
+            Ok(records) => match self.engine.rebuilt(records, now) {
+                Ok(engine) => self.engine = engine,
+                Err(error) => tracing::error!(%error, "the stored facts do not make an engine"),
+            },
+            Err(error) => tracing::error!(%error, "the stored facts cannot be read back"),
+        }
+        self.engine.stop_writing();
+        self.views.store(Arc::new(self.engine.view()));
+    }
+
+    fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
+        for effect in after {
+            match effect {
+                Effect::Answer { query, receipt } => {
+                    if let Some(responder) = waiting.queries.remove(&query) {
+                        self.answer(responder, *receipt, positions);
+                    }
+                }
+                Effect::Apply { values } => (self.apply)(&values),
+                Effect::AuditLightly(draft) => {
+                    if self.store.append_read(*draft).is_err() {
+                        tracing::warn!("the queue of read records is full; a refusal goes unrecorded");
+                    }
+                }
+                Effect::Refuse { query, code } => {
+                    if let Some(responder) = waiting.queries.remove(&query) {
+                        responder.answer(mesh::Answer::Refusal(code.to_string()));
+                    }
+                }
+                Effect::Reply { reply, answer } => {
+                    if let Some(caller) = waiting.replies.remove(&reply) {
+                        // A caller that went away needs no answer; what it asked for is on record.
+                        drop(caller.send(Ok(*answer)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Signs off the loop, so that a burst of receipts does not hold the next batch.
+    fn answer(&self, responder: Responder, mut receipt: Receipt, positions: &BTreeMap<AuditId, Position>) {
+        receipt.position = positions.get(&receipt.audit_id).copied();
+        let keyring = Arc::clone(&self.keyring);
+        let store = Arc::clone(&self.store);
+        self.tasks.spawn(async move {
+            if receipt.repeated {
+                // A fault here leaves the position out; the receipt itself is what the caller needs.
+                receipt.position = store.position(receipt.audit_id).await.ok().flatten();
+            }
+            let sealed = wire::mesh::seal_receipt(&keyring.keys(), &receipt);
+            responder.answer(mesh::Answer::Reply(sealed));
+        });
+    }
+}
+
+impl Waiting {
+    fn admit(&mut self, mail: Mail) -> Input {
+        self.next = self.next.saturating_add(1);
+        let (query, reply) = (QueryId(self.next), ReplyId(self.next));
+        match mail {
+            Mail::Input(input) => *input,
+            Mail::Request(request, caller) => {
+                self.replies.insert(reply, caller);
+                Input::Request { reply, request }
+            }
+            Mail::Act(received, responder) => {
+                self.queries.insert(query, responder);
+                Input::Act { query, received: *received }
+            }
+            Mail::AskOutcome(received, responder) => {
+                self.queries.insert(query, responder);
+                Input::AskOutcome { query, received: *received }
+            }
+            Mail::Met(signer, boot, met) => {
+                self.met.push(met);
+                Input::Met { signer, boot }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &store::Error) {
+        for responder in std::mem::take(&mut self.queries).into_values() {
+            responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
+        }
+        for caller in std::mem::take(&mut self.replies).into_values() {
+            let failure = Failure { code: Code::StorageUnavailable, reason: error.to_string() };
+            drop(caller.send(Err(failure)));
+        }
+    }
+}
+
+fn until(now: Monotonic, at: Monotonic) -> Duration {
+    Duration::from_nanos(at.0.saturating_sub(now.0))
+}

@@ -1,0 +1,246 @@
+//! What comes in from the mesh: checked for signatures here, in parallel, before the loop or a read ever sees it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::audit::Outcome;
+use crate::domain::code::Code;
+use crate::domain::envelope::dsse::PayloadType;
+use crate::domain::envelope::{Receipt, Response, Ruling};
+use crate::domain::id::RuntimeId;
+use crate::engine::input::{Input, Received};
+use crate::engine::judge;
+use crate::engine::view::View;
+use crate::engine::{self};
+use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
+use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::driver::Mail;
+use crate::node::keyring::Keyring;
+use crate::store::Store;
+use crate::wire::mesh::{self as message, Refusal};
+
+/// Queries worked on at once: enough for every core, small enough that a flood does not become memory.
+const QUERIES_AT_ONCE: usize = 256;
+
+/// Identity documents fetched at once.
+const FETCHES_AT_ONCE: usize = 16;
+
+/// How long a peer may take to show its identity. It is asked again when its token or word comes again.
+const IDENTITY_BUDGET: Duration = Duration::from_secs(2);
+
+/// The parts that everything coming in needs.
+#[derive(Debug)]
+pub(super) struct Ingress {
+    pub(super) clock: Clock,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) mailbox: mpsc::Sender<Mail>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) tasks: TaskTracker,
+    pub(super) refused: Counters,
+}
+
+/// Counts of refused messages by reason.
+#[derive(Debug, Default)]
+pub(super) struct Counters(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Counters {
+    pub(super) fn count(&self, reason: &'static str) {
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = counters.entry(reason).or_default();
+        *counter = counter.saturating_add(1);
+    }
+
+    pub(super) fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ingress {
+    /// Starts both loops. They end with the inbox or the stop.
+    pub(super) fn spawn(self: &Arc<Self>, inbox: Inbox, stop: &CancellationToken) {
+        let Inbox { facts, queries } = inbox;
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(self).take_facts(facts)));
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(self).take_queries(queries)));
+    }
+
+    async fn take_facts(self: Arc<Self>, mut facts: mpsc::Receiver<Fact>) {
+        let fetches = Arc::new(Semaphore::new(FETCHES_AT_ONCE));
+        while let Some(fact) = facts.recv().await {
+            match fact {
+                Fact::TokenAppeared { runtime, boot } => {
+                    if self.views.load().peers.get(&runtime).is_none_or(|peer| peer.boot != boot) {
+                        self.fetch_identity(&runtime, &fetches);
+                    }
+                    self.send(Mail::Input(Box::new(Input::TokenAppeared { runtime, boot }))).await;
+                }
+                Fact::TokenGone { runtime, boot } => {
+                    self.send(Mail::Input(Box::new(Input::TokenGone { runtime, boot }))).await;
+                }
+                Fact::Published { runtime, document, bytes } => {
+                    if let Some(input) = self.open_document(&runtime, document, &bytes) {
+                        self.send(Mail::Input(Box::new(input))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The mailbox closes only when the node stops; what comes then comes too late.
+    async fn send(&self, mail: Mail) {
+        drop(self.mailbox.send(mail).await);
+    }
+
+    fn open_document(&self, runtime: &RuntimeId, document: Document, bytes: &[u8]) -> Option<Input> {
+        let payload_type = match document {
+            Document::Identity => PayloadType::Identity,
+            Document::Observation => PayloadType::Observation,
+        };
+        let view = self.views.load();
+        if runtime == view.me() && view.identity == self.keyring.keys().signer().identity && self.is_own(bytes) {
+            return None;
+        }
+        match message::open_word(&view, runtime, payload_type, bytes, self.clock.now().wall) {
+            Ok((signer, word)) => Some(Input::Word { signer, word }),
+            Err(refusal) => {
+                self.refused.count(refusal.as_str());
+                None
+            }
+        }
+    }
+
+    /// Whether the bytes were signed in this very boot: an echo of ourselves, not a clone.
+    fn is_own(&self, bytes: &[u8]) -> bool {
+        let keyid = self.keyring.keys().signer().delegation_hash.to_string();
+        bytes.windows(keyid.len()).any(|window| window == keyid.as_bytes())
+    }
+
+    /// Fetches in the background, so that one silent peer does not hold the facts of all others.
+    fn fetch_identity(self: &Arc<Self>, runtime: &RuntimeId, fetches: &Arc<Semaphore>) {
+        if runtime == self.views.load().me() {
+            return;
+        }
+        let Ok(permit) = Arc::clone(fetches).try_acquire_owned() else { return };
+        let (this, runtime) = (Arc::clone(self), runtime.clone());
+        self.tasks.spawn(async move {
+            this.ask_identity(&runtime).await;
+            drop(permit);
+        });
+    }
+
+    /// Asks a runtime who it is, and takes the answer in if it holds.
+    pub(super) async fn ask_identity(&self, runtime: &RuntimeId) {
+        let Ok(bytes) = self.mesh.fetch_identity(runtime, IDENTITY_BUDGET).await else { return };
+        if let Some(input) = self.open_document(runtime, Document::Identity, &bytes) {
+            self.send(Mail::Input(Box::new(input))).await;
+        }
+    }
+
+    async fn take_queries(self: Arc<Self>, mut queries: mpsc::Receiver<Incoming>) {
+        let workers = Arc::new(Semaphore::new(QUERIES_AT_ONCE));
+        while let Some(incoming) = queries.recv().await {
+            let Ok(permit) = Arc::clone(&workers).acquire_owned().await else { return };
+            let this = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                this.take_query(incoming).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn take_query(&self, incoming: Incoming) {
+        let Incoming { verb, origin, payload, responder } = incoming;
+        match verb {
+            Verb::Probe => self.echo(&payload, responder),
+            Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
+                Err(refusal) => self.refuse(refusal, responder),
+                Ok(received) if verb == Verb::Outcome => {
+                    self.send(Mail::AskOutcome(Box::new(received), responder)).await;
+                }
+                Ok(received) if received.envelope.action.kind().is_read() => self.answer_read(&received, responder),
+                Ok(received) => self.send(Mail::Act(Box::new(received), responder)).await,
+            },
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, responder: Responder) {
+        self.refused.count(refusal.as_str());
+        let code = match refusal {
+            Refusal::BadSignature | Refusal::BadDelegation | Refusal::NotItsOwnWord => Code::UntrustedIdentity,
+            Refusal::Malformed | Refusal::TooLarge => Code::ContractViolation,
+        };
+        responder.answer(Answer::Refusal(code.to_string()));
+    }
+
+    fn echo(&self, payload: &[u8], responder: Responder) {
+        match message::Probe::parse(payload) {
+            Ok(probe) => {
+                let echo = message::Echo { nonce: probe.nonce, boot: self.views.load().boot };
+                responder.answer(Answer::Reply(message::seal_echo(&self.keyring.keys(), &echo)));
+            }
+            Err(refusal) => self.refuse(refusal, responder),
+        }
+    }
+
+    /// Opens an envelope; an unknown signer is introduced to the engine first, so that its key is pinned before it counts.
+    async fn open_envelope(&self, origin: &RuntimeId, payload: &[u8]) -> Result<Received, Refusal> {
+        let view = self.views.load_full();
+        let received = message::open_envelope(&view, origin, payload, self.clock.now().wall)?;
+        let known = view.peers.get(origin).and_then(|peer| peer.signer.as_ref());
+        if known.is_none_or(|signer| signer.delegation_hash != received.signer.delegation_hash) {
+            let (tx, met) = oneshot::channel();
+            self.send(Mail::Met(received.signer.clone(), received.envelope.boot, tx)).await;
+            // Whether it was admitted shows in the view; a closed channel means the node is stopping.
+            drop(met.await);
+        }
+        Ok(received)
+    }
+
+    /// Answers a read from the snapshot. It leaves a record that nobody waits for.
+    fn answer_read(&self, received: &Received, responder: Responder) {
+        let now = self.clock.now();
+        let view = self.views.load();
+        let result = judge::judge(&view, received, now.wall);
+        let mut draft = engine::act_draft(
+            now,
+            &mut SystemEntropy,
+            view.settings.policy_hash,
+            &received.envelope,
+            result.as_ref().map(|_rule| ()),
+        );
+        if result.is_ok() {
+            draft.outcome = Outcome::Applied;
+        }
+        let audit_id = draft.audit_id;
+        if self.store.append_read(draft).is_err() {
+            responder.answer(Answer::Refusal(Code::ServerBusy.to_string()));
+            return;
+        }
+        let ruling = match result {
+            Ok(_rule) => Ruling::Done(Response::Status(Box::new(view.status(now)))),
+            Err(denial) => {
+                self.refused.count(denial.code.as_str());
+                Ruling::Refused(denial)
+            }
+        };
+        let receipt = Receipt {
+            envelope: received.digest,
+            target: view.me().clone(),
+            origin: received.envelope.origin.clone(),
+            request_id: received.envelope.request_id.clone(),
+            ruling,
+            audit_id,
+            position: None,
+            repeated: false,
+            at: now.wall,
+        };
+        responder.answer(Answer::Reply(message::seal_receipt(&self.keyring.keys(), &receipt)));
+    }
+}

@@ -1,0 +1,162 @@
+//! This node's keys: the long-lived identity key in the project folder, and the short-lived envelope key it vouches for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::IdentityKey;
+use crate::domain::time::{Millis, Wall};
+use crate::engine::Entropy;
+use crate::node::clock::SystemEntropy;
+use crate::wire::mesh::{self, Keys};
+
+/// How long a delegation holds. It is renewed at half its life.
+const DELEGATION_LIFE: Millis = Millis::from_hours(24);
+
+/// Why the identity key could not be loaded or made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file does not hold a key.
+    #[error("{}: wanted a key of 32 bytes, got {got}; restore it from a backup, or remove it to begin a new identity", path.display())]
+    Length {
+        /// Which file.
+        path: PathBuf,
+        /// Its length in bytes.
+        got: usize,
+    },
+    /// Others on this machine may read the key.
+    #[error("{}: is readable by others (mode {mode:o}); set its mode to 600", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// The keys that sign for this node at present.
+#[derive(Debug)]
+pub(super) struct Keyring {
+    identity: IdentityKey,
+    runtime: RuntimeId,
+    keys: ArcSwap<Keys>,
+}
+
+impl Keyring {
+    /// Makes an envelope key for this boot and lets the identity key vouch for it.
+    pub(super) fn new(identity: IdentityKey, runtime: RuntimeId, now: Wall) -> Self {
+        let keys = ArcSwap::from_pointee(delegate(&identity, &runtime, now));
+        Self { identity, runtime, keys }
+    }
+
+    /// What signs now.
+    pub(super) fn keys(&self) -> Arc<Keys> {
+        self.keys.load_full()
+    }
+
+    /// Renews the delegation when half its life is over. Gives whether it did.
+    pub(super) fn renew(&self, now: Wall) -> bool {
+        let half = Millis(DELEGATION_LIFE.0.wrapping_div(2));
+        let is_due = self.keys.load().signer().delegation.not_after <= now.plus(half);
+        if is_due {
+            self.keys.store(Arc::new(delegate(&self.identity, &self.runtime, now)));
+        }
+        is_due
+    }
+}
+
+fn delegate(identity: &IdentityKey, runtime: &RuntimeId, now: Wall) -> Keys {
+    mesh::delegate(identity, IdentityKey::from_seed(random_seed()), runtime, now, now.plus(DELEGATION_LIFE))
+}
+
+fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    SystemEntropy.fill(&mut seed);
+    seed
+}
+
+/// Loads the identity key, or makes one that no crash can leave half written. Gives whether it is new.
+pub(super) fn load_or_create(path: &Path) -> Result<(IdentityKey, bool), Error> {
+    let fault = |source| Error::File { path: path.to_owned(), source };
+    match File::open(path) {
+        Ok(file) => read_key(file, path).map(|key| (key, false)),
+        Err(error) if error.kind() == ErrorKind::NotFound => create(path).map(|key| (key, true)).map_err(fault),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+fn read_key(file: File, path: &Path) -> Result<IdentityKey, Error> {
+    let fault = |source| Error::File { path: path.to_owned(), source };
+    let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Error::Exposed { path: path.to_owned(), mode });
+    }
+    let mut bytes = Vec::new();
+    file.take(64).read_to_end(&mut bytes).map_err(fault)?;
+    let got = bytes.len();
+    let seed = bytes.try_into().map_err(|_length| Error::Length { path: path.to_owned(), got })?;
+    Ok(IdentityKey::from_seed(seed))
+}
+
+fn create(path: &Path) -> std::io::Result<IdentityKey> {
+    let seed = random_seed();
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(&seed)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(IdentityKey::from_seed(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_found_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("identity.key");
+        let (made, is_new) = load_or_create(&path).expect("made");
+        let (found, is_new_again) = load_or_create(&path).expect("found");
+        assert!(is_new && !is_new_again);
+        assert_eq!(made.fingerprint(), found.fingerprint());
+    }
+
+    #[test]
+    fn a_short_or_exposed_key_is_refused_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("identity.key");
+        fs::write(&path, b"short").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
+        assert!(matches!(load_or_create(&path), Err(Error::Length { got: 5, .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("mode");
+        assert!(matches!(load_or_create(&path), Err(Error::Exposed { mode: 0o644, .. })));
+        assert_eq!(fs::read(&path).expect("read"), b"short");
+    }
+
+    #[test]
+    fn a_delegation_is_renewed_at_half_its_life() {
+        let now = Wall::from_millis(1_000_000_000);
+        let keyring = Keyring::new(IdentityKey::from_seed([1; 32]), "s/a".parse().expect("legal"), now);
+        let first = keyring.keys().signer().delegation_hash;
+        assert!(!keyring.renew(now.plus(Millis::from_hours(11))));
+        assert!(keyring.renew(now.plus(Millis::from_hours(12))));
+        assert_ne!(keyring.keys().signer().delegation_hash, first);
+    }
+}

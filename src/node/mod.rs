@@ -1,0 +1,326 @@
+//! The assembled process: engine, store, mesh and web joined together, started in order and stopped in order.
+//!
+//! `Parts` takes the adapters as ports, so that tests assemble a node from memory as well as from files and sockets. Nothing
+//! is announced before it is bound, and nothing is spoken before it is durable (`driver`).
+
+pub mod clock;
+mod courier;
+mod driver;
+mod ingress;
+mod keyring;
+mod operations;
+mod plan_hash;
+mod presence;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::config::Value;
+use crate::domain::identity::{Fingerprint, IdentityKey};
+use crate::domain::preflight::BUILT_IN_COMMANDS;
+use crate::engine::Engine;
+use crate::engine::effect::Effects;
+use crate::engine::view::{Settings, View};
+use crate::handle::Operations;
+use crate::mesh::{Inbox, Mesh};
+use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::courier::Courier;
+use crate::node::driver::{Driver, MAILBOX_MAX};
+use crate::node::ingress::{Counters, Ingress};
+use crate::node::keyring::Keyring;
+use crate::node::operations::{NodeOperations, SharedNode};
+use crate::node::plan_hash::PlanKey;
+use crate::node::presence::{Presence, SelfDescription};
+use crate::store::Store;
+
+pub use driver::ApplySettings;
+pub use keyring::Error as KeyError;
+pub use presence::API_VERSION;
+
+/// How long what is in flight may take to finish at a stop. With goodbye and flush it stays below five seconds.
+const DRAIN_MAX: Duration = Duration::from_millis(2_500);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be read or written.
+    #[error("{0}")]
+    Store(#[from] crate::store::Error),
+    /// The stored facts do not make an engine.
+    #[error("{0}")]
+    Recover(#[from] crate::engine::RecoverError),
+    /// The mesh cannot be opened.
+    #[error("{0}")]
+    Mesh(#[from] crate::mesh::OpenError),
+    /// The identity key cannot be loaded or made.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+}
+
+/// A node whose engine has begun its boot, not yet on the mesh.
+pub struct Prepared {
+    clock: Clock,
+    engine: Engine,
+    store: Arc<dyn Store>,
+    keyring: Arc<Keyring>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Prepared").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// Loads the identity key of a project folder's state, or makes it. Gives whether it is new.
+pub fn identity_key(path: &Path) -> Result<(IdentityKey, bool), KeyError> {
+    keyring::load_or_create(path)
+}
+
+/// Recovers the engine and makes the new boot durable.
+pub async fn prepare(settings: Arc<Settings>, identity: IdentityKey, store: Arc<dyn Store>) -> Result<Prepared, Error> {
+    let clock = Clock::start();
+    let now = clock.now();
+    let records = store.recall().await?;
+    let keyring = Arc::new(Keyring::new(identity, settings.me.clone(), now.wall));
+    let fingerprint = keyring.keys().signer().identity;
+    let (engine, Effects { batch, after: _ }) = Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
+    store.commit(batch).await?;
+    Ok(Prepared { clock, engine, store, keyring })
+}
+
+/// What a running node needs beside the prepared engine.
+pub struct Parts {
+    /// The open mesh.
+    pub mesh: Arc<dyn Mesh>,
+    /// Its receiving ends.
+    pub inbox: Inbox,
+    /// Where the HTTP listener is, as others may know it.
+    pub web: Option<String>,
+    /// How often peers are probed, in milliseconds.
+    pub probe_ms: u64,
+    /// Applies live settings outside the engine.
+    pub apply: ApplySettings,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Parts").field("mesh", &self.mesh).field("web", &self.web).finish_non_exhaustive()
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    operations: SharedNode,
+    presence: Arc<Presence>,
+    ingress: Arc<Ingress>,
+    mesh: Arc<dyn Mesh>,
+    store: Arc<dyn Store>,
+    /// What is in flight: finished or answered at a stop.
+    work: TaskTracker,
+    /// The loop, which ends last.
+    core: TaskTracker,
+    stop: CancellationToken,
+    stop_core: CancellationToken,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl Prepared {
+    /// This boot's counter, which the liveliness token carries.
+    pub fn boot(&self) -> u64 {
+        self.engine.view().boot
+    }
+
+    /// The name of this node's identity key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.engine.view().identity
+    }
+
+    /// Values applied at run time in earlier boots, for the parts outside the engine.
+    pub fn applied(&self) -> BTreeMap<String, Value> {
+        self.engine.view().overlay.values.clone()
+    }
+
+    /// Joins the parts and starts the loops. `stop` is cancelled to begin the stop.
+    pub fn start(self, parts: Parts, stop: CancellationToken) -> Node {
+        let Self { clock, engine, store, keyring } = self;
+        let views = Arc::new(ArcSwap::from_pointee(engine.view()));
+        let (mailbox, mails) = mpsc::channel(MAILBOX_MAX);
+        let (work, core) = (TaskTracker::new(), TaskTracker::new());
+        let stop_core = CancellationToken::new();
+        let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
+        let apply = apply_with_probe(parts.apply, Arc::clone(&probe_ms));
+        let driver = Driver {
+            engine,
+            clock,
+            store: Arc::clone(&store),
+            views: Arc::clone(&views),
+            keyring: Arc::clone(&keyring),
+            tasks: work.clone(),
+            apply,
+            mailbox: mails,
+        };
+        core.spawn(driver.run(stop_core.clone()));
+        let assembly =
+            Assembly { clock, views, mailbox, keyring, store, mesh: parts.mesh, work, core, stop, stop_core };
+        assembly.node(parts.inbox, parts.web, probe_ms)
+    }
+}
+
+/// What the overlay of earlier boots says of the probes, or else the file.
+fn probe_period(engine: &Engine, file: u64) -> u64 {
+    match engine.view().overlay.values.get("mesh.timing.probe_ms") {
+        Some(Value::Int(applied)) => u64::try_from(*applied).unwrap_or(file),
+        Some(Value::Bool(_) | Value::Text(_) | Value::Other(_)) | None => file,
+    }
+}
+
+fn apply_with_probe(outside: ApplySettings, probe_ms: Arc<AtomicU64>) -> ApplySettings {
+    Box::new(move |values| {
+        if let Some(Value::Int(millis)) = values.get("mesh.timing.probe_ms") {
+            probe_ms.store(u64::try_from(*millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        outside(values);
+    })
+}
+
+/// The shared pieces while the node is put together.
+struct Assembly {
+    clock: Clock,
+    views: Arc<ArcSwap<View>>,
+    mailbox: mpsc::Sender<driver::Mail>,
+    keyring: Arc<Keyring>,
+    store: Arc<dyn Store>,
+    mesh: Arc<dyn Mesh>,
+    work: TaskTracker,
+    core: TaskTracker,
+    stop: CancellationToken,
+    stop_core: CancellationToken,
+}
+
+impl Assembly {
+    fn node(self, inbox: Inbox, web: Option<String>, probe_ms: Arc<AtomicU64>) -> Node {
+        let links = Arc::new(AtomicU64::new(0));
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let ingress = Arc::new(self.ingress());
+        ingress.spawn(inbox, &self.stop);
+        let presence = Arc::new(self.presence(&ingress, web, probe_ms, &links));
+        self.work.spawn(Arc::clone(&presence).speak(self.stop.clone()));
+        self.work.spawn(Arc::clone(&presence).probe(self.stop.clone()));
+        let operations = SharedNode(Arc::new(self.operations(&is_ready, &links)));
+        let Self { store, mesh, work, core, stop, stop_core, .. } = self;
+        Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready }
+    }
+
+    fn ingress(&self) -> Ingress {
+        Ingress {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mailbox: self.mailbox.clone(),
+            store: Arc::clone(&self.store),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            tasks: self.work.clone(),
+            refused: Counters::default(),
+        }
+    }
+
+    fn presence(
+        &self,
+        ingress: &Arc<Ingress>,
+        web: Option<String>,
+        probe_ms: Arc<AtomicU64>,
+        links: &Arc<AtomicU64>,
+    ) -> Presence {
+        let commands = BUILT_IN_COMMANDS.iter().filter(|command| **command == "ping");
+        let capabilities = ["status_read", "cfg_apply"].into_iter().map(str::to_owned);
+        Presence {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mailbox: self.mailbox.clone(),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            ingress: Arc::clone(ingress),
+            about: SelfDescription {
+                version: self.views.load().settings.version.clone(),
+                capabilities: capabilities.chain(commands.map(|name| format!("cmd_invoke/{name}"))).collect(),
+                web,
+            },
+            probe_ms,
+            links: Arc::clone(links),
+            sequence: AtomicU64::new(0),
+        }
+    }
+
+    fn operations(&self, is_ready: &Arc<AtomicBool>, links: &Arc<AtomicU64>) -> NodeOperations {
+        let courier = Courier {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            sequence: AtomicU64::new(0),
+        };
+        NodeOperations {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mailbox: self.mailbox.clone(),
+            store: Arc::clone(&self.store),
+            courier: Arc::new(courier),
+            plan_key: PlanKey::random(),
+            tasks: self.work.clone(),
+            stop: self.stop.clone(),
+            is_ready: Arc::clone(is_ready),
+            links: Arc::clone(links),
+        }
+    }
+}
+
+impl Node {
+    /// What callers of this node may do.
+    pub fn operations(&self) -> Arc<dyn Operations> {
+        Arc::new(self.operations.clone())
+    }
+
+    /// Declares presence on the mesh; from now on the node is ready.
+    pub async fn announce(&self) {
+        if let Err(error) = self.mesh.announce().await {
+            tracing::warn!(%error, "the liveliness token was not declared");
+        }
+        self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Resolves when somebody asked this node to stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Says goodbye, finishes or answers what is in flight, flushes the store. Call after the web listener has ended.
+    pub async fn shutdown(self) {
+        self.is_ready.store(false, Ordering::Relaxed);
+        self.stop.cancel();
+        self.presence.say_goodbye().await;
+        self.work.close();
+        if tokio::time::timeout(DRAIN_MAX, self.work.wait()).await.is_err() {
+            tracing::warn!("work in flight was cut off: its outcome is recorded as unknown at the next start");
+        }
+        self.stop_core.cancel();
+        self.core.close();
+        self.core.wait().await;
+        // The last turn may have signed receipts: they are short.
+        if tokio::time::timeout(Duration::from_millis(200), self.work.wait()).await.is_err() {
+            tracing::debug!("a late receipt was not sent; its origin will ask again");
+        }
+        self.store.close().await;
+        self.mesh.close().await;
+        tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
+    }
+}

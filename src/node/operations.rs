@@ -1,0 +1,280 @@
+//! What callers of this node may do: preflight from the snapshot, reads past the loop, writes through it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::audit::{Draft, Outcome};
+use crate::domain::code::Code;
+use crate::domain::envelope::{Response, Ruling};
+use crate::domain::id::RuntimeId;
+use crate::domain::policy::{Decision, Denial};
+use crate::domain::preflight::{Asker, Plan};
+use crate::domain::time::Now;
+use crate::engine::effect::{Answer, Started};
+use crate::engine::exchange::Finding;
+use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
+use crate::engine::view::View;
+use crate::engine::{action_name, audit_id};
+use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Request, TargetOutcome};
+use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::courier::{Courier, Delivery};
+use crate::node::driver::Mail;
+use crate::node::plan_hash::PlanKey;
+use crate::store::Store;
+
+/// The node as its callers see it.
+#[derive(Debug)]
+pub(super) struct NodeOperations {
+    pub(super) clock: Clock,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) mailbox: mpsc::Sender<Mail>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) courier: Arc<Courier>,
+    pub(super) plan_key: PlanKey,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) is_ready: Arc<AtomicBool>,
+    pub(super) links: Arc<AtomicU64>,
+}
+
+impl NodeOperations {
+    async fn read(self: Arc<Self>, request: Request, preflight: Preflight) -> Result<Dispatched, Failure> {
+        let now = self.clock.now();
+        if !preflight.plan.is_allowed() {
+            self.record_rows(&request, &preflight.plan, now)?;
+            return Ok(Dispatched { preflight, outcomes: Vec::new() });
+        }
+        let view = self.views.load_full();
+        let outcomes = join_all(request.targets.iter().map(|target| self.read_one(&view, &request, target))).await;
+        for outcome in &outcomes {
+            self.record_outcome(&request, outcome)?;
+        }
+        Ok(Dispatched { preflight, outcomes })
+    }
+
+    async fn read_one(&self, view: &View, request: &Request, target: &RuntimeId) -> TargetOutcome {
+        let now = self.clock.now();
+        if target == view.me() {
+            let response = Response::Status(Box::new(view.status(now)));
+            let audit_id = Some(audit_id(now, &mut SystemEntropy));
+            return TargetOutcome { target: target.clone(), result: Ok(response), audit_id, receipt: None };
+        }
+        let Request { asker, request_id, action, budget, .. } = request;
+        match view.envelope(asker, request_id, action, target, now.wall) {
+            Some(envelope) => outcome_of(target, self.courier.carry(envelope, *budget).await),
+            None => {
+                let denial =
+                    Denial::at_origin(Code::PeerNotAvailable, "known", format!("no key is pinned for {target}"));
+                TargetOutcome { target: target.clone(), result: Err(denial), audit_id: None, receipt: None }
+            }
+        }
+    }
+
+    /// The origin's own record of one target of a read. Its own part at this runtime is that record itself.
+    fn record_outcome(&self, request: &Request, outcome: &TargetOutcome) -> Result<(), Failure> {
+        let result = outcome.result.as_ref().err();
+        let mut draft = self.draft(request, &outcome.target, result, self.clock.now());
+        if outcome.target == *self.views.load().me()
+            && let Some(audit_id) = outcome.audit_id
+        {
+            draft.audit_id = audit_id;
+        } else if let Some(there) = outcome.audit_id {
+            draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
+        }
+        self.record(draft)
+    }
+
+    fn record_rows(&self, request: &Request, plan: &Plan, now: Now) -> Result<(), Failure> {
+        plan.rows.iter().try_for_each(|row| match &row.decision {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Deny(denial) => self.record(self.draft(request, &row.target, Some(denial), now)),
+        })
+    }
+
+    fn draft(&self, request: &Request, target: &RuntimeId, denial: Option<&Denial>, now: Now) -> Draft {
+        let view = self.views.load();
+        Draft {
+            audit_id: audit_id(now, &mut SystemEntropy),
+            at: now.wall,
+            actor: request.asker.actor.to_string(),
+            actor_verified: request.asker.is_verified,
+            origin: view.me().clone(),
+            action: action_name(&request.action),
+            target: target.clone(),
+            request_id: Some(request.request_id.clone()),
+            outcome: match denial {
+                None => Outcome::Applied,
+                Some(denial) if denial.code == Code::Timeout => Outcome::Unknown,
+                Some(_) => Outcome::Denied,
+            },
+            code: denial.map(|denial| denial.code),
+            detail: denial.map(|denial| denial.reason.clone()).unwrap_or_default(),
+            policy_hash: view.settings.policy_hash,
+        }
+    }
+
+    async fn write(self: Arc<Self>, request: Request) -> Result<Dispatched, Failure> {
+        let Request { asker, request_id, action, targets, budget } = request.clone();
+        let write = Write { asker, request_id, action, targets };
+        let (plan, started) = match self.ask_engine(EngineRequest::Begin(write.clone())).await? {
+            Answer::Begun { plan, started } => (plan, started),
+            Answer::Refused { code, reason } => return Err(Failure { code, reason }),
+            Answer::Recorded => return Err(unexpected_answer()),
+        };
+        let plan_hash = self.plan_key.mint(&self.views.load(), &request, &plan, self.clock.now().wall);
+        let me = self.views.load().me().clone();
+        let parts = started.into_iter().map(|part| self.finish(&me, part, budget));
+        let outcomes = join_all(parts).await;
+        let conclusions: Vec<Conclusion> =
+            outcomes.iter().filter(|outcome| outcome.target != me).map(conclude).collect();
+        if !conclusions.is_empty() {
+            // On record soon; the caller need not wait for it.
+            let (tx, _nobody_waits) = oneshot::channel();
+            let conclude = EngineRequest::Conclude { write, conclusions };
+            drop(self.mailbox.send(Mail::Request(conclude, tx)).await);
+        }
+        Ok(Dispatched { preflight: Preflight { plan, plan_hash }, outcomes })
+    }
+
+    async fn finish(&self, me: &RuntimeId, part: Started, budget: crate::domain::time::Millis) -> TargetOutcome {
+        match part {
+            Started::Here { ruling, audit_id } => {
+                let result = match ruling {
+                    Ruling::Done(response) => Ok(response),
+                    Ruling::Refused(denial) => Err(denial),
+                };
+                TargetOutcome { target: me.clone(), result, audit_id: Some(audit_id), receipt: None }
+            }
+            Started::Send(envelope) => {
+                let target = envelope.target.clone();
+                outcome_of(&target, self.courier.carry(*envelope, budget).await)
+            }
+        }
+    }
+
+    async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
+        let (tx, rx) = oneshot::channel();
+        let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
+        self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
+        rx.await.map_err(|_dropped| stopping())?
+    }
+}
+
+fn outcome_of(target: &RuntimeId, delivery: Delivery) -> TargetOutcome {
+    let Delivery { finding, receipt } = delivery;
+    let (result, audit_id) = match finding {
+        Finding::Receipt(receipt) => match receipt.ruling {
+            Ruling::Done(response) => (Ok(response), Some(receipt.audit_id)),
+            Ruling::Refused(denial) => (Err(denial), Some(receipt.audit_id)),
+        },
+        Finding::Denied(denial) => (Err(denial), None),
+    };
+    TargetOutcome { target: target.clone(), result, audit_id, receipt }
+}
+
+/// What goes on record about one target: a refusal decided before anything was sent is no unknown outcome.
+fn conclude(outcome: &TargetOutcome) -> Conclusion {
+    let ruling = match &outcome.result {
+        Ok(response) => Some(Ruling::Done(response.clone())),
+        Err(denial) if denial.code == Code::Timeout => None,
+        Err(denial) => Some(Ruling::Refused(denial.clone())),
+    };
+    Conclusion { target: outcome.target.clone(), ruling, audit_id: outcome.audit_id }
+}
+
+fn unexpected_answer() -> Failure {
+    Failure { code: Code::Interrupted, reason: "the engine gave an answer to another question".to_owned() }
+}
+
+/// The shared node, as the trait object that outer layers hold.
+#[derive(Debug, Clone)]
+pub(super) struct SharedNode(pub(super) Arc<NodeOperations>);
+
+impl Operations for SharedNode {
+    fn view(&self) -> Arc<View> {
+        self.0.views.load_full()
+    }
+
+    fn now(&self) -> Now {
+        self.0.clock.now()
+    }
+
+    fn preflight(&self, request: &Request) -> Preflight {
+        let now = self.now();
+        let view = self.0.views.load();
+        let plan = view.plan(&request.asker, &request.action, &request.targets, now);
+        let plan_hash = self.0.plan_key.mint(&view, request, &plan, now.wall);
+        Preflight { plan, plan_hash }
+    }
+
+    fn is_current(&self, plan_hash: &str, request: &Request, plan: &Plan) -> bool {
+        self.0.plan_key.is_current(plan_hash, &self.0.views.load(), request, plan, self.now().wall)
+    }
+
+    fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>> {
+        let node = Arc::clone(&self.0);
+        let preflight = request.action.kind().is_read().then(|| self.preflight(&request));
+        // A task of its own: a caller that goes away must not leave a write half reported.
+        let task = self.0.tasks.spawn(async move {
+            match preflight {
+                Some(preflight) => node.read(request, preflight).await,
+                None => node.write(request).await,
+            }
+        });
+        Box::pin(async move {
+            task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a dispatch was cut off");
+                Err(Failure { code: Code::Interrupted, reason: "the dispatch was cut off; ask again".to_owned() })
+            })
+        })
+    }
+
+    fn control(&self, asker: Asker, control: Control) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let is_shutdown = control == Control::Shutdown;
+            let request = match control {
+                Control::PeersApprove { runtime, fingerprint } => {
+                    EngineRequest::PeersApprove { asker, runtime, fingerprint }
+                }
+                Control::PeersForget { runtime } => EngineRequest::PeersForget { asker, runtime },
+                Control::Shutdown => EngineRequest::Record { asker, action: "shutdown" },
+                Control::TimeReset => EngineRequest::TimeReset { asker },
+            };
+            let answer = self.0.ask_engine(request).await;
+            if is_shutdown {
+                // A node whose disk failed must still be stoppable.
+                self.0.stop.cancel();
+                return Ok(());
+            }
+            match answer? {
+                Answer::Recorded => Ok(()),
+                Answer::Refused { code, reason } => Err(Failure { code, reason }),
+                Answer::Begun { .. } => Err(unexpected_answer()),
+            }
+        })
+    }
+
+    fn record(&self, draft: Draft) -> Result<(), Failure> {
+        self.0.record(draft)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready.load(Ordering::Relaxed) && !self.0.stop.is_cancelled()
+    }
+
+    fn mesh_links(&self) -> usize {
+        usize::try_from(self.0.links.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+impl NodeOperations {
+    fn record(&self, draft: Draft) -> Result<(), Failure> {
+        self.store.append_read(draft).map_err(|full| Failure { code: Code::ServerBusy, reason: full.to_string() })
+    }
+}

@@ -1,0 +1,214 @@
+//! The node's regular voice: observations every period, an identity document on change, probes of the peers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::id::RuntimeId;
+use crate::domain::projection::{Edge, Lifecycle};
+use crate::domain::time::Now;
+use crate::engine::Entropy;
+use crate::engine::config_etag;
+use crate::engine::input::Input;
+use crate::engine::view::View;
+use crate::engine::word::{self, Identity, Observation, Word};
+use crate::mesh::{Document, Mesh, Verb};
+use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::driver::Mail;
+use crate::node::ingress::Ingress;
+use crate::node::keyring::Keyring;
+use crate::wire;
+
+/// The version of the contract that this node speaks.
+pub const API_VERSION: &str = "1.0";
+
+/// Edges are repeated every so many observations for those who came later.
+const EDGES_EVERY: u64 = 10;
+
+/// Most peers probed in one round: a full mesh has about 50 (DESIGN, *Scale*).
+const PROBED_MAX: usize = 64;
+
+/// What this node says about itself beside the view.
+#[derive(Debug, Clone)]
+pub(super) struct SelfDescription {
+    pub(super) version: String,
+    pub(super) capabilities: Vec<String>,
+    pub(super) web: Option<String>,
+}
+
+/// Speaks for this node until it stops.
+#[derive(Debug)]
+pub(super) struct Presence {
+    pub(super) clock: Clock,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) mailbox: mpsc::Sender<Mail>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) ingress: Arc<Ingress>,
+    pub(super) about: SelfDescription,
+    pub(super) probe_ms: Arc<AtomicU64>,
+    pub(super) links: Arc<AtomicU64>,
+    pub(super) sequence: AtomicU64,
+}
+
+/// What was last said, so that only changes are said again.
+#[derive(Default)]
+struct Said {
+    identity: Option<Identity>,
+    edges: Vec<Edge>,
+    rounds: u64,
+}
+
+impl Presence {
+    pub(super) async fn speak(self: Arc<Self>, stop: CancellationToken) {
+        let mut said = Said::default();
+        while !stop.is_cancelled() {
+            let view = self.views.load_full();
+            let now = self.clock.now();
+            self.say_identity(&view, now, &mut said).await;
+            self.say_observation(&view, now, &mut said).await;
+            self.links.store(u64::try_from(self.mesh.links().await).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let period = Duration::from_millis(view.limits.period.0);
+            tokio::select! { () = tokio::time::sleep(period) => {}, () = stop.cancelled() => {} }
+        }
+    }
+
+    async fn say_identity(&self, view: &View, now: Now, said: &mut Said) {
+        let is_renewed = self.keyring.renew(now.wall);
+        let mut identity = self.identity(view, now);
+        if let Some(before) = &said.identity {
+            // Only the moment differs: nothing new to say.
+            identity.at = before.at;
+            if *before == identity && !is_renewed {
+                return;
+            }
+            identity.at = now.wall;
+        }
+        let sealed = wire::mesh::seal_identity(&self.keyring.keys(), &identity);
+        match self.mesh.publish(Document::Identity, sealed).await {
+            Ok(()) => said.identity = Some(identity),
+            Err(error) => tracing::warn!(%error, "the identity document was not published"),
+        }
+    }
+
+    fn identity(&self, view: &View, now: Now) -> Identity {
+        Identity {
+            runtime: view.me().clone(),
+            boot: view.boot,
+            at: now.wall,
+            api_version: API_VERSION.to_owned(),
+            version: self.about.version.clone(),
+            capabilities: self.about.capabilities.clone(),
+            host: view.settings.host.clone(),
+            web: self.about.web.clone(),
+            is_secure: view.settings.is_secure,
+            policy_hash: view.settings.policy_hash,
+            config_revision: view.overlay.revision,
+            config_etag: config_etag(&view.overlay),
+        }
+    }
+
+    async fn say_observation(&self, view: &View, now: Now, said: &mut Said) {
+        let edges = view.own_edges();
+        let is_due = said.rounds.is_multiple_of(EDGES_EVERY) || differ(&said.edges, &edges);
+        said.rounds = said.rounds.saturating_add(1);
+        if is_due {
+            said.edges.clone_from(&edges);
+        }
+        self.publish_observation(view, now, is_due.then_some(edges), false).await;
+    }
+
+    async fn publish_observation(&self, view: &View, now: Now, edges: Option<Vec<Edge>>, is_leaving: bool) {
+        let observation = Observation {
+            runtime: view.me().clone(),
+            boot: view.boot,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
+            at: now.wall,
+            health: view.health(),
+            config_revision: view.overlay.revision,
+            edges,
+            is_leaving,
+        };
+        let sealed = wire::mesh::seal_observation(&self.keyring.keys(), &observation);
+        if let Err(error) = self.mesh.publish(Document::Observation, sealed).await {
+            tracing::warn!(%error, "an observation was not published");
+        }
+    }
+
+    /// The signed goodbye: a deleted token alone cannot tell it from a death.
+    pub(super) async fn say_goodbye(&self) {
+        let view = self.views.load_full();
+        self.publish_observation(&view, self.clock.now(), None, true).await;
+    }
+
+    pub(super) async fn probe(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let pause = Duration::from_millis(self.probe_ms.load(Ordering::Relaxed));
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+            let (silent, heard) = self.peers_to_ask();
+            join_all(heard.iter().map(|runtime| self.probe_one(runtime, pause))).await;
+            for runtime in silent {
+                self.ingress.ask_identity(&runtime).await;
+            }
+        }
+    }
+
+    /// Peers that spoke but never showed their identity, and peers to probe.
+    fn peers_to_ask(&self) -> (Vec<RuntimeId>, Vec<RuntimeId>) {
+        let view = self.views.load();
+        let now = self.clock.now().monotonic;
+        let mut unknown = Vec::new();
+        let mut heard = Vec::new();
+        for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.presence.heard.is_some()) {
+            let lifecycle = peer.presence.lifecycle(&view.limits, now);
+            if lifecycle != Lifecycle::Offline && heard.len() < PROBED_MAX {
+                heard.push(runtime.clone());
+            }
+            if lifecycle == Lifecycle::Online && peer.identity.is_none() && unknown.len() < 4 {
+                unknown.push(runtime.clone());
+            }
+        }
+        (unknown, heard)
+    }
+
+    async fn probe_one(&self, runtime: &RuntimeId, budget: Duration) {
+        let mut random = [0; 16];
+        SystemEntropy.fill(&mut random);
+        let nonce: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let probe = wire::mesh::Probe { nonce: nonce.clone() };
+        let before = self.clock.now().monotonic;
+        let answer = self.mesh.query(runtime, Verb::Probe, probe.to_bytes(), budget).await;
+        let after = self.clock.now();
+        let round_trip_us = after.monotonic.0.saturating_sub(before.0).wrapping_div(1_000);
+        let opened = answer
+            .ok()
+            .and_then(|bytes| wire::mesh::open_echo(&self.views.load(), runtime, &nonce, &bytes, after.wall).ok());
+        let input = match opened {
+            Some((signer, echo)) => {
+                let word = Word::Echo(word::Echo { boot: echo.boot, round_trip_us });
+                Input::Word { signer, word }
+            }
+            None => Input::ProbeLost { runtime: runtime.clone() },
+        };
+        // A closed mailbox means that the node is stopping.
+        drop(self.mailbox.send(Mail::Input(Box::new(input))).await);
+    }
+}
+
+/// Whether edges changed enough to be worth telling: another state, other links, or latency by more than a quarter.
+fn differ(before: &[Edge], now: &[Edge]) -> bool {
+    let is_close = |one: &Edge, other: &Edge| {
+        let (low, high) = match (one.latency_p95_us, other.latency_p95_us) {
+            (Some(one), Some(other)) => (one.min(other), one.max(other)),
+            (None, None) => (0, 0),
+            (Some(_), None) | (None, Some(_)) => return false,
+        };
+        one.target == other.target && one.state == other.state && high.saturating_sub(low) <= high.wrapping_div(4)
+    };
+    before.len() != now.len() || !before.iter().zip(now).all(|(one, other)| is_close(one, other))
+}
