@@ -14,6 +14,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::id::RuntimeId;
 
+mod intake;
+pub mod key;
+pub mod memory;
+pub mod zenoh;
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod support;
+
 /// Largest payload in bytes that is accepted from or given to the mesh: a signed envelope at its largest.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -108,8 +118,13 @@ pub struct Incoming {
 }
 
 /// Answers one query, once.
-#[derive(Debug)]
-pub struct Responder(oneshot::Sender<Answer>);
+pub struct Responder(Channel);
+
+/// Where an answer goes: to a task that waits for it, or straight to the adapter, which saves waking one.
+enum Channel {
+    Direct(Box<dyn FnOnce(Answer) + Send>),
+    Waiting(oneshot::Sender<Answer>),
+}
 
 /// What a target says to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,12 +139,26 @@ impl Responder {
     /// Makes a responder and the end on which its answer arrives.
     pub fn channel() -> (Self, oneshot::Receiver<Answer>) {
         let (tx, rx) = oneshot::channel();
-        (Self(tx), rx)
+        (Self(Channel::Waiting(tx)), rx)
+    }
+
+    /// Makes a responder that gives its answer to `send`, which must not wait for anybody.
+    pub fn direct(send: impl FnOnce(Answer) + Send + 'static) -> Self {
+        Self(Channel::Direct(Box::new(send)))
     }
 
     /// Answers. An origin that has gone away is not an error: it will ask for the outcome.
     pub fn answer(self, answer: Answer) {
-        drop(self.0.send(answer));
+        match self.0 {
+            Channel::Direct(send) => send(answer),
+            Channel::Waiting(tx) => drop(tx.send(answer)),
+        }
+    }
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Responder")
     }
 }
 

@@ -1,0 +1,421 @@
+//! The mesh over Zenoh.
+//!
+//! `session` opens sessions, `receive` takes in what others send; here is what this node sends. Delivery is at most once and
+//! never waits for a congested link longer than `session::WAIT_BEFORE_DROP`: what is lost shows as a missing answer, which
+//! the engine handles anyway.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zenoh::key_expr::KeyExpr;
+use zenoh::liveliness::LivelinessToken;
+use zenoh::qos::{CongestionControl, Priority};
+use zenoh::query::{ConsolidationMode, QueryTarget, Reply, ReplyError};
+use zenoh::sample::Locality;
+use zenoh::{Session, Wait};
+
+use crate::domain::id::RuntimeId;
+use crate::mesh::intake::Intake;
+use crate::mesh::key::{SERVICE_DEFAULT, Space};
+use crate::mesh::{Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Verb};
+
+mod receive;
+pub(super) mod session;
+
+#[cfg(test)]
+mod tests;
+
+/// Operations, and the identities they are checked with (plane T2). Values (T1) go above, at `InteractiveHigh`.
+const OPERATIONS: Priority = Priority::DataHigh;
+
+/// Diagnostics (plane T3), always below operations.
+const DIAGNOSTICS: Priority = Priority::DataLow;
+
+/// How long a closing session may take: the port promises two seconds.
+const CLOSE_MAX: Duration = Duration::from_millis(1_900);
+
+/// Pause between a client's attempts to reach one of its routers.
+const CLIENT_REDIAL: Duration = Duration::from_secs(1);
+
+/// Characters of a refusal that are kept. Codes are far shorter; the rest is somebody else's text in our log.
+const REFUSAL_CHARS_MAX: usize = 128;
+
+/// A node's part in the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Dials routers and listens to nobody.
+    Client,
+    /// Dials and is dialled, and carries nobody else's traffic.
+    Peer,
+    /// Carries others' traffic.
+    Router,
+}
+
+impl Role {
+    /// The role's name in the configuration, ours and Zenoh's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Peer => "peer",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// Where nodes are looked for by multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scouting {
+    /// Nowhere: only configured endpoints, and who is met through them.
+    Off,
+    /// On this machine.
+    Loopback,
+    /// On these interfaces, by name or address.
+    Interface(Vec<String>),
+}
+
+/// How to open the mesh.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who this node is.
+    pub runtime: RuntimeId,
+    /// Its boot counter.
+    pub boot: u64,
+    /// The discovery service's name, which every key starts with.
+    pub service: String,
+    /// The node's part.
+    pub role: Role,
+    /// Where to listen; port 0 takes a free one. Not used by a client.
+    pub listen: SocketAddr,
+    /// Whom to dial, for ever: `host:port` or `tcp/host:port`.
+    pub connect: Vec<String>,
+    /// How long a silent link counts as up.
+    pub lease: Duration,
+    /// Where to look for others.
+    pub scouting: Scouting,
+    /// The multicast group and port to look on, where it is not Zenoh's (`224.0.0.224:7446`).
+    pub scouting_address: Option<String>,
+}
+
+impl Options {
+    /// A peer on `listen` that dials nobody and looks for nobody, with the defaults of a site.
+    pub fn new(runtime: RuntimeId, boot: u64, listen: SocketAddr) -> Self {
+        Self {
+            runtime,
+            boot,
+            service: SERVICE_DEFAULT.to_owned(),
+            role: Role::Peer,
+            listen,
+            connect: Vec::new(),
+            lease: Duration::from_secs(3),
+            scouting: Scouting::Off,
+            scouting_address: None,
+        }
+    }
+}
+
+/// An open mesh over Zenoh. Call [`Mesh::close`] before dropping it: a drop waits on its thread until the session is gone.
+pub struct ZenohMesh {
+    core: Arc<Core>,
+    listening: Vec<String>,
+}
+
+/// What the node's own tasks share. Zenoh's callbacks hold the intake only.
+struct Core {
+    space: Space,
+    own: RuntimeId,
+    boot: u64,
+    intake: Arc<Intake>,
+    identity: Arc<receive::Identity>,
+    /// Set at once for peers and routers; for a client, when the first router has answered.
+    session: OnceLock<Session>,
+    presence: Mutex<Presence>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The token's life.
+#[derive(Default)]
+enum Presence {
+    /// Nobody asked for it yet, or it was taken back.
+    #[default]
+    Silent,
+    /// Asked for before there was a session.
+    Wanted,
+    /// On the mesh for as long as this value lives.
+    Declared(LivelinessToken),
+}
+
+/// Opens the mesh. Returns once this node listens; links come up afterwards.
+pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError> {
+    let space = Space::new(&options.service).map_err(|error| OpenError::Session(error.to_string()))?;
+    if options.role == Role::Client && options.connect.is_empty() && options.scouting == Scouting::Off {
+        return Err(OpenError::Session("a client needs endpoints to dial".into()));
+    }
+    let (intake, inbox) = Intake::new(space.clone(), options.runtime.clone(), options.boot);
+    let intake = Arc::new(intake);
+    let core = Arc::new(Core {
+        space,
+        own: options.runtime.clone(),
+        boot: options.boot,
+        intake: intake.clone(),
+        identity: Arc::default(),
+        session: OnceLock::new(),
+        presence: Mutex::default(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    });
+    core.spawn(async move { intake.deliver_backlog().await });
+    let mut listening = Vec::new();
+    if options.role == Role::Client {
+        core.spawn(dial(core.clone(), options));
+    } else {
+        let session = session::open(&options).await?;
+        listening = session::listening(&session).await;
+        core.go_live(session).map_err(|error| OpenError::Session(error.to_string()))?;
+    }
+    Ok((Arc::new(ZenohMesh { core, listening }), inbox))
+}
+
+/// Tries a client's routers until one answers. From then on Zenoh itself moves between them.
+async fn dial(core: Arc<Core>, options: Options) {
+    loop {
+        let opened = session::open(&options).await.map_err(|error| error.to_string());
+        match opened.and_then(|session| core.go_live(session).map_err(|error| error.to_string())) {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(error, "no router reached"),
+        }
+        tokio::time::sleep(CLIENT_REDIAL).await;
+    }
+}
+
+impl Core {
+    /// Runs a task of this mesh, which ends when the mesh is closed.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopped = self.stop.clone();
+        self.tasks.spawn(async move {
+            stopped.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Starts hearing and answering on a session.
+    fn go_live(&self, session: Session) -> zenoh::Result<()> {
+        let clerk = receive::declare(&session, &self.space, &self.own, &self.intake, &self.identity)?;
+        self.spawn(clerk.run());
+        let mut presence = self.lock_presence();
+        if matches!(*presence, Presence::Wanted) {
+            *presence = Presence::Declared(self.declare_token(&session)?);
+        }
+        // Under the lock, so that an announcement sees either the session or its own wish.
+        drop(self.session.set(session));
+        drop(presence);
+        // A client may have published before there was anybody to hear it.
+        if let Some(bytes) = self.identity.get() {
+            self.put(Document::Identity, bytes).map_err(|error| zenoh::Error::from(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> Result<&Session, QueryError> {
+        match self.session.get() {
+            None => Err(QueryError::Session("no router reached yet".into())),
+            Some(session) if session.is_closed() => Err(QueryError::Session("closed".into())),
+            Some(session) => Ok(session),
+        }
+    }
+
+    fn declare_token(&self, session: &Session) -> zenoh::Result<LivelinessToken> {
+        session.liveliness().declare_token(self.space.liveliness(&self.own, self.boot)).wait()
+    }
+
+    fn announce(&self) -> Result<(), QueryError> {
+        let mut presence = self.lock_presence();
+        *presence = match (&*presence, self.session.get()) {
+            (Presence::Declared(_), _) => return Ok(()),
+            (Presence::Silent | Presence::Wanted, None) => Presence::Wanted,
+            (Presence::Silent | Presence::Wanted, Some(_)) => {
+                Presence::Declared(self.declare_token(self.session()?).map_err(broken)?)
+            }
+        };
+        Ok(())
+    }
+
+    fn put(&self, document: Document, bytes: Vec<u8>) -> Result<(), QueryError> {
+        if PAYLOAD_BYTES_MAX < bytes.len() {
+            return Err(QueryError::TooLarge(bytes.len()));
+        }
+        let priority = match document {
+            Document::Identity => OPERATIONS,
+            Document::Observation => DIAGNOSTICS,
+        };
+        if document == Document::Identity {
+            self.identity.set(bytes.clone());
+            if self.session.get().is_none() {
+                return Ok(());
+            }
+        }
+        self.session()?
+            .put(self.space.document(&self.own, document), bytes)
+            .priority(priority)
+            .congestion_control(CongestionControl::Drop)
+            .allowed_destination(Locality::Remote)
+            .wait()
+            .map_err(broken)
+    }
+
+    /// Asks on an exact key. The caller gives up waiting after `budget` by itself.
+    async fn get(&self, key: String, payload: Vec<u8>, budget: Duration) -> Result<Vec<u8>, QueryError> {
+        if PAYLOAD_BYTES_MAX < payload.len() {
+            return Err(QueryError::TooLarge(payload.len()));
+        }
+        let (tx, rx) = oneshot::channel();
+        let tx = Mutex::new(Some(tx));
+        // The first reply is taken and the end of the stream is not waited for: it can be late by the whole timeout
+        // (zenoh #2454).
+        let first = move |reply: Reply| {
+            if let Some(tx) = tx.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                drop(tx.send(reply));
+            }
+        };
+        let builder = self
+            .session()?
+            .get(KeyExpr::try_from(key).map_err(broken)?)
+            .payload(payload)
+            .target(QueryTarget::BestMatching)
+            .consolidation(ConsolidationMode::None)
+            .timeout(budget)
+            .priority(OPERATIONS)
+            .congestion_control(CongestionControl::Drop)
+            .express(true)
+            .allowed_destination(Locality::Remote)
+            .callback(first);
+        builder.wait().map_err(broken)?;
+        // Zenoh drops the callback, and `tx` with it, when the query ends without a reply.
+        let reply = rx.await.map_err(|_ended| QueryError::NoReply)?;
+        self.judge(reply)
+    }
+
+    fn judge(&self, reply: Reply) -> Result<Vec<u8>, QueryError> {
+        // Only Zenoh's own timeout has no sender; a target that says "Timeout" refuses with a strange word.
+        let has_sender = reply.replier_id().is_some();
+        match reply.into_result() {
+            Ok(sample) if PAYLOAD_BYTES_MAX < sample.payload().len() => {
+                self.intake.count(Refusal::TooLarge);
+                Err(QueryError::TooLarge(sample.payload().len()))
+            }
+            Ok(sample) => Ok(sample.payload().to_bytes().into_owned()),
+            Err(_) if !has_sender => Err(QueryError::Timeout),
+            Err(error) => Err(QueryError::Refused(reason(&error))),
+        }
+    }
+
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let token = std::mem::take(&mut *self.lock_presence());
+        if let Presence::Declared(token) = token {
+            note(token.undeclare().wait());
+        }
+        if let Some(session) = self.session.get() {
+            note(session.close().await);
+        }
+        self.tasks.wait().await;
+    }
+
+    fn lock_presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mesh for ZenohMesh {
+    fn query<'a>(
+        &'a self,
+        target: &'a RuntimeId,
+        verb: Verb,
+        payload: Vec<u8>,
+        budget: Duration,
+    ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
+        let key = self.core.space.rpc(target, verb, &self.core.own);
+        Box::pin(within(budget, self.core.get(key, payload, budget)))
+    }
+
+    fn fetch_identity<'a>(
+        &'a self,
+        runtime: &'a RuntimeId,
+        budget: Duration,
+    ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
+        let key = self.core.space.document(runtime, Document::Identity);
+        Box::pin(within(budget, self.core.get(key, Vec::new(), budget)))
+    }
+
+    fn publish<'a>(&'a self, document: Document, bytes: Vec<u8>) -> Pending<'a, Result<(), QueryError>> {
+        Box::pin(async move { self.core.put(document, bytes) })
+    }
+
+    fn announce<'a>(&'a self) -> Pending<'a, Result<(), QueryError>> {
+        Box::pin(async move { self.core.announce() })
+    }
+
+    fn listening(&self) -> Vec<String> {
+        self.listening.clone()
+    }
+
+    fn links(&self) -> Pending<'_, usize> {
+        Box::pin(async move {
+            match self.core.session() {
+                Ok(session) => session.info().transports().await.count(),
+                Err(_) => 0,
+            }
+        })
+    }
+
+    fn refusals(&self) -> Refusals {
+        self.core.intake.refusals()
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            if tokio::time::timeout(CLOSE_MAX, self.core.close()).await.is_err() {
+                tracing::warn!("mesh session did not close in time");
+            }
+        })
+    }
+}
+
+impl Drop for ZenohMesh {
+    fn drop(&mut self) {
+        self.core.stop.cancel();
+    }
+}
+
+impl fmt::Debug for ZenohMesh {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ZenohMesh({} on {:?})", self.core.own, self.listening)
+    }
+}
+
+/// Zenoh's own timer stops while its threads are stuck; the budget holds anyway.
+async fn within<T>(budget: Duration, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    tokio::time::timeout(budget, answer).await.unwrap_or(Err(QueryError::Timeout))
+}
+
+fn reason(error: &ReplyError) -> String {
+    let bytes = error.payload().to_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    text.chars().filter(|it| !it.is_control()).take(REFUSAL_CHARS_MAX).collect()
+}
+
+fn broken(error: zenoh::Error) -> QueryError {
+    QueryError::Session(error.to_string())
+}
+
+fn note(done: zenoh::Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!(%error, "while closing the mesh session");
+    }
+}
