@@ -1,0 +1,120 @@
+//! A thin client of the HTTP API: what the commands can do is what the API can do.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::cli::args::Reach;
+use crate::cli::exit::{self, Exit, Failure};
+
+/// How long an answer may take: the longest query budget and the write's half second, with room.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// Where a running node leaves its addresses for its own command line.
+pub const READY_FILE: &str = "state/ready.json";
+
+/// Where a node keeps its local admin token, readable by its owner only.
+pub const ADMIN_TOKEN_FILE: &str = "state/admin.token";
+
+/// A node that answers HTTP.
+#[derive(Debug)]
+pub struct Client {
+    base: String,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// Finds the node's address and the credential.
+    pub fn reach(reach: &Reach) -> Result<Self, Failure> {
+        let base = match (&reach.url, &reach.project) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(project)) => address_of(project)?,
+            (None, None) => return Err(Failure::new(Exit::Usage, "wanted --project or --url")),
+        };
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().build();
+        let http = http.map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Self { base, token: find_token(reach)?, http })
+    }
+
+    /// Reads.
+    pub async fn get(&self, path: &str) -> Result<Json, Failure> {
+        self.send(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// Acts.
+    pub async fn post(&self, path: &str, body: &Json) -> Result<Json, Failure> {
+        self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Json, Failure> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        let body = if text.is_empty() { Json::Null } else { parse(&text, &self.base)? };
+        if status.is_success() { Ok(body) } else { Err(refused(status.as_u16(), &body)) }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            return Failure::new(Exit::TimedOut, format!("{}: no answer in {} s", self.base, ANSWER_MAX.as_secs()));
+        }
+        Failure::new(Exit::Unreachable, format!("{}: cannot be reached: is the node running? ({error})", self.base))
+    }
+}
+
+fn parse(text: &str, base: &str) -> Result<Json, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::failed(format!("{base}: wanted JSON: {error}")))
+}
+
+/// A problem+json body as a failure.
+fn refused(status: u16, body: &Json) -> Failure {
+    let text = |name: &str| body.get(name).and_then(Json::as_str);
+    let code = text("code").unwrap_or("failed");
+    let message = text("detail").or_else(|| text("title")).unwrap_or("refused");
+    let exit = match status {
+        401 | 403 => Exit::Denied,
+        409 => Exit::Conflict,
+        _ => exit::of_code(code),
+    };
+    Failure::new(exit, format!("{code}: {message}"))
+}
+
+fn address_of(project: &Path) -> Result<String, Failure> {
+    let path = project.join(READY_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        let message = format!("{}: {error}: is the node of this project running?", path.display());
+        Failure::new(Exit::Unreachable, message)
+    })?;
+    let ready: Json = parse(&text, &path.display().to_string())?;
+    let web = ready.get("web").and_then(Json::as_str);
+    web.map(str::to_owned).ok_or_else(|| {
+        let message = format!("{}: the node has no HTTP listener (runtime.web.enabled = false)", path.display());
+        Failure::new(Exit::Unreachable, message)
+    })
+}
+
+/// The token, from the first place that has one: the file named, the environment, the project's own.
+fn find_token(reach: &Reach) -> Result<Option<String>, Failure> {
+    if let Some(path) = &reach.token_file {
+        return read_token(path).map(Some);
+    }
+    if let Ok(token) = std::env::var("TRUST_RUNTIME_TOKEN") {
+        return Ok(Some(token));
+    }
+    match &reach.project {
+        Some(project) if project.join(ADMIN_TOKEN_FILE).exists() => read_token(&project.join(ADMIN_TOKEN_FILE)).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,8 @@
+//! One file per noun; each command is a thin call to the HTTP API, but for those that work on a folder.
+
+pub mod audit;
+pub mod control;
+pub mod peers;
+pub mod play;
+pub mod status;
+pub mod validate;
