@@ -128,7 +128,7 @@ impl Engine {
         values: &std::collections::BTreeMap<String, Value>,
         effects: &mut Effects,
     ) -> Result<Response, Denial> {
-        let (overlay, differs) = self.overlay.with(values);
+        let (overlay, differs) = self.overlay.with(values, &self.settings.file_values);
         let before = std::mem::replace(&mut self.overlay, Arc::new(overlay));
         self.apply_overlay();
         if self.limits.stale < Millis(self.limits.period.0.saturating_mul(2))

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::domain::audit::Outcome;
+use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Overlay;
-use crate::domain::identity::Fingerprint;
+use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::Effects;
@@ -49,6 +49,7 @@ impl Engine {
         engine.boot = engine.boot.saturating_add(1);
         effects.persist(Record::Boot { counter: engine.boot });
         engine.close_open_intents(now, entropy, &mut effects);
+        engine.let_the_file_win(now, entropy, &mut effects);
         Ok((engine, effects))
     }
 
@@ -85,6 +86,31 @@ impl Engine {
         Ok(engine)
     }
 
+    /// A value edited in the file beats what was applied over it, and that is on record (DESIGN, *What cfg_apply may touch*).
+    fn let_the_file_win(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
+        let (overlay, edited) = self.overlay.without_edited(&self.settings.file_values);
+        if edited.is_empty() {
+            return;
+        }
+        self.overlay = Arc::new(overlay.clone());
+        self.apply_overlay();
+        effects.persist(Record::Overlay(overlay));
+        effects.audit(Draft {
+            audit_id: audit_id(now, entropy),
+            at: now.wall,
+            actor: SpiffeId::of_runtime(&self.settings.trust_domain, self.me()).to_string(),
+            actor_verified: true,
+            origin: self.me().clone(),
+            action: "overlay_dropped".to_owned(),
+            target: self.me().clone(),
+            request_id: None,
+            outcome: Outcome::Applied,
+            code: None,
+            detail: format!("edited in the file since: {}", edited.join(", ")),
+            policy_hash: self.settings.policy_hash,
+        });
+    }
+
     /// This engine with nothing but durable facts, after a commit failed: what was heard of peers stays, because it was
     /// never meant to be durable.
     pub fn rebuilt(&self, records: impl IntoIterator<Item = Record>, now: Now) -> Result<Self, Error> {
@@ -108,7 +134,7 @@ impl Engine {
 
     fn close_open_intents(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
         for (key, intent) in std::mem::take(&mut self.intents) {
-            effects.audit(crate::domain::audit::Draft {
+            effects.audit(Draft {
                 audit_id: audit_id(now, entropy),
                 at: now.wall,
                 actor: key.request.actor.to_string(),

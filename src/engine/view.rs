@@ -44,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long receipts are kept, from the file.
     pub receipts_kept: Millis,
+    /// The live settings as the file and the environment give them, by key.
+    pub file_values: BTreeMap<String, crate::domain::config::Value>,
     /// The machine's name, as far as it is known.
     pub host: Option<String>,
     /// The program's version.

@@ -64,15 +64,65 @@ pub struct Overlay {
     pub revision: u64,
     /// The applied values by key.
     pub values: BTreeMap<String, Value>,
+    /// What the file said of the same keys when they were applied: once the file says something else, the file wins.
+    pub over: BTreeMap<String, Value>,
 }
 
 impl Overlay {
     /// This overlay with `changes` applied over it, and whether anything differs. The revision rises only then.
-    pub fn with(&self, changes: &BTreeMap<String, Value>) -> (Self, bool) {
-        let mut values = self.values.clone();
-        values.extend(changes.iter().map(|(key, value)| (key.clone(), value.clone())));
-        let differs = values != self.values;
-        let revision = if differs { self.revision.saturating_add(1) } else { self.revision };
-        (Self { revision, values }, differs)
+    pub fn with(&self, changes: &BTreeMap<String, Value>, file: &BTreeMap<String, Value>) -> (Self, bool) {
+        let mut next = self.clone();
+        for (key, value) in changes {
+            next.values.insert(key.clone(), value.clone());
+            if let Some(said) = file.get(key) {
+                next.over.insert(key.clone(), said.clone());
+            }
+        }
+        let differs = next.values != self.values;
+        if differs {
+            next.revision = self.revision.saturating_add(1);
+        }
+        (next, differs)
+    }
+
+    /// This overlay without the keys whose value in the file was edited since, and those keys.
+    pub fn without_edited(&self, file: &BTreeMap<String, Value>) -> (Self, Vec<String>) {
+        let is_edited = |key: &String| self.over.get(key) != file.get(key);
+        let edited: Vec<String> = self.values.keys().filter(|key| is_edited(key)).cloned().collect();
+        let mut next = self.clone();
+        for key in &edited {
+            next.values.remove(key);
+            next.over.remove(key);
+        }
+        if !edited.is_empty() {
+            next.revision = self.revision.saturating_add(1);
+        }
+        (next, edited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(text: &str) -> BTreeMap<String, Value> {
+        BTreeMap::from([("log.level".to_owned(), Value::Text(text.to_owned()))])
+    }
+
+    #[test]
+    fn the_revision_rises_only_with_a_difference() {
+        let (first, differs) = Overlay::default().with(&level("debug"), &level("info"));
+        assert!(differs && first.revision == 1);
+        let (second, differs) = first.with(&level("debug"), &level("info"));
+        assert!(!differs && second == first);
+    }
+
+    #[test]
+    fn an_edited_file_beats_the_overlay_and_an_unedited_one_does_not() {
+        let (overlay, _) = Overlay::default().with(&level("debug"), &level("info"));
+        assert_eq!(overlay.without_edited(&level("info")), (overlay.clone(), Vec::new()));
+        let (rest, edited) = overlay.without_edited(&level("warn"));
+        assert_eq!(edited, ["log.level"]);
+        assert!(rest.values.is_empty() && rest.revision == 2);
     }
 }
