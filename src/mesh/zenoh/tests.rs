@@ -1,1 +1,269 @@
-//! tests
+//! What only the Zenoh adapter promises: ports, dialling, scouting, healing. The rest is in `mesh::contract`.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::mesh::support::{in_time, runtime, wait_until};
+use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
+use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, QueryError, Verb};
+
+/// How long `open` may take: far below any handshake, scouting or retry time, so that waiting for one shows.
+const OPEN_MAX: Duration = Duration::from_millis(1_500);
+
+/// The group that a test process scouts on, for the process it starts.
+const GROUP_VARIABLE: &str = "TRUST_TEST_SCOUTING";
+
+const BUDGET: Duration = Duration::from_secs(5);
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn options(name: &str) -> Options {
+    Options::new(runtime(name), 1, LOOPBACK)
+}
+
+/// A port that nothing listens on now.
+async fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("bound");
+    listener.local_addr().expect("bound")
+}
+
+/// Scouting on loopback, on a port that no other test has: multicast does not tell tests apart.
+fn scouting(name: &str) -> Options {
+    let port = UdpSocket::bind(LOOPBACK).and_then(|it| it.local_addr()).expect("bound").port();
+    Options { scouting: Scouting::Loopback, scouting_address: Some(format!("224.0.0.224:{port}")), ..options(name) }
+}
+
+async fn opened(options: Options) -> (Arc<ZenohMesh>, Inbox) {
+    tokio::time::timeout(OPEN_MAX, open(options)).await.expect("waits for nobody").expect("opens")
+}
+
+async fn token(inbox: &mut Inbox, wanted: Fact) {
+    in_time(&format!("{wanted:?}"), async { while inbox.facts.recv().await.expect("open") != wanted {} }).await;
+}
+
+fn appeared(name: &str) -> Fact {
+    Fact::TokenAppeared { runtime: runtime(name), boot: 1 }
+}
+
+fn gone(name: &str) -> Fact {
+    Fact::TokenGone { runtime: runtime(name), boot: 1 }
+}
+
+/// Asks until the answer comes: right after a link comes up the route may still be missing.
+async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
+    let answering = async {
+        while let Some(incoming) = inbox.queries.recv().await {
+            incoming.responder.answer(Answer::Reply(b"here".to_vec()));
+        }
+    };
+    let asking = wait_until("the query is answered", async || {
+        from.query(&runtime(target), Verb::Probe, Vec::new(), BUDGET).await == Ok(b"here".to_vec())
+    });
+    tokio::select! {
+        () = answering => panic!("the inbox is open"),
+        () = asking => (),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_is_named() {
+    let (first, _inbox) = opened(options("a")).await;
+    let [listening] = first.listening().try_into().expect("one address");
+    let listen: SocketAddr = listening.parse().expect("host:port");
+    assert_ne!(listen.port(), 0);
+    let error = open(Options { listen, ..options("b") }).await.expect_err("taken");
+    assert!(matches!(&error, OpenError::Listen { endpoint, .. } if *endpoint == listening), "{error}");
+    first.close().await;
+    wait_until("the port is free again", async || open(Options { listen, ..options("b") }).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn one_thread_is_an_error_and_no_panic() {
+    let error = open(options("a")).await.expect_err("refused");
+    assert!(error.to_string().contains("multi-thread"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_without_endpoints_and_a_service_with_a_slash_are_refused() {
+    assert!(open(Options { role: Role::Client, ..options("a") }).await.is_err());
+    assert!(open(Options { service: "tru/ST".into(), ..options("a") }).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come() {
+    for role in [Role::Client, Role::Peer, Role::Router] {
+        let listen = free_port().await;
+        let connect = vec![free_port().await.to_string(), listen.to_string()];
+        let (early, mut early_inbox) = opened(Options { role, connect, ..options("early") }).await;
+        early.announce().await.expect("announced or noted");
+        early.publish(Document::Identity, b"early".to_vec()).await.expect("published or kept");
+        let (late, mut late_inbox) = opened(Options { role: Role::Router, listen, ..options("late") }).await;
+        late.announce().await.expect("announced");
+        token(&mut late_inbox, appeared("early")).await;
+        token(&mut early_inbox, appeared("late")).await;
+        asks(&early, "late", &mut late_inbox).await;
+        asks(&late, "early", &mut early_inbox).await;
+        assert_eq!(late.fetch_identity(&runtime("early"), BUDGET).await, Ok(b"early".to_vec()));
+        in_time("both close", async { tokio::join!(early.close(), late.close()) }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reached_a_router_closes_and_says_so() {
+    let connect = vec![free_port().await.to_string()];
+    let (client, _inbox) = opened(Options { role: Role::Client, connect, ..options("a") }).await;
+    let answer = client.query(&runtime("b"), Verb::Act, Vec::new(), BUDGET).await;
+    assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
+    tokio::time::timeout(Duration::from_secs(2), client.close()).await.expect("closes in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_ask_each_other_through_a_router() {
+    let (router, _inbox) = opened(Options { role: Role::Router, ..options("router") }).await;
+    let client = |name| Options { role: Role::Client, connect: router.listening(), ..options(name) };
+    let ((a, mut a_inbox), (b, mut b_inbox)) = (opened(client("a")).await, opened(client("b")).await);
+    a.announce().await.expect("announced");
+    b.announce().await.expect("announced");
+    token(&mut a_inbox, appeared("b")).await;
+    token(&mut b_inbox, appeared("a")).await;
+    asks(&a, "b", &mut b_inbox).await;
+    assert!(a.listening().is_empty(), "a client listens to nobody");
+    b.close().await;
+    token(&mut a_inbox, gone("b")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_meet_by_multicast_on_loopback() {
+    let options_a = scouting("a");
+    let options_b = Options { runtime: runtime("b"), ..options_a.clone() };
+    let ((a, mut a_inbox), (b, mut b_inbox)) = (opened(options_a).await, opened(options_b).await);
+    a.announce().await.expect("announced");
+    b.announce().await.expect("announced");
+    token(&mut a_inbox, appeared("b")).await;
+    token(&mut b_inbox, appeared("a")).await;
+    asks(&a, "b", &mut b_inbox).await;
+}
+
+/// Starts this test program again as another node, and meets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_two_processes_meet_by_multicast_on_loopback() {
+    let options = scouting("a");
+    let group = options.scouting_address.clone().expect("set");
+    let (a, mut inbox) = opened(options).await;
+    a.announce().await.expect("announced");
+    let mut other = Command::new(std::env::current_exe().expect("known"))
+        .args(["--ignored", "--exact", "mesh::zenoh::tests::other_process"])
+        .env(GROUP_VARIABLE, group)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    token(&mut inbox, appeared("other-process")).await;
+    wait_until("the other process answers", async || {
+        let asked = a.query(&runtime("other-process"), Verb::Probe, Vec::new(), BUDGET).await;
+        asked == Ok(b"here".to_vec())
+    })
+    .await;
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+    token(&mut inbox, gone("other-process")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the other side of nodes_of_two_processes_meet_by_multicast_on_loopback"]
+async fn other_process() {
+    let Ok(scouting_address) = std::env::var(GROUP_VARIABLE) else {
+        return;
+    };
+    let options = Options { scouting_address: Some(scouting_address), ..scouting("other-process") };
+    let (mesh, mut inbox) = opened(options).await;
+    mesh.announce().await.expect("announced");
+    while let Some(incoming) = in_time("a query or the end", inbox.queries.recv()).await {
+        incoming.responder.answer(Answer::Reply(b"here".to_vec()));
+    }
+}
+
+/// A cable between two nodes that a test can pull: relays TCP to `target` while `whole` holds.
+struct Cable {
+    address: String,
+    whole: watch::Sender<bool>,
+    _relaying: JoinSet<()>,
+}
+
+impl Cable {
+    async fn to(target: String) -> Self {
+        let listener = TcpListener::bind(LOOPBACK).await.expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (whole, state) = watch::channel(true);
+        let mut relaying = JoinSet::new();
+        relaying.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                let (target, mut state) = (target.clone(), state.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = relay(near, &target) => (),
+                        _ = state.wait_for(|whole| !whole) => (),
+                    }
+                });
+            }
+        });
+        Self { address, whole, _relaying: relaying }
+    }
+}
+
+async fn relay(mut near: TcpStream, target: &str) {
+    if let Ok(mut far) = TcpStream::connect(target).await {
+        drop(copy_bidirectional(&mut near, &mut far).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_link_to_a_configured_endpoint_heals() {
+    for role in [Role::Client, Role::Peer] {
+        let (far, mut far_inbox) = opened(Options { role: Role::Router, ..options("far") }).await;
+        let [target] = far.listening().try_into().expect("one address");
+        let cable = Cable::to(target).await;
+        let connect = vec![cable.address.clone()];
+        let (near, mut near_inbox) = opened(Options { role, connect, ..options("near") }).await;
+        far.announce().await.expect("announced");
+        near.announce().await.expect("announced");
+        token(&mut near_inbox, appeared("far")).await;
+        token(&mut far_inbox, appeared("near")).await;
+        asks(&near, "far", &mut far_inbox).await;
+
+        // A query under way when the cable is pulled ends, and does not wait for its budget.
+        let (target, budget) = (runtime("far"), Duration::from_secs(60));
+        let asked = near.query(&target, Verb::Act, b"cut".to_vec(), budget);
+        let pull = async {
+            let held = in_time("the query", async {
+                loop {
+                    let incoming = far_inbox.queries.recv().await.expect("open");
+                    if incoming.payload == b"cut" {
+                        return incoming;
+                    }
+                }
+            });
+            let held = held.await;
+            cable.whole.send_replace(false);
+            held
+        };
+        let (answer, held) = in_time("the cut query", async { tokio::join!(asked, pull) }).await;
+        assert_eq!(answer, Err(QueryError::NoReply));
+        held.responder.answer(Answer::Reply(b"to nobody".to_vec()));
+        token(&mut near_inbox, gone("far")).await;
+        token(&mut far_inbox, gone("near")).await;
+
+        cable.whole.send_replace(true);
+        token(&mut near_inbox, appeared("far")).await;
+        token(&mut far_inbox, appeared("near")).await;
+        asks(&near, "far", &mut far_inbox).await;
+        asks(&far, "near", &mut near_inbox).await;
+    }
+}
