@@ -5,8 +5,6 @@
 
 pub mod audit;
 mod fact;
-#[cfg(test)]
-mod tests;
 
 pub use fact::{decode, encode};
 
@@ -48,3 +46,6 @@ pub enum Change {
         key: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

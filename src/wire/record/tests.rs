@@ -1,5 +1,7 @@
 //! Every record comes back as it was written, and what this version did not write is refused.
 
+#![expect(clippy::arithmetic_side_effects, reason = "the numbers of test records are small")]
+
 use proptest::prelude::*;
 
 use super::audit::{Anchor, canonical, place, verify_chain};
