@@ -3,6 +3,9 @@
 //! `contract.rs` says what every store must hold: a batch is all or nothing, an acknowledged batch survives `kill -9`, the
 //! audit chain has no gap, and a failed commit changes nothing.
 
+pub mod memory;
+pub mod sqlite;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -100,6 +103,36 @@ pub struct Page {
     pub has_more: bool,
 }
 
+impl Filter {
+    /// Whether an entry is wanted, the page's limit aside.
+    pub fn admits(&self, draft: &Draft) -> bool {
+        let is = |wanted: &Option<String>, got: &str| wanted.as_deref().is_none_or(|wanted| wanted == got);
+        self.request_id
+            .as_deref()
+            .is_none_or(|wanted| draft.request_id.as_ref().is_some_and(|id| id.as_str() == wanted))
+            && is(&self.actor, &draft.actor)
+            && is(&self.action, &draft.action)
+            && is(&self.target, &draft.target.to_string())
+            && self.since.is_none_or(|since| since <= draft.at)
+            && self.until.is_none_or(|until| draft.at < until)
+            && self.before.is_none_or(|before| draft.audit_id < before)
+    }
+}
+
+impl Page {
+    /// Cuts what both chains found, each newest first, to one page.
+    fn cut(mut found: Vec<(Chain, Entry)>, limit: usize) -> Self {
+        found.sort_by(|(_, left), (_, right)| {
+            let newest = |entry: &Entry| (entry.draft.audit_id, entry.position.seq);
+            newest(right).cmp(&newest(left))
+        });
+        let limit = limit.min(PAGE_MAX);
+        let has_more = limit < found.len();
+        found.truncate(limit);
+        Self { entries: found, has_more }
+    }
+}
+
 /// Durable storage, cheap to share.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Makes a batch durable, all or nothing, and gives each audit record its place, in order. Concurrent batches may
@@ -121,6 +154,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Why the store takes no writes at the moment, if so.
     fn fault(&self) -> Option<Error>;
 
+    /// Why reads cannot be recorded at the moment, if so. Writes may go on.
+    fn reads_fault(&self) -> Option<Error> {
+        None
+    }
+
+    /// Changes the quota of the chain of reads, in MiB. A store without a quota ignores it.
+    fn set_read_quota(&self, _megabytes: u64) {}
+
     /// Writes out what waits and closes, within two seconds.
     fn close(&self) -> Pending<'_, ()>;
 }
+
+#[cfg(test)]
+mod contract;

@@ -6,6 +6,7 @@
 mod body;
 mod sealed;
 
+pub(crate) use body::ResponseBody;
 pub use body::{Echo, Probe};
 pub use sealed::{Keys, Opened, Refusal, delegate, open, open_echo, open_envelope, open_receipt, open_word, seal};
 pub use sealed::{seal_echo, seal_envelope, seal_identity, seal_observation, seal_receipt};

@@ -1,0 +1,376 @@
+//! The store's contract in memory: for tests, and for a simulation that wants a disk which fails on command.
+//!
+//! [`Disk`] is the synchronous core. It is a value that outlives the node which wrote it: [`Disk::crash`] leaves exactly what
+//! a real disk would still hold.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Chain, Error, Filter, Full, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store};
+use crate::domain::audit::{AuditId, Draft, Entry, Hash, Position};
+use crate::engine::record::{Batch, Record};
+use crate::wire::record::audit::{Anchor, place};
+use crate::wire::record::{self, Change};
+
+/// Where errors say they happened.
+const PLACE: &str = "memory";
+
+/// The quota of the chain of reads until somebody sets one: the default of `store.read_audit_max_mb`.
+const READ_QUOTA_MB: u64 = 64;
+
+const BYTES_PER_MB: u64 = 1024 * 1024;
+
+/// What goes wrong at the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No space: this commit fails, the next may succeed.
+    NoSpace,
+    /// An I/O error: nothing is written until a crash or restart.
+    Broken,
+    /// An I/O error after the bytes reached the disk: refused now, there after the restart. A failed fsync may do this.
+    BrokenButWritten,
+}
+
+/// One chain of audit records.
+#[derive(Debug, Clone)]
+struct Log {
+    /// The end of what rotation removed.
+    anchor: Anchor,
+    end: Anchor,
+    bytes: u64,
+    records: VecDeque<Logged>,
+}
+
+#[derive(Debug, Clone)]
+struct Logged {
+    entry: Entry,
+    canonical: Vec<u8>,
+}
+
+impl Logged {
+    fn new(draft: Draft, end: Anchor) -> Result<Self, record::Error> {
+        let (position, canonical) = place(&draft, end)?;
+        Ok(Self { entry: Entry { draft, position }, canonical })
+    }
+}
+
+impl Log {
+    const fn new() -> Self {
+        Self { anchor: Anchor::START, end: Anchor::START, bytes: 0, records: VecDeque::new() }
+    }
+
+    fn push(&mut self, logged: Logged) {
+        self.end = logged.entry.position.into();
+        self.bytes = self.bytes.saturating_add(size(&logged.canonical));
+        self.records.push_back(logged);
+    }
+
+    /// Removes the oldest until the rest fits, but never the newest.
+    fn rotate(&mut self, bytes_max: u64) {
+        while bytes_max < self.bytes && 1 < self.records.len() {
+            let Some(oldest) = self.records.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(size(&oldest.canonical));
+            self.anchor = oldest.entry.position.into();
+        }
+    }
+}
+
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// What is durable.
+#[derive(Debug, Clone)]
+struct Content {
+    facts: BTreeMap<(String, String), String>,
+    writes: Log,
+    reads: Log,
+}
+
+/// A disk in memory, with faults on command.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    content: Content,
+    /// Read records that nobody has waited for: a crash loses them.
+    unsynced: VecDeque<Draft>,
+    holds_reads: bool,
+    quota_bytes: u64,
+    next: VecDeque<Fault>,
+    fault: Option<Error>,
+    /// What a restart finds instead, after [`Fault::BrokenButWritten`].
+    uncertain: Option<Prepared>,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Disk {
+    /// An empty disk.
+    pub const fn new() -> Self {
+        let content = Content { facts: BTreeMap::new(), writes: Log::new(), reads: Log::new() };
+        Self {
+            content,
+            unsynced: VecDeque::new(),
+            holds_reads: false,
+            quota_bytes: READ_QUOTA_MB.saturating_mul(BYTES_PER_MB),
+            next: VecDeque::new(),
+            fault: None,
+            uncertain: None,
+        }
+    }
+
+    /// Lets the next commit fail; several calls line up.
+    pub fn inject(&mut self, fault: Fault) {
+        self.next.push_back(fault);
+    }
+
+    /// Keeps read records in the queue, as a slow disk does, until released.
+    pub fn hold_reads(&mut self) {
+        self.holds_reads = true;
+    }
+
+    /// Ends [`Disk::hold_reads`] and writes out what waits.
+    pub fn release_reads(&mut self) {
+        self.holds_reads = false;
+        self.sync_reads();
+    }
+
+    /// The power fails and comes back: read records that were not written yet are gone, and so is every fault.
+    pub fn crash(&mut self) {
+        self.unsynced.clear();
+        self.next.clear();
+        self.fault = None;
+        self.holds_reads = false;
+        if let Some(prepared) = self.uncertain.take() {
+            self.content.apply(prepared);
+        }
+    }
+
+    /// Makes a batch durable, all or nothing.
+    pub fn commit(&mut self, batch: &Batch) -> Result<Vec<Position>, Error> {
+        if let Some(error @ Error::Broken { .. }) = &self.fault {
+            return Err(error.clone());
+        }
+        let prepared = self.content.prepare(batch).map_err(unreadable)?;
+        let positions = prepared.records.iter().map(|logged| logged.entry.position).collect();
+        let broken = || Error::Broken { place: PLACE.into(), reason: "injected".into() };
+        let outcome = match self.next.pop_front() {
+            None => {
+                self.content.apply(prepared);
+                Ok(positions)
+            }
+            Some(Fault::NoSpace) => Err(Error::NoSpace { place: PLACE.into() }),
+            Some(Fault::Broken) => Err(broken()),
+            Some(Fault::BrokenButWritten) => {
+                self.uncertain = Some(prepared);
+                Err(broken())
+            }
+        };
+        self.fault = outcome.as_ref().err().cloned();
+        outcome
+    }
+
+    /// The newest of every fact, in the order of their keys.
+    pub fn recall(&self) -> Result<Vec<Record>, Error> {
+        let rows = self.content.facts.iter();
+        rows.map(|((kind, key), body)| record::decode(kind, key, body).map_err(unreadable)).collect()
+    }
+
+    /// Takes the record of a read, or refuses it when too many wait.
+    pub fn append_read(&mut self, draft: Draft) -> Result<(), Full> {
+        if READ_QUEUE_MAX <= self.unsynced.len() {
+            return Err(Full);
+        }
+        self.unsynced.push_back(draft);
+        if !self.holds_reads {
+            self.sync_reads();
+        }
+        Ok(())
+    }
+
+    /// Makes the read records durable that wait.
+    pub fn sync_reads(&mut self) {
+        for draft in self.unsynced.drain(..) {
+            match Logged::new(draft, self.content.reads.end) {
+                Ok(logged) => self.content.reads.push(logged),
+                // The only failure is a text that JSON cannot hold, which a Rust string never is.
+                Err(error) => tracing::error!(%error, "read record cannot be written"),
+            }
+        }
+        self.content.reads.rotate(self.quota_bytes);
+    }
+
+    /// Changes the quota of the chain of reads.
+    pub fn set_read_quota(&mut self, megabytes: u64) {
+        self.quota_bytes = megabytes.saturating_mul(BYTES_PER_MB);
+        self.content.reads.rotate(self.quota_bytes);
+    }
+
+    /// The records of a chain that are kept, oldest first.
+    pub fn entries(&self, chain: Chain) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.log(chain).records.iter().map(|logged| &logged.entry)
+    }
+
+    /// The canonical bytes and hashes of a chain, oldest first, for `verify_chain` from [`Disk::anchor`].
+    pub fn links(&self, chain: Chain) -> impl Iterator<Item = (&[u8], Hash)> {
+        self.log(chain).records.iter().map(|logged| (logged.canonical.as_slice(), logged.entry.position.hash))
+    }
+
+    /// Where the kept part of a chain begins.
+    pub fn anchor(&self, chain: Chain) -> Anchor {
+        self.log(chain).anchor
+    }
+
+    /// Reads audit records, newest first.
+    pub fn audit(&self, filter: &Filter) -> Page {
+        let mut found = Vec::new();
+        for chain in [Chain::Reads, Chain::Writes] {
+            let admitted = self.entries(chain).rev().filter(|entry| filter.admits(&entry.draft));
+            found.extend(admitted.map(|entry| (chain, entry.clone())));
+        }
+        Page::cut(found, filter.limit.min(PAGE_MAX))
+    }
+
+    /// The place of one record in the chain of writes.
+    pub fn position(&self, audit_id: AuditId) -> Option<Position> {
+        self.entries(Chain::Writes).find(|entry| entry.draft.audit_id == audit_id).map(|entry| entry.position)
+    }
+
+    /// Why nothing can be written, if so.
+    pub fn fault(&self) -> Option<Error> {
+        self.fault.clone()
+    }
+
+    const fn log(&self, chain: Chain) -> &Log {
+        match chain {
+            Chain::Reads => &self.content.reads,
+            Chain::Writes => &self.content.writes,
+        }
+    }
+}
+
+/// A batch in its stored form, which can no longer fail.
+#[derive(Debug, Clone)]
+struct Prepared {
+    changes: Vec<Change>,
+    records: Vec<Logged>,
+}
+
+impl Content {
+    fn prepare(&self, batch: &Batch) -> Result<Prepared, record::Error> {
+        let changes = batch.records.iter().map(record::encode).collect::<Result<_, _>>()?;
+        let mut end = self.writes.end;
+        let mut records = Vec::with_capacity(batch.audits.len());
+        for draft in &batch.audits {
+            let logged = Logged::new(draft.clone(), end)?;
+            end = logged.entry.position.into();
+            records.push(logged);
+        }
+        Ok(Prepared { changes, records })
+    }
+
+    fn apply(&mut self, prepared: Prepared) {
+        for change in prepared.changes {
+            match change {
+                Change::Put { kind, key, body } => self.facts.insert((kind.to_owned(), key), body),
+                Change::Delete { kind, key } => self.facts.remove(&(kind.to_owned(), key)),
+            };
+        }
+        prepared.records.into_iter().for_each(|logged| self.writes.push(logged));
+    }
+}
+
+fn unreadable(error: record::Error) -> Error {
+    Error::Unreadable { place: PLACE.into(), reason: error.to_string() }
+}
+
+/// A store over a [`Disk`] that tests can reach into.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    disk: Disk,
+    is_closed: bool,
+}
+
+impl MemoryStore {
+    /// A store over an empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store over what another one left behind.
+    pub fn on(disk: Disk) -> Self {
+        Self { shared: Arc::new(Mutex::new(Shared { disk, is_closed: false })) }
+    }
+
+    /// Reaches into the disk: to inject faults, or to look.
+    pub fn with_disk<T>(&self, reach: impl FnOnce(&mut Disk) -> T) -> T {
+        reach(&mut self.shared().disk)
+    }
+
+    /// What is left after the process is killed at this point. This store answers [`Error::Closed`] from now on.
+    pub fn crash(&self) -> Disk {
+        let mut shared = self.shared();
+        shared.is_closed = true;
+        let mut disk = std::mem::take(&mut shared.disk);
+        disk.crash();
+        disk
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        // A test that panicked while it held the lock has already said what is wrong.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Shared>, Error> {
+        let shared = self.shared();
+        if shared.is_closed { Err(Error::Closed) } else { Ok(shared) }
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<Vec<Position>, Error>> {
+        Box::pin(async move { self.open()?.disk.commit(&batch) })
+    }
+
+    fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>> {
+        Box::pin(async move { self.open()?.disk.recall() })
+    }
+
+    fn append_read(&self, draft: Draft) -> Result<(), Full> {
+        self.open().map_err(|_closed| Full)?.disk.append_read(draft)
+    }
+
+    fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {
+        Box::pin(async move { Ok(self.open()?.disk.audit(&filter)) })
+    }
+
+    fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>> {
+        Box::pin(async move { Ok(self.open()?.disk.position(audit_id)) })
+    }
+
+    fn fault(&self) -> Option<Error> {
+        self.shared().disk.fault()
+    }
+
+    fn set_read_quota(&self, megabytes: u64) {
+        self.shared().disk.set_read_quota(megabytes);
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let mut shared = self.shared();
+            if !shared.is_closed {
+                shared.disk.sync_reads();
+                shared.is_closed = true;
+            }
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! The folder, its lock, and the files in it: made whole or not at all, and opened only if this version can read them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::{opening, running};
+use crate::store::Error;
+
+/// The oldest SQLite without the bug that loses frames when two connections reset the write-ahead log at once.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Marks a file as ours: `trst`.
+const APPLICATION_ID: i32 = 0x7472_7374;
+
+/// The version of the tables that this code writes.
+const USER_VERSION: i32 = 1;
+
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// How long a connection waits for another process, such as a shell that a person opened.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// What the write-ahead log is cut back to once it has been copied. Four times the length at which the writers copy it.
+const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Pages in the write-ahead log at which a writer copies it into the file: 4 MiB, SQLite's own default.
+const CHECKPOINT_PAGES: i64 = 1_000;
+
+/// The rest of both files' tables. The columns beside `body` are copies for searching; what counts is `body`.
+const CHAIN_TABLES: &str = "
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY,
+        audit_id TEXT NOT NULL,
+        at_ns INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        target TEXT NOT NULL,
+        request_id TEXT,
+        body TEXT NOT NULL,
+        hash BLOB NOT NULL CHECK (length(hash) = 32)
+    ) STRICT;
+    CREATE INDEX audit_by_name ON audit (audit_id);
+    CREATE INDEX audit_by_request ON audit (request_id, audit_id) WHERE request_id IS NOT NULL;
+    CREATE TABLE anchor (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        seq INTEGER NOT NULL,
+        hash BLOB NOT NULL CHECK (length(hash) = 32)
+    ) STRICT;
+    INSERT INTO anchor (only, seq, hash) VALUES (1, 0, zeroblob(32));
+";
+
+const CONTROL_TABLES: &str = "
+    CREATE TABLE fact (
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        body TEXT NOT NULL,
+        UNIQUE (kind, key)
+    ) STRICT;
+    CREATE INDEX audit_by_actor ON audit (actor, audit_id);
+    CREATE INDEX audit_by_action ON audit (action, audit_id);
+    CREATE INDEX audit_by_target ON audit (target, audit_id);
+";
+
+/// Which file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    /// Facts and the chain of writes.
+    Control,
+    /// The chain of reads.
+    Events,
+}
+
+impl Name {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control.db",
+            Self::Events => "events.db",
+        }
+    }
+
+    const fn tables(self) -> &'static str {
+        match self {
+            Self::Control => CONTROL_TABLES,
+            Self::Events => "",
+        }
+    }
+}
+
+/// A limit on a file's size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pages(pub(super) Option<u32>);
+
+impl Pages {
+    pub(super) const UNLIMITED: Self = Self(None);
+}
+
+/// The folder, held against other processes for as long as a copy of its lock lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    lock: Arc<File>,
+}
+
+impl Folder {
+    /// Makes the folder if absent, takes the lock, and makes the files if absent.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let version = rusqlite::version_number();
+        if version < SQLITE_VERSION_MIN {
+            let reason = format!("wanted SQLite {SQLITE_VERSION_MIN} or newer, got {version}");
+            return Err(Error::Unreadable { place: path.display().to_string(), reason });
+        }
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(|error| system(path, &error))?;
+        // Links on the way to the folder are the operator's choice; inside it nothing may be one.
+        let path = path.canonicalize().map_err(|error| system(path, &error))?;
+        fs::set_permissions(&path, Permissions::from_mode(FOLDER_MODE)).map_err(|error| system(&path, &error))?;
+        let lock = Arc::new(take_lock(&path.join("lock"))?);
+        let folder = Self { path, lock };
+        folder.create_missing()?;
+        Ok(folder)
+    }
+
+    /// Another hold on the lock.
+    pub(super) fn lock(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
+    }
+
+    /// The folder's name in messages.
+    pub(super) fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Where a file lies.
+    pub(super) fn file(&self, name: Name) -> PathBuf {
+        self.path.join(name.as_str())
+    }
+
+    /// `control.db` is made first: if only the other one is there, somebody removed it, and with it receipts and audit.
+    fn create_missing(&self) -> Result<(), Error> {
+        let control = self.file(Name::Control);
+        let events = self.file(Name::Events);
+        let has_control = is_plain_file(&control)?;
+        let has_events = is_plain_file(&events)?;
+        if !has_control && has_events {
+            let reason = format!("is missing, while {} is there", Name::Events.as_str());
+            return Err(Error::Unreadable { place: control.display().to_string(), reason });
+        }
+        for (name, is_there) in [(Name::Control, has_control), (Name::Events, has_events)] {
+            if !is_there {
+                self.create(name)?;
+            }
+            self.protect(name)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file under another name and moves it into place, so that a file of that name always has its tables.
+    fn create(&self, name: Name) -> Result<(), Error> {
+        let place = self.file(name);
+        if is_plain_file(&beside(&place, "-wal"))? {
+            let reason = "is missing, while its write-ahead log is there".to_owned();
+            return Err(Error::Unreadable { place: place.display().to_string(), reason });
+        }
+        let new = beside(&place, ".new");
+        for leftover in ["", "-wal", "-shm", "-journal"] {
+            remove_if_there(&beside(&new, leftover))?;
+        }
+        let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&new);
+        drop(made.map_err(|error| system(&new, &error))?);
+        let connection = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| running(&new, error))?;
+        let script = format!(
+            "PRAGMA auto_vacuum = INCREMENTAL;
+             PRAGMA journal_mode = WAL;
+             BEGIN;
+             {CHAIN_TABLES}
+             {}
+             PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {USER_VERSION};
+             COMMIT;",
+            name.tables()
+        );
+        connection.execute_batch(&script).map_err(|error| running(&new, error))?;
+        connection.close().map_err(|(_connection, error)| running(&new, error))?;
+        let move_in = || {
+            File::open(&new)?.sync_all()?;
+            fs::rename(&new, &place)?;
+            File::open(&self.path)?.sync_all()
+        };
+        move_in().map_err(|error| system(&place, &error))
+    }
+
+    /// Holds the file and what SQLite keeps beside it to the owner alone.
+    fn protect(&self, name: Name) -> Result<(), Error> {
+        let place = self.file(name);
+        for suffix in ["", "-wal", "-shm"] {
+            let path = beside(&place, suffix);
+            if is_plain_file(&path)? {
+                let set = fs::set_permissions(&path, Permissions::from_mode(FILE_MODE));
+                set.map_err(|error| system(&path, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one connection that writes a file.
+    pub(super) fn writer(&self, name: Name, pages: Pages) -> Result<Connection, Error> {
+        let place = self.file(name);
+        let open = || {
+            let connection = connect(&place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            // The writer copies the log itself, after it has acknowledged: otherwise a failing copy would go unnoticed.
+            connection.execute_batch(&format!(
+                "PRAGMA synchronous = FULL;
+                 PRAGMA fullfsync = ON;
+                 PRAGMA checkpoint_fullfsync = ON;
+                 PRAGMA wal_autocheckpoint = 0;
+                 PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX};"
+            ))?;
+            if let Some(limit) = pages.0 {
+                connection.execute_batch(&format!("PRAGMA max_page_count = {limit};"))?;
+            }
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| opening(&place, error))?;
+        check_version(&connection, &place)?;
+        Ok(connection)
+    }
+
+    /// A connection that only reads.
+    pub(super) fn reader(&self, name: Name) -> Result<Connection, Error> {
+        open_reader(&self.file(name))
+    }
+}
+
+/// A connection that only reads, to a file that may belong to a running node.
+pub(super) fn open_reader(place: &Path) -> Result<Connection, Error> {
+    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| opening(place, error))?;
+    check_version(&connection, place)?;
+    Ok(connection)
+}
+
+/// Copies the write-ahead log into the file once it is long enough. Called after a group is acknowledged.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    let pages = |mode| connection.query_row(&format!("PRAGMA wal_checkpoint = {mode}"), [], |row| row.get::<_, i64>(1));
+    if CHECKPOINT_PAGES <= pages("NOOP")? {
+        pages("PASSIVE")?;
+    }
+    Ok(())
+}
+
+fn connect(place: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(place, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON; PRAGMA cell_size_check = ON;")?;
+    Ok(connection)
+}
+
+fn check_version(connection: &Connection, place: &Path) -> Result<(), Error> {
+    let number = |name: &str| {
+        let number = connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+        number.map_err(|error| opening(place, error))
+    };
+    let unreadable = |reason| Error::Unreadable { place: place.display().to_string(), reason };
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    if application != APPLICATION_ID {
+        return Err(unreadable(format!("wanted application id {APPLICATION_ID:#x}, got {application:#x}")));
+    }
+    // There is one version so far. An older one would be migrated here, by the writer, before anybody reads.
+    if version != USER_VERSION {
+        return Err(unreadable(format!("wanted tables of version {USER_VERSION}, got {version}")));
+    }
+    Ok(())
+}
+
+fn take_lock(place: &Path) -> Result<File, Error> {
+    is_plain_file(place)?;
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(place);
+    let file = opened.map_err(|error| system(place, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { place: place.display().to_string() }),
+        Err(TryLockError::Error(error)) => Err(system(place, &error)),
+    }
+}
+
+/// Whether a file is there. What is there and is no file, such as a link, is refused.
+fn is_plain_file(place: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(place) {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(_) => {
+            let reason = "wanted a file, got a link, folder or device".to_owned();
+            Err(Error::Unreadable { place: place.display().to_string(), reason })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(system(place, &error)),
+    }
+}
+
+fn remove_if_there(place: &Path) -> Result<(), Error> {
+    match fs::remove_file(place) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(system(place, &error)),
+    }
+}
+
+fn beside(place: &Path, suffix: &str) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn system(place: &Path, error: &io::Error) -> Error {
+    let place = place.display().to_string();
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Error::NoSpace { place };
+    }
+    Error::Broken { place, reason: error.to_string() }
+}

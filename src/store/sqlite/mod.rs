@@ -1,0 +1,247 @@
+//! The store on disk: SQLite, one file per concern.
+//!
+//! `control.db` holds the facts and the chain of writes, `events.db` the chain of reads. Each file has one writer thread,
+//! which alone knows the end of its chain; questions are answered by threads with read-only connections of their own, so that
+//! no reader ever stands in a writer's way. Nothing here runs on the async runtime's threads.
+
+mod chain;
+mod control;
+mod error;
+mod events;
+mod file;
+mod query;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::error::Health;
+use self::query::Question;
+use super::{Error, Filter, Full, Page, Pending, READ_QUEUE_MAX, Store};
+use crate::domain::audit::{AuditId, Draft, Position};
+use crate::engine::record::{Batch, Record};
+
+pub use self::chain::{ChainReader, Link, Verdict, read_chain, verify};
+
+/// Batches waiting for the writer. When full, `commit` waits: the engine hands over one batch a turn, so this is never
+/// reached by one engine.
+const COMMIT_QUEUE_MAX: usize = 1_024;
+
+/// Questions waiting for a reader. When full, the asker waits.
+const QUESTION_QUEUE_MAX: usize = 64;
+
+/// How long `close` waits for the threads: what the port promises.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Where the store lies and how large it may grow.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder of the files, made if absent.
+    pub folder: PathBuf,
+    /// The quota of the chain of reads in MiB.
+    pub read_audit_max_mb: u64,
+}
+
+/// Opens the store, or makes a new one. Blocks; meant for the start of the process.
+pub fn open(options: Options) -> Result<SqliteStore, Error> {
+    open_within(options, file::Pages::UNLIMITED)
+}
+
+/// The same with a limit on the size of `control.db`, which stands in for a full disk in tests.
+fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Error> {
+    let folder = file::Folder::open(&options.folder)?;
+    let quota_mb = Arc::new(AtomicU64::new(options.read_audit_max_mb));
+    let health = Arc::new(Health::default());
+    let reads_health = Arc::new(Health::default());
+    let (alive, done) = blocking::sync_channel(1);
+    let (commits, jobs) = mpsc::channel(COMMIT_QUEUE_MAX);
+    let (reads, drafts) = blocking::sync_channel(READ_QUEUE_MAX);
+    let (stop, stopped) = blocking::sync_channel(1);
+    let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
+    let (pages_asked, page_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
+
+    let control = control::Writer::open(&folder, pages, Arc::clone(&health))?;
+    let events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
+    let fact_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
+    let page_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
+    let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
+
+    let spawn = Spawn { folder: &folder, alive };
+    spawn.thread("store-control", move || control.run(jobs))?;
+    spawn.thread("store-events", move || events.run(&drafts, &stopped))?;
+    spawn.thread("store-facts", move || fact_reader.run(fact_questions))?;
+    spawn.thread("store-audit", move || page_reader.run(page_questions))?;
+    let links = Links { commits, reads, _stop: stop, facts, pages: pages_asked, _interrupts: interrupts };
+    let links = Mutex::new(Some(links));
+    Ok(SqliteStore { links, done: Mutex::new(Some(done)), quota_mb, health, reads_health, place: folder.place() })
+}
+
+/// Starts the store's threads. Each holds the folder's lock and a sign of life until it ends.
+struct Spawn<'a> {
+    folder: &'a file::Folder,
+    alive: blocking::SyncSender<()>,
+}
+
+impl Spawn<'_> {
+    fn thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let held = (self.folder.lock(), self.alive.clone());
+        let body = move || {
+            run();
+            drop(held);
+        };
+        match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
+            Ok(_detached) => Ok(()),
+            Err(error) => Err(Error::Broken { place: name.to_owned(), reason: error.to_string() }),
+        }
+    }
+}
+
+/// The ways to the threads. A thread ends when its way is dropped and what waits on it is done.
+struct Links {
+    commits: mpsc::Sender<control::Job>,
+    reads: blocking::SyncSender<Option<Draft>>,
+    /// Dropped to end the lingering of the events writer.
+    _stop: blocking::SyncSender<()>,
+    facts: mpsc::Sender<Question>,
+    pages: mpsc::Sender<Question>,
+    /// Dropped to end the questions under way.
+    _interrupts: Interrupts,
+}
+
+/// Ends long questions at close.
+struct Interrupts(Vec<rusqlite::InterruptHandle>);
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        self.0.iter().for_each(rusqlite::InterruptHandle::interrupt);
+    }
+}
+
+/// The store on disk.
+pub struct SqliteStore {
+    links: Mutex<Option<Links>>,
+    done: Mutex<Option<blocking::Receiver<()>>>,
+    quota_mb: Arc<AtomicU64>,
+    health: Arc<Health>,
+    reads_health: Arc<Health>,
+    place: String,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "SqliteStore({})", self.place)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under these locks can leave a value half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SqliteStore {
+    fn link<T>(&self, pick: impl FnOnce(&Links) -> T) -> Result<T, Error> {
+        lock(&self.links).as_ref().map(pick).ok_or(Error::Closed)
+    }
+
+    /// Why a thread did not answer: closed, or it stopped with an error of its own.
+    fn silence(&self) -> Error {
+        match self.link(|_| ()) {
+            Err(closed) => closed,
+            Ok(()) => {
+                let stopped = || Error::Broken { place: self.place.clone(), reason: "a thread has stopped".into() };
+                self.health.fault().unwrap_or_else(stopped)
+            }
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        way: Result<mpsc::Sender<Question>, Error>,
+        question: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Question,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        // A send fails only when the thread is gone; the reply is then dropped with the question.
+        if way?.send(question(reply)).await.is_err() {
+            return Err(self.silence());
+        }
+        answer.await.unwrap_or_else(|_dropped| Err(self.silence()))
+    }
+}
+
+impl Store for SqliteStore {
+    /// Once handed over, a batch is written even if the future is dropped.
+    fn commit(&self, batch: Batch) -> Pending<'_, Result<Vec<Position>, Error>> {
+        Box::pin(async move {
+            let way = self.link(|links| links.commits.clone())?;
+            let (reply, answer) = oneshot::channel();
+            if way.send(control::Job { batch, reply }).await.is_err() {
+                return Err(self.silence());
+            }
+            drop(way);
+            answer.await.unwrap_or_else(|_dropped| Err(self.silence()))
+        })
+    }
+
+    fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>> {
+        Box::pin(self.ask(self.link(|links| links.facts.clone()), |reply| Question::Recall { reply }))
+    }
+
+    /// After `close`, and while the file of reads is broken, every record is refused.
+    fn append_read(&self, draft: Draft) -> Result<(), Full> {
+        let links = lock(&self.links);
+        let links = links.as_ref().ok_or(Full)?;
+        links.reads.try_send(Some(draft)).map_err(|_full_or_stopped| Full)
+    }
+
+    fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {
+        let filter = Box::new(filter);
+        Box::pin(self.ask(self.link(|links| links.pages.clone()), |reply| Question::Page { filter, reply }))
+    }
+
+    fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>> {
+        Box::pin(self.ask(self.link(|links| links.facts.clone()), move |reply| Question::Place { audit_id, reply }))
+    }
+
+    fn fault(&self) -> Option<Error> {
+        self.health.fault()
+    }
+
+    fn reads_fault(&self) -> Option<Error> {
+        self.reads_health.fault()
+    }
+
+    fn set_read_quota(&self, megabytes: u64) {
+        self.quota_mb.store(megabytes, Ordering::Relaxed);
+        // A full queue is looked at soon anyway, and a closed store has no quota.
+        let woken = self.link(|links| links.reads.try_send(None).is_ok());
+        drop(woken);
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            drop(lock(&self.links).take());
+            let Some(done) = lock(&self.done).take() else { return };
+            let (reply, closed) = oneshot::channel();
+            // A thread and not a timer: the wait is for real threads, even where a test has stopped the runtime's clock.
+            let wait = move || {
+                let ended = done.recv_timeout(CLOSE_WAIT) == Err(blocking::RecvTimeoutError::Disconnected);
+                // Whoever closed may have gone away meanwhile.
+                reply.send(ended).unwrap_or_default();
+            };
+            let waiter = std::thread::Builder::new().name("store-close".to_owned()).spawn(wait);
+            if waiter.is_err() || closed.await != Ok(true) {
+                tracing::warn!(
+                    place = self.place,
+                    "store is still writing; what waits is written before the process ends"
+                );
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
