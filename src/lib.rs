@@ -4,8 +4,10 @@
 
 pub mod domain;
 pub mod engine;
+pub mod settings;
 pub mod handle;
+pub mod wire;
+pub mod store;
 pub mod mesh;
 pub mod node;
-pub mod store;
-pub mod wire;
+pub mod cli;

@@ -3,7 +3,7 @@
 use crate::domain::code::Code;
 use crate::domain::envelope::Envelope;
 use crate::domain::identity::{Role, TrustState};
-use crate::domain::policy::{Denial, Side};
+use crate::domain::policy::{Denial, Side, actor_name};
 use crate::domain::preflight::{self, Asker, Case, Profile};
 use crate::domain::time::Wall;
 use crate::engine::input::Received;
@@ -83,7 +83,9 @@ fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
 /// The lesser of the asserted role and the grant made here; without a grant the own site's word counts, and a guest of
 /// another site is a viewer (DESIGN, *Who is the actor*).
 fn granted_role(view: &View, envelope: &Envelope) -> Role {
-    let grant = view.settings.grants.iter().find(|(actor, _)| *actor == envelope.actor).map(|(_, role)| *role);
+    let name = actor_name(&envelope.actor);
+    // Several grants may speak of one actor; the least of them counts.
+    let grant = view.settings.grants.iter().filter(|(actor, _)| actor.matches(&name)).map(|(_, role)| *role).min();
     match grant {
         Some(role) => role.min(envelope.role),
         None if envelope.actor.site == view.me().site => envelope.role,

@@ -3,6 +3,9 @@
 //! `Parts` takes the adapters as ports, so that tests assemble a node from memory as well as from files and sockets. Nothing
 //! is announced before it is bound, and nothing is spoken before it is durable (`driver`).
 
+mod admin_token;
+pub mod archive;
+pub mod assemble;
 pub mod clock;
 mod courier;
 mod driver;
@@ -46,8 +49,10 @@ pub use driver::ApplySettings;
 pub use keyring::Error as KeyError;
 pub use presence::API_VERSION;
 
+pub use crate::store::Error as StoreError;
+
 /// How long what is in flight may take to finish at a stop. With goodbye and flush it stays below five seconds.
-const DRAIN_MAX: Duration = Duration::from_millis(2_500);
+const DRAIN_MAX: Duration = Duration::from_millis(1_000);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,17 @@ pub enum Error {
     /// The stored facts do not make an engine.
     #[error("{0}")]
     Recover(#[from] crate::engine::RecoverError),
+    /// The HTTP listener cannot be bound.
+    #[error("runtime.web.listen: cannot listen on {address}: {source}; change it in runtime.toml if another program has it")]
+    Web {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The node's own admin token cannot be read or made.
+    #[error("{0}")]
+    Token(std::io::Error),
     /// The mesh cannot be opened.
     #[error("{0}")]
     Mesh(#[from] crate::mesh::OpenError),
@@ -296,6 +312,12 @@ impl Node {
             tracing::warn!(%error, "the liveliness token was not declared");
         }
         self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Not ready any more: whoever watches readiness stops sending.
+    pub fn leave(&self) {
+        self.is_ready.store(false, Ordering::Relaxed);
+        self.stop.cancel();
     }
 
     /// Resolves when somebody asked this node to stop.
