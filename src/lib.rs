@@ -7,3 +7,5 @@ pub mod engine;
 pub mod handle;
 pub mod mesh;
 pub mod store;
+pub mod web;
+pub mod wire;
