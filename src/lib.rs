@@ -9,5 +9,6 @@ pub mod handle;
 pub mod wire;
 pub mod store;
 pub mod mesh;
+pub mod web;
 pub mod node;
 pub mod cli;

@@ -10,7 +10,7 @@ use crate::node::assemble::LogLevel;
 use crate::settings::{Log, LogFormat};
 
 /// Starts logging. Gives what changes the level.
-pub fn start(log: Log) -> Result<LogLevel, Failure> {
+pub(super) fn start(log: Log) -> Result<LogLevel, Failure> {
     let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter(log.level.as_str()));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = match log.format {

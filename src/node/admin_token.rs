@@ -13,7 +13,7 @@ use crate::engine::Entropy;
 use crate::node::clock::SystemEntropy;
 
 /// The token's file in the state folder.
-pub const FILE: &str = "admin.token";
+const FILE: &str = "admin.token";
 
 /// Shortest token that is believed to be one of ours: a truncated file must not become an easy secret.
 const CHARS_MIN: usize = 40;

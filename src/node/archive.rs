@@ -21,7 +21,10 @@ pub struct Finding {
 
 /// Checks both chains from the first kept record to the last. The node may be running or not.
 pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
-    CHAINS.into_iter().map(|(name, chain)| sqlite::verify(folder, chain).map(|verdict| finding(name, &verdict))).collect()
+    CHAINS
+        .into_iter()
+        .map(|(name, chain)| sqlite::verify(folder, chain).map(|verdict| finding(name, &verdict)))
+        .collect()
 }
 
 fn finding(chain: &'static str, verdict: &Verdict) -> Finding {

@@ -18,6 +18,7 @@ use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
 use crate::node::{self, ApplySettings, Error, Node, Parts};
 use crate::settings::{self, MeshRole, Settings};
+use crate::store::Store as _;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::web;
 
@@ -125,7 +126,7 @@ async fn bind_web(settings: &Settings, folder: &Path) -> Result<Option<(web::Bou
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.
 async fn open_mesh(settings: &Settings, boot: u64) -> Result<(Arc<dyn Mesh>, Inbox), Error> {
     if !settings.mesh.enabled {
-        let (mesh, inbox) = crate::mesh::memory::Hub::new().join(settings.runtime_id.clone(), boot);
+        let (mesh, inbox) = crate::mesh::memory::Hub::new()?.join(settings.runtime_id.clone(), boot);
         return Ok((mesh, inbox));
     }
     let (mesh, inbox) = zenoh::open(mesh_options(settings, boot)).await?;

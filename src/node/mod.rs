@@ -64,7 +64,9 @@ pub enum Error {
     #[error("{0}")]
     Recover(#[from] crate::engine::RecoverError),
     /// The HTTP listener cannot be bound.
-    #[error("runtime.web.listen: cannot listen on {address}: {source}; change it in runtime.toml if another program has it")]
+    #[error(
+        "runtime.web.listen: cannot listen on {address}: {source}; change it in runtime.toml if another program has it"
+    )]
     Web {
         /// The address.
         address: std::net::SocketAddr,

@@ -98,7 +98,8 @@ fn write_ready(
     });
     let own = project.join(READY_FILE);
     for path in std::iter::once(own.as_path()).chain(ready_file) {
-        write_whole(path, &ready.to_string()).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        write_whole(path, &ready.to_string())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
     Ok(())
 }

@@ -13,9 +13,10 @@ pub fn run(command: &Validate) -> Result<(), Failure> {
     if command.json {
         let problems = loaded.as_ref().err().map(|problems| json!(problems.problems));
         let missing: Vec<_> = loaded.iter().flat_map(settings::preconditions).collect();
-        let missing: Vec<_> =
-            missing.iter().map(|it| json!({ "setting": it.setting, "reason": it.reason })).collect();
-        output::json(&json!({ "ok": loaded.is_ok(), "problems": problems.unwrap_or_else(|| json!([])), "missing": missing }))?;
+        let missing: Vec<_> = missing.iter().map(|it| json!({ "setting": it.setting, "reason": it.reason })).collect();
+        output::json(
+            &json!({ "ok": loaded.is_ok(), "problems": problems.unwrap_or_else(|| json!([])), "missing": missing }),
+        )?;
         return loaded.map(|_| ()).map_err(|_| Failure::new(Exit::Configuration, ""));
     }
     let settings = loaded.map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
