@@ -20,7 +20,7 @@ use super::auth::{self, Caller};
 use super::error::{Kind, Problem, described};
 use super::guard::Hosts;
 use super::limit::{self, BODY_BYTES_MAX};
-use super::routes::{actions, audit, control, health, openapi, state};
+use super::routes::{actions, audit, config, control, health, openapi, state};
 use super::serve::PeerAddress;
 use super::{Options, State};
 use crate::domain::identity::Role;
@@ -134,7 +134,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 13] = [
+pub static ROUTES: [Route; 14] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -191,6 +191,13 @@ pub static ROUTES: [Route; 13] = [
         "The audit log, newest first.",
         Described::Audit,
         Handler::Later(audit::read),
+    ),
+    get(
+        "/api/runtime-cloud/config",
+        VIEWER,
+        "The live settings of this node, applied and in force.",
+        Described::Config,
+        Handler::Now(config::read),
     ),
     post(
         "/api/runtime-cloud/control/shutdown",

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod audit;
+pub mod config;
 pub mod control;
 pub mod decision;
 pub mod error;
