@@ -24,7 +24,7 @@ pub(crate) fn preflight(shared: &Shared, call: &Call) -> Answered {
     let view = shared.node.view();
     let me = view.me();
     match read(shared, call, &view, Ask::Preflight)? {
-        Err(refused) => Ok(json(preflight_refusal(me, &refused))),
+        Err(refused) => Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused))),
         Ok(admitted) => {
             let preflight = shared.node.preflight(&admitted.request);
             let request_id = &admitted.request.request_id;
@@ -71,7 +71,7 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
             if !refused.dry_run {
                 record(&shared, &view, &Refusal::of_request(&call.caller()?.asker(), &refused))?;
             }
-            return Ok(json(dispatch_refusal(me, &refused)));
+            return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
         }
     };
     let Admitted { request, dry_run, plan_hash } = admitted;

@@ -24,8 +24,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
             }
         }
         let detail = error.inner().to_string();
-        // A missing field has no place of its own in the document: its parent is blamed unless we add the name.
-        if let Some(name) = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+        // A missing field has no place of its own and a duplicate has two: the parent is blamed unless we add the name.
+        let named = ["missing field `", "duplicate field `"].into_iter().find_map(|it| detail.strip_prefix(it));
+        if let Some(name) = named.and_then(|rest| rest.split('`').next()) {
             push(&mut pointer, name);
         }
         Fault { pointer, detail }
@@ -34,10 +35,16 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     Ok(body)
 }
 
+/// Longest pointer in bytes: a hostile body can be as deep as it is allowed and have keys as long as itself.
+const POINTER_BYTES_MAX: usize = 256;
+
 fn push(pointer: &mut String, segment: &str) {
+    let room = POINTER_BYTES_MAX.saturating_sub(pointer.len());
+    if room == 0 {
+        return;
+    }
     pointer.push('/');
-    // A hostile key can be as long as the body; a pointer to it need not.
-    for character in segment.chars().take(128) {
+    for character in segment.chars().take(room.min(128)) {
         match character {
             '~' => pointer.push_str("~0"),
             '/' => pointer.push_str("~1"),

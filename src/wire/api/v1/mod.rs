@@ -21,6 +21,9 @@ use crate::domain::id::{RuntimeId, SiteId};
 /// The version that every answer carries.
 pub const API_VERSION: &str = "1.0";
 
+/// Most characters repeated of a name that is none: the longest good one has 129.
+const TEXT_CHARS_MAX: usize = 160;
+
 /// Why a body or a query is not what the contract asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
@@ -58,7 +61,11 @@ impl Serialize for Shown<'_> {
         match self {
             Self::Id(id, own) if id.site == **own => serializer.serialize_str(id.name.as_str()),
             Self::Id(id, _) => serializer.collect_str(id),
-            Self::Text(text) => serializer.serialize_str(text),
+            // No name of ours has these characters, and a terminal should not see them.
+            Self::Text(text) => {
+                let visible = |it: char| if it.is_ascii_graphic() { it } else { char::REPLACEMENT_CHARACTER };
+                serializer.collect_str(&text.chars().take(TEXT_CHARS_MAX).map(visible).collect::<String>())
+            }
         }
     }
 }

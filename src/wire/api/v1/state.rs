@@ -397,11 +397,16 @@ fn observed(peer: &Peer, lifecycle: Lifecycle) -> BTreeMap<&'static str, Evidenc
 
 /// The links that this runtime measured and those that its peers published, and how many there are in all.
 fn edges(view: &View, now: Now) -> (Vec<EdgeBody>, usize) {
+    let is_online = |peer: &Peer| peer.presence.lifecycle(&view.limits, now.monotonic) == Lifecycle::Online;
     let own_edges = view.own_edges();
-    let own = own_edges.iter().map(|edge| (view.me(), edge, true));
+    // What was measured towards a peer that has fallen silent is old, unless it says just that.
+    let own = own_edges.iter().map(|edge| {
+        let is_heard = view.peers.get(&edge.target).is_some_and(|peer| is_online(peer));
+        (view.me(), edge, is_heard || edge.state == EdgeState::Failed)
+    });
     let theirs = view.peers.iter().flat_map(|(runtime, peer)| {
-        let is_online = peer.presence.lifecycle(&view.limits, now.monotonic) == Lifecycle::Online;
-        peer.edges.iter().map(move |edge| (runtime, edge, is_online))
+        let is_fresh = is_online(peer);
+        peer.edges.iter().map(move |edge| (runtime, edge, is_fresh))
     });
     let count = peer_edges(view).saturating_add(own_edges.len());
     let site = &view.me().site;
