@@ -340,7 +340,7 @@ pub(crate) fn view() -> View {
         boot: 5,
         started: Now { wall: Wall(90_000_000_000), monotonic: Monotonic(90_000_000_000) },
         peers: Arc::new(peers),
-        overlay: Arc::new(Overlay { revision: 7, values: BTreeMap::new() }),
+        overlay: Arc::new(Overlay { revision: 7, ..Overlay::default() }),
         timeline: Arc::new(VecDeque::from([event(1, "site-1/b", "b is online"), event(2, "site-2/d", "d is offline")])),
         clock: ClockState::Certain,
         refused: Arc::default(),
@@ -360,6 +360,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         grants: Vec::new(),
         limits: Freshness::default(),
         receipts_kept: Millis::from_hours(24),
+        file_values: BTreeMap::new(),
         host: Some("host-1".into()),
         version: "0.1.0".into(),
     }
