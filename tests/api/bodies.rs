@@ -123,7 +123,8 @@ async fn targets_are_1_to_1000_and_unique_after_qualification() {
     check_fault(&list(1_001), "/target_runtimes").await;
     let seen = bench().post(PREFLIGHT, list(1_000)).await;
     assert_eq!(seen.at("/decisions").as_array().unwrap().len(), 1_000);
-    check_fault(&with("target_runtimes", r#"["b","b"]"#), "/target_runtimes/1").await;
+    let seen = check_fault(&with("target_runtimes", r#"["b","b"]"#), "/target_runtimes/1").await;
+    assert_eq!(seen.at("/request_id"), "r-1", "a fault names the request where its name could be read");
     check_fault(&with("target_runtimes", r#"["b","c","site-1/b"]"#), "/target_runtimes/2").await;
     check_fault(&with("target_runtimes", r#"["a b","a b"]"#), "/target_runtimes/1").await;
     let seen = bench().post(PREFLIGHT, with("target_runtimes", r#"["b","site-2/b"]"#)).await;

@@ -152,7 +152,7 @@ async fn a_failure_of_the_node_is_a_problem() {
             (status, code.as_str().into(), "because".into())
         );
         assert_eq!(seen.header("content-type"), "application/problem+json");
-        assert_eq!(seen.at("/status"), status.as_u16());
+        assert_eq!((seen.at("/status"), seen.at("/request_id")), (status.as_u16().into(), "r-1".into()));
     }
 }
 

@@ -187,6 +187,8 @@ async fn malformed_heads_are_refused() {
     for (bytes, expected) in [
         ("GET /livez\0 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), vec![400]),
         ("GET /livez HTTP/1.1\r\nHost : localhost\r\n\r\n".to_owned(), vec![400]),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), vec![400]),
+        ("CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\nConnection: close\r\n\r\n".to_owned(), vec![400]),
         ("GET /livez HTTP/9.9\r\nHost: localhost\r\n\r\n".to_owned(), vec![400, 505, 0]),
         (served.livez(&many), vec![431]),
         (served.livez(&format!("X-Long: {}\r\n", "x".repeat(70_000))), vec![431]),
