@@ -222,10 +222,12 @@ async fn hostile_json_is_refused_within_bounds() {
     check_fault(&deep, &format!("/payload/params{}", "/0".repeat(121))).await;
     let twice = format!("{{\"actor\":\"spiffe://trust/site-1/x\",{}", &READ[1..]);
     check_fault(&twice, "/actor").await;
-    check_fault(&with("payload", r#"{"params":{"log.level":"info","log.level":"debug"}}"#), "/payload/params").await;
-    check_fault(&with("payload", r#"{"params":{"x":1e400}}"#), "/payload/params/x").await;
+    let apply = |payload: &str| with("payload", payload).replace("status_read", "cfg_apply");
+    check_fault(&apply(r#"{"params":{"log.level":"info","log.level":"debug"}}"#), "/payload/params").await;
+    check_fault(&apply(r#"{"params":{"a":[{"x":1,"x":1}]}}"#), "/payload/params/a/0").await;
+    check_fault(&apply(r#"{"params":{"x":1e400}}"#), "/payload/params/x").await;
     check_fault(&with("request_id", r#""\ud800""#), "/request_id").await;
-    check_fault(&with("payload", r#"{"params":{"\udead":1}}"#), "/payload/params").await;
+    check_fault(&apply(r#"{"params":{"\udead":1}}"#), "/payload/params").await;
     let keys: Vec<_> = (0..20_000).map(|number| format!("\"k{number}\":1")).collect();
     let many = with("action_type", "\"cfg_apply\"")
         .replace("\"api_version\"", &format!("\"payload\":{{\"params\":{{{}}}}},\"api_version\"", keys.join(",")));

@@ -281,7 +281,12 @@ async fn when_all_connections_are_busy_a_new_one_is_refused() {
 
 #[tokio::test]
 async fn a_shutdown_lets_running_requests_finish() {
-    let served = serve(|_| {}).await;
+    // Neither time-out nor grace closes anything while this test is patient.
+    let served = serve(|options| {
+        options.limits.head_read = PATIENCE * 3;
+        options.limits.grace = PATIENCE * 3;
+    })
+    .await;
     served.bench.node.gate.forget_permits(1_000);
     let mut running = served.connect().await;
     let ask = served.dispatch(&format!("Content-Length: {}\r\n", READ.len()), READ);
