@@ -121,6 +121,31 @@ async fn bad_credentials_get_one_answer() {
 }
 
 #[tokio::test]
+async fn bad_credentials_are_recorded_once_a_second() {
+    let bench = bench();
+    let guess = async || {
+        let guess =
+            get("/api/runtime-cloud/state").header("authorization", "Bearer guess").body(Body::empty()).unwrap();
+        assert_eq!(bench.send(guess).await.status, StatusCode::UNAUTHORIZED);
+    };
+    for _ in 0..50 {
+        guess().await;
+    }
+    bench.node.pass(1_000);
+    guess().await;
+    let recorded = bench.node.recorded.lock().unwrap();
+    let details: Vec<_> = recorded.iter().map(|draft| (&*draft.actor, &*draft.action, &*draft.detail)).collect();
+    let record = |detail| ("spiffe://trust/site-1/unknown", "authenticate", detail);
+    assert_eq!(
+        details,
+        [
+            record("bad credential from 127.0.0.1; 0 others since the last record"),
+            record("bad credential from 127.0.0.1; 49 others since the last record"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn without_a_credential_only_this_machine_is_let_in_and_only_in_dev() {
     let state = || get("/api/runtime-cloud/state");
     let ask = async |bench: &Bench, request: Request<Body>| bench.send(request).await.status;

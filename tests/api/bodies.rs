@@ -123,7 +123,8 @@ async fn targets_are_1_to_1000_and_unique_after_qualification() {
     check_fault(&list(1_001), "/target_runtimes").await;
     let seen = bench().post(PREFLIGHT, list(1_000)).await;
     assert_eq!(seen.at("/decisions").as_array().unwrap().len(), 1_000);
-    check_fault(&with("target_runtimes", r#"["b","b"]"#), "/target_runtimes/1").await;
+    let seen = check_fault(&with("target_runtimes", r#"["b","b"]"#), "/target_runtimes/1").await;
+    assert_eq!(seen.at("/request_id"), "r-1", "a fault names the request where its name could be read");
     check_fault(&with("target_runtimes", r#"["b","c","site-1/b"]"#), "/target_runtimes/2").await;
     check_fault(&with("target_runtimes", r#"["a b","a b"]"#), "/target_runtimes/1").await;
     let seen = bench().post(PREFLIGHT, with("target_runtimes", r#"["b","site-2/b"]"#)).await;
@@ -221,10 +222,12 @@ async fn hostile_json_is_refused_within_bounds() {
     check_fault(&deep, &format!("/payload/params{}", "/0".repeat(121))).await;
     let twice = format!("{{\"actor\":\"spiffe://trust/site-1/x\",{}", &READ[1..]);
     check_fault(&twice, "/actor").await;
-    check_fault(&with("payload", r#"{"params":{"log.level":"info","log.level":"debug"}}"#), "/payload/params").await;
-    check_fault(&with("payload", r#"{"params":{"x":1e400}}"#), "/payload/params/x").await;
+    let apply = |payload: &str| with("payload", payload).replace("status_read", "cfg_apply");
+    check_fault(&apply(r#"{"params":{"log.level":"info","log.level":"debug"}}"#), "/payload/params").await;
+    check_fault(&apply(r#"{"params":{"a":[{"x":1,"x":1}]}}"#), "/payload/params/a/0").await;
+    check_fault(&apply(r#"{"params":{"x":1e400}}"#), "/payload/params/x").await;
     check_fault(&with("request_id", r#""\ud800""#), "/request_id").await;
-    check_fault(&with("payload", r#"{"params":{"\udead":1}}"#), "/payload/params").await;
+    check_fault(&apply(r#"{"params":{"\udead":1}}"#), "/payload/params").await;
     let keys: Vec<_> = (0..20_000).map(|number| format!("\"k{number}\":1")).collect();
     let many = with("action_type", "\"cfg_apply\"")
         .replace("\"api_version\"", &format!("\"payload\":{{\"params\":{{{}}}}},\"api_version\"", keys.join(",")));

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::preflight::Profile;
+use trust_runtime::domain::time::Wall;
 use trust_runtime::engine::view::ClockState;
 use trust_runtime::handle::Failure;
 use trust_runtime::store;
@@ -152,7 +153,7 @@ async fn a_failure_of_the_node_is_a_problem() {
             (status, code.as_str().into(), "because".into())
         );
         assert_eq!(seen.header("content-type"), "application/problem+json");
-        assert_eq!(seen.at("/status"), status.as_u16());
+        assert_eq!((seen.at("/status"), seen.at("/request_id")), (status.as_u16().into(), "r-1".into()));
     }
 }
 
@@ -180,6 +181,19 @@ async fn the_state_has_a_name_and_is_sent_once() {
     let admin = bench.send(admin).await;
     assert_eq!((admin.header("etag"), admin.at("/context/role")), (&*tag, "admin".into()));
     assert_eq!(admin.at("/context/generated_at_ns"), NOW_NS + 400_000_000);
+    // Nor does a new view in which somebody was heard of a moment later.
+    let hear_b_at = |millis: u64| {
+        bench.node.change(|view| {
+            let mut peers = (*view.peers).clone();
+            let b = peers.get_mut(&"site-1/b".parse().unwrap()).unwrap();
+            Arc::make_mut(b).heard_at = Some(Wall::from_millis(millis));
+            view.peers = Arc::new(peers);
+        });
+    };
+    hear_b_at(99_900);
+    assert_eq!(ask(&tag).await.status, StatusCode::NOT_MODIFIED);
+    hear_b_at(100_100);
+    assert_eq!(ask(&tag).await.status, StatusCode::OK, "the next period has begun");
     bench.node.change(|view| view.clock = ClockState::Uncertain);
     let changed = ask(&tag).await;
     assert_eq!(changed.status, StatusCode::OK);

@@ -187,6 +187,8 @@ async fn malformed_heads_are_refused() {
     for (bytes, expected) in [
         ("GET /livez\0 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), vec![400]),
         ("GET /livez HTTP/1.1\r\nHost : localhost\r\n\r\n".to_owned(), vec![400]),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), vec![400]),
+        ("CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\nConnection: close\r\n\r\n".to_owned(), vec![400]),
         ("GET /livez HTTP/9.9\r\nHost: localhost\r\n\r\n".to_owned(), vec![400, 505, 0]),
         (served.livez(&many), vec![431]),
         (served.livez(&format!("X-Long: {}\r\n", "x".repeat(70_000))), vec![431]),
@@ -279,7 +281,12 @@ async fn when_all_connections_are_busy_a_new_one_is_refused() {
 
 #[tokio::test]
 async fn a_shutdown_lets_running_requests_finish() {
-    let served = serve(|_| {}).await;
+    // Neither time-out nor grace closes anything while this test is patient.
+    let served = serve(|options| {
+        options.limits.head_read = PATIENCE * 3;
+        options.limits.grace = PATIENCE * 3;
+    })
+    .await;
     served.bench.node.gate.forget_permits(1_000);
     let mut running = served.connect().await;
     let ask = served.dispatch(&format!("Content-Length: {}\r\n", READ.len()), READ);

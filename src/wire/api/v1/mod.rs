@@ -16,7 +16,7 @@ pub mod state;
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::id::{RequestId, RuntimeId, SiteId};
 
 /// The version that every answer carries.
 pub const API_VERSION: &str = "1.0";
@@ -32,11 +32,13 @@ pub struct Fault {
     pub pointer: String,
     /// What was wanted and got.
     pub detail: String,
+    /// In which request, where its name could be read.
+    pub request_id: Option<RequestId>,
 }
 
 impl Fault {
     fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), detail: detail.into() }
+        Self { pointer: pointer.into(), detail: detail.into(), request_id: None }
     }
 }
 
