@@ -16,5 +16,7 @@ mod question;
 mod watch;
 
 mod crash;
+mod disk;
 mod dispatch;
 mod presence;
+mod shutdown;
