@@ -43,6 +43,8 @@ pub(crate) struct Setup {
     connect: Vec<String>,
     timing: Vec<(&'static str, u64)>,
     listen: Option<String>,
+    /// The node writes its own runtime.toml, and gets its addresses from the environment.
+    is_scaffolded: bool,
 }
 
 impl Setup {
@@ -103,20 +105,25 @@ impl Cluster {
     /// Starts a node and waits until it serves.
     #[track_caller]
     pub(crate) fn play(&self, name: &str, setup: Setup) -> Running {
-        let mut node = self.launch(name, setup);
+        let mut node = self.running(name, self.project(name, &setup), setup);
+        node.launch();
         node.await_ready();
         node
     }
 
-    /// Starts a node and does not wait.
+    /// Starts a node on a folder that does not exist yet, and waits until it serves.
     #[track_caller]
-    pub(crate) fn launch(&self, name: &str, setup: Setup) -> Running {
-        let project = self.project(name, &setup);
+    pub(crate) fn scaffold(&self, name: &str) -> Running {
+        let mut node = self.running(name, self.folder().join(name), Setup { is_scaffolded: true, ..Setup::new() });
+        node.launch();
+        node.await_ready();
+        node
+    }
+
+    fn running(&self, name: &str, project: PathBuf, setup: Setup) -> Running {
         let log = self.folder().join(format!("{name}.log"));
         self.logs.borrow_mut().push(log.clone());
-        let mut node = Running { name: name.to_owned(), project, log, setup, child: None, ready: Ready::default() };
-        node.launch();
-        node
+        Running { name: name.to_owned(), project, log, setup, child: None, ready: Ready::default() }
     }
 
     /// A node and others that dial it, all online for each other.
@@ -234,6 +241,10 @@ impl Running {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let mut command = program();
         command.args(["play", "--project"]).arg(&self.project).arg("--ready-file").arg(&ready);
+        if self.setup.is_scaffolded {
+            let listen = ["TRUST_RUNTIME__WEB__LISTEN", "TRUST_RUNTIME__MESH__LISTEN"];
+            command.envs(listen.map(|variable| (variable, "127.0.0.1:0")));
+        }
         let command = command.stdin(Stdio::null()).stdout(copy(&log)).stderr(copy(&log));
         self.child = Some(command.spawn().expect("the program starts"));
     }
@@ -260,6 +271,9 @@ impl Running {
             fingerprint: text("/fingerprint"),
             boot: ready["boot_id"].as_u64().expect("a number"),
         };
+        if self.setup.is_scaffolded {
+            return;
+        }
         // Those that dial this node must find it again after a restart.
         self.setup.listen = Some(self.ready.mesh.clone());
         fs::write(self.project.join("runtime.toml"), self.setup.text(&self.name)).expect("settings are written");

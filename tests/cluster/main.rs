@@ -15,8 +15,10 @@ mod proxy;
 mod question;
 mod watch;
 
+mod cli;
 mod crash;
 mod disk;
 mod dispatch;
+mod idle;
 mod presence;
 mod shutdown;
