@@ -1,10 +1,6 @@
 //! House rules that the compiler cannot check, as plain tests.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    reason = "a test may stop at the first surprise"
-)]
+#![expect(clippy::arithmetic_side_effects, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::fs;
