@@ -4,8 +4,11 @@
 
 pub mod domain;
 pub mod engine;
+pub mod settings;
 pub mod handle;
-pub mod mesh;
-pub mod node;
-pub mod store;
 pub mod wire;
+pub mod store;
+pub mod mesh;
+pub mod web;
+pub mod node;
+pub mod cli;

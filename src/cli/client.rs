@@ -108,7 +108,9 @@ fn find_token(reach: &Reach) -> Result<Option<String>, Failure> {
         return Ok(Some(token));
     }
     match &reach.project {
-        Some(project) if project.join(ADMIN_TOKEN_FILE).exists() => read_token(&project.join(ADMIN_TOKEN_FILE)).map(Some),
+        Some(project) if project.join(ADMIN_TOKEN_FILE).exists() => {
+            read_token(&project.join(ADMIN_TOKEN_FILE)).map(Some)
+        }
         Some(_) | None => Ok(None),
     }
 }

@@ -53,6 +53,12 @@ impl Failure {
     }
 }
 
+impl From<crate::node::StoreError> for Failure {
+    fn from(error: crate::node::StoreError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 /// The exit that a denial's or error's code leads to.
 pub fn of_code(code: &str) -> Exit {
     match code {

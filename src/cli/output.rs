@@ -30,7 +30,7 @@ pub fn json(value: &Json) -> Result<(), Failure> {
 /// Prints rows under a header.
 pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> Result<(), Failure> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     rows.into_iter().for_each(|row| {
         table.add_row(row);
     });

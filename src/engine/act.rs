@@ -45,21 +45,24 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let envelope = &received.envelope;
-        if let Err(denial) = judge::judge(&self.view(), received, now.wall) {
-            self.refuse_act(now, entropy, query, received, denial, effects);
+        let view = self.view();
+        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
+        let memory = self.remember(&key, envelope.digest());
+        if let Memory::Same(receipt) = memory {
+            // Asked before window, trust and policy: a refusal would claim that it was not carried out.
+            match judge::identify(&view, received) {
+                Ok(()) => self.answer(query, received, *receipt, true, effects),
+                Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
+            }
             return;
         }
-        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
-        let outcome = match self.remember(&key, envelope.digest()) {
-            Memory::Same(receipt) => {
-                self.answer(query, received, *receipt, true, effects);
-                return;
-            }
-            Memory::Other => {
+        let outcome = match judge::judge(&view, received, now.wall) {
+            Err(denial) => Err(denial),
+            Ok(_rule) if matches!(memory, Memory::Other) => {
                 let reason = "this request id was used for another request";
                 Err(Denial::at_target(Code::Conflict, "request_id", reason))
             }
-            Memory::New => self.carry_out(now, entropy, envelope, effects),
+            Ok(_rule) => self.carry_out(now, entropy, envelope, effects),
         };
         match outcome {
             Ok(receipt) => self.answer(query, received, receipt, false, effects),
@@ -70,7 +73,7 @@ impl Engine {
     /// Says what became of a write, and changes nothing: a request never seen stays unseen.
     pub(super) fn tell_outcome(&mut self, query: QueryId, received: &Received, effects: &mut Effects) {
         let envelope = &received.envelope;
-        let is_from_origin = received.signer.runtime() == &envelope.origin && envelope.target == *self.me();
+        let is_from_origin = judge::identify(&self.view(), received).is_ok();
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         match self.remember(&key, envelope.digest()) {
             Memory::Same(receipt) if is_from_origin => self.answer(query, received, *receipt, true, effects),

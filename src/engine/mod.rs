@@ -54,6 +54,8 @@ pub struct Engine {
     started: Now,
     clock: SteadyClock,
     peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    /// Peers whose new boot could not be made durable, because the store took no writes.
+    unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
     receipts: BTreeMap<RequestKey, Receipt>,
     receipts_by_age: BTreeSet<(Wall, RequestKey)>,
@@ -128,9 +130,16 @@ impl Engine {
         self.change();
     }
 
-    /// The store takes writes again.
-    pub fn resume_writing(&mut self) {
+    /// Tries the store again. The batch gets something to write, so that the store is really asked: what became known of
+    /// peers meanwhile, and the boot counter once more.
+    pub fn resume_writing(&mut self, effects: &mut Effects) {
         self.is_read_only = false;
+        effects.persist(record::Record::Boot { counter: self.boot });
+        for runtime in std::mem::take(&mut self.unsaved_boots) {
+            if let Some(peer) = self.peers.get(&runtime) {
+                effects.persist(observe::peer_record(&runtime, peer));
+            }
+        }
         self.change();
     }
 

@@ -134,7 +134,9 @@ impl Engine {
         peer.presence = Presence::default();
         peer.sequence = 0;
         let record = peer_record(runtime, peer);
-        if !is_read_only {
+        if is_read_only {
+            self.unsaved_boots.insert(runtime.clone());
+        } else {
             effects.persist(record);
         }
     }

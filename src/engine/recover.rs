@@ -70,6 +70,7 @@ impl Engine {
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
+            unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
             receipts: BTreeMap::new(),
             receipts_by_age: BTreeSet::new(),
@@ -124,8 +125,11 @@ impl Engine {
         engine.generation = self.generation.saturating_add(1);
         for (runtime, durable) in Arc::make_mut(&mut engine.peers) {
             let heard =
-                self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && peer.boot == durable.boot);
+                self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && durable.boot <= peer.boot);
             if let Some(heard) = heard {
+                if durable.boot < heard.boot {
+                    engine.unsaved_boots.insert(runtime.clone());
+                }
                 *durable = Arc::new(view::Peer { trust: durable.trust, ..(**heard).clone() });
             }
         }

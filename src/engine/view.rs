@@ -12,7 +12,7 @@ use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::{Fingerprint, Role, TrustDomain, TrustState};
-use crate::domain::policy::Policy;
+use crate::domain::policy::{Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
@@ -38,8 +38,8 @@ pub struct Settings {
     pub policy: Policy,
     /// The hash of its rules as they stand in the file.
     pub policy_hash: Hash,
-    /// Roles granted here to actors.
-    pub grants: Vec<(crate::domain::identity::Actor, Role)>,
+    /// Roles granted here to actors, named as `<site>/<principal>`.
+    pub grants: Vec<(Pattern, Role)>,
     /// Measures of freshness from the file.
     pub limits: Limits,
     /// How long receipts are kept, from the file.

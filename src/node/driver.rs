@@ -132,8 +132,7 @@ impl Driver {
             self.handle(input, &mut effects);
         }
         if self.store_may_recover() {
-            self.engine.resume_writing();
-            effects.batch.records.push(crate::engine::record::Record::ClockMark { wall: self.clock.now().wall });
+            self.engine.resume_writing(&mut effects);
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
         let positions = if effects.batch.is_empty() {

@@ -3,6 +3,9 @@
 //! `Parts` takes the adapters as ports, so that tests assemble a node from memory as well as from files and sockets. Nothing
 //! is announced before it is bound, and nothing is spoken before it is durable (`driver`).
 
+mod admin_token;
+pub mod archive;
+pub mod assemble;
 pub mod clock;
 mod courier;
 mod driver;
@@ -26,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::config::Value;
 use crate::domain::identity::{Fingerprint, IdentityKey};
-use crate::domain::preflight::BUILT_IN_COMMANDS;
+use crate::domain::preflight::CAPABILITIES;
 use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
@@ -46,8 +49,10 @@ pub use driver::ApplySettings;
 pub use keyring::Error as KeyError;
 pub use presence::API_VERSION;
 
+pub use crate::store::Error as StoreError;
+
 /// How long what is in flight may take to finish at a stop. With goodbye and flush it stays below five seconds.
-const DRAIN_MAX: Duration = Duration::from_millis(2_500);
+const DRAIN_MAX: Duration = Duration::from_millis(1_000);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,19 @@ pub enum Error {
     /// The stored facts do not make an engine.
     #[error("{0}")]
     Recover(#[from] crate::engine::RecoverError),
+    /// The HTTP listener cannot be bound.
+    #[error(
+        "runtime.web.listen: cannot listen on {address}: {source}; change it in runtime.toml if another program has it"
+    )]
+    Web {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The node's own admin token cannot be read or made.
+    #[error("{0}")]
+    Token(std::io::Error),
     /// The mesh cannot be opened.
     #[error("{0}")]
     Mesh(#[from] crate::mesh::OpenError),
@@ -241,8 +259,6 @@ impl Assembly {
         probe_ms: Arc<AtomicU64>,
         links: &Arc<AtomicU64>,
     ) -> Presence {
-        let commands = BUILT_IN_COMMANDS.iter().filter(|command| **command == "ping");
-        let capabilities = ["status_read", "cfg_apply"].into_iter().map(str::to_owned);
         Presence {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -252,7 +268,7 @@ impl Assembly {
             ingress: Arc::clone(ingress),
             about: SelfDescription {
                 version: self.views.load().settings.version.clone(),
-                capabilities: capabilities.chain(commands.map(|name| format!("cmd_invoke/{name}"))).collect(),
+                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
                 web,
             },
             probe_ms,
@@ -296,6 +312,12 @@ impl Node {
             tracing::warn!(%error, "the liveliness token was not declared");
         }
         self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Not ready any more: whoever watches readiness stops sending.
+    pub fn leave(&self) {
+        self.is_ready.store(false, Ordering::Relaxed);
+        self.stop.cancel();
     }
 
     /// Resolves when somebody asked this node to stop.

@@ -2,6 +2,7 @@
 //!
 //! A form is parsed strictly into the domain's types and never used past this layer.
 
+pub mod api;
 pub mod mesh;
 pub mod record;
 pub mod value;

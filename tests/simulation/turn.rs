@@ -8,7 +8,7 @@ use trust_runtime::engine::Engine;
 use trust_runtime::engine::effect::{Answer, Effect, Effects};
 use trust_runtime::engine::exchange::Question;
 use trust_runtime::engine::input::{Input, QueryId, Received, ReplyId, Request};
-use trust_runtime::engine::record::{Record, RequestKey};
+use trust_runtime::engine::record::RequestKey;
 use trust_runtime::engine::word::Signer;
 use trust_runtime::wire::mesh as wire;
 
@@ -158,11 +158,12 @@ impl World {
         for (received, ticket) in turn.queries.into_values() {
             self.answer_query(node, &received, ticket, Err(Code::StorageUnavailable.to_string()));
         }
-        for (received, ticket) in turn.met.into_iter().map(|(_, received, ticket)| (received, ticket)) {
-            self.answer_query(node, &received, ticket, Err(Code::StorageUnavailable.to_string()));
-        }
         for purpose in turn.replies.into_values() {
             self.take_reply(node, purpose, None);
+        }
+        // An introduction that failed is no answer: its query goes on and is judged by what is known.
+        for (question, received, ticket) in turn.met {
+            self.take_query(node, question, received, ticket);
         }
         self.kick(node);
     }
@@ -237,8 +238,7 @@ impl Node {
         let Some(live) = self.live.as_mut().filter(|live| may_recover && live.engine.view().is_read_only) else {
             return;
         };
-        live.engine.resume_writing();
-        turn.effects.batch.records.push(Record::Boot { counter: live.engine.view().boot });
+        live.engine.resume_writing(&mut turn.effects);
     }
 }
 

@@ -20,7 +20,8 @@ pub async fn run(command: &Peers) -> Result<(), Failure> {
         }
         Peers::Forget { runtime, reach } => {
             let body = json!({ "api_version": "1.0", "runtime_id": runtime });
-            change(reach, "peers-forget", &body, &format!("{runtime} is forgotten; its next word pins its key anew")).await
+            change(reach, "peers-forget", &body, &format!("{runtime} is forgotten; its next word pins its key anew"))
+                .await
         }
     }
 }
@@ -36,7 +37,8 @@ async fn list(reach: &Reach) -> Result<(), Failure> {
     if reach.json {
         return output::json(&nodes);
     }
-    let fields = ["runtime_id", "lifecycle_state", "health_state", "trust_state", "config_state", "version", "fingerprint"];
+    let fields =
+        ["runtime_id", "lifecycle_state", "health_state", "trust_state", "config_state", "version", "fingerprint"];
     let rows = nodes.as_array().into_iter().flatten();
     let rows = rows.map(|node| fields.map(|name| output::field(node, name))).collect();
     output::table(["RUNTIME", "LIFECYCLE", "HEALTH", "TRUST", "CONFIG", "VERSION", "FINGERPRINT"], rows)

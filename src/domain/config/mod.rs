@@ -5,6 +5,7 @@ mod key;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub(crate) use key::distance;
 pub use key::{Error as KeyError, KEYS, Key, Kind, Scope, check, find, is_protected};
 
 /// One typed value of a setting. Displays as canonical JSON.

@@ -1,0 +1,130 @@
+//! `play`: the node itself, from an empty folder or an existing project, until it is told to stop.
+
+use std::path::Path;
+
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::args::Play;
+use crate::cli::client::READY_FILE;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{environment, logging, output};
+use crate::node::assemble::{self, Running};
+use crate::node::{Error, StoreError};
+use crate::settings::{self, Settings};
+
+/// Runs until a signal or `ctl shutdown`; a second signal ends the process at once.
+pub async fn run(command: &Play) -> Result<(), Failure> {
+    let project = &command.project;
+    let made = settings::scaffold(project).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    let settings = load(project)?;
+    let set_level = logging::start(settings.log)?;
+    let mut signals = Signals::listen()?;
+    let stop = CancellationToken::new();
+    let running = assemble::run(project, &settings, set_level, stop).await.map_err(start_failure)?;
+    if let Some(path) = &made.settings_written {
+        output::note(&format!("made {}", path.display()));
+    }
+    greet(project, &settings, &running);
+    let ready = write_ready(project, command.ready_file.as_deref(), &settings, &running);
+    let outcome = match ready {
+        Ok(()) => {
+            tokio::select! { () = signals.next() => {}, () = running.stopping() => {} }
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    };
+    output::note("stopping; a second signal ends at once");
+    tokio::select! {
+        () = running.shutdown() => {}
+        () = signals.next() => output::note("ended at once; what was in flight is recorded as unknown at the next start"),
+    }
+    // Whoever reads the file next must not find a node that is gone; a file that cannot be removed is only stale.
+    drop(std::fs::remove_file(project.join(READY_FILE)));
+    outcome
+}
+
+fn load(project: &Path) -> Result<Settings, Failure> {
+    let settings = settings::load(project, environment())
+        .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
+    let missing = settings::preconditions(&settings);
+    if missing.is_empty() {
+        return Ok(settings);
+    }
+    let lines: Vec<_> = missing.iter().map(|it| format!("{}: {}", it.setting, it.reason)).collect();
+    let message = format!("this node cannot serve in profile {} yet:\n  {}", settings.profile, lines.join("\n  "));
+    Err(Failure::new(Exit::Configuration, message))
+}
+
+fn start_failure(error: Error) -> Failure {
+    let exit = match &error {
+        Error::Web { .. } | Error::Mesh(_) | Error::Key(_) | Error::Token(_) => Exit::Configuration,
+        Error::Store(StoreError::InUse { .. }) => Exit::Conflict,
+        Error::Store(_) | Error::Recover(_) => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// What a person wants to know first, and what to type next.
+fn greet(project: &Path, settings: &Settings, running: &Running) {
+    let folder = project.display();
+    let web = running.web.map(|address| format!("http://{address}"));
+    output::note(&format!("runtime      {} (profile {})", settings.runtime_id, settings.profile));
+    output::note(&format!("fingerprint  {}", assemble::spoken(&running.fingerprint)));
+    if running.is_new_identity {
+        output::note("             a new identity: its key is state/identity.key, keep it with your backups");
+    }
+    output::note(&format!("mesh         {}", running.mesh.join(", ")));
+    output::note(&format!("web          {}", web.as_deref().unwrap_or("not served")));
+    output::note(&format!("next         trust-runtime status --project {folder}"));
+    output::note(&format!("             trust-runtime peers list --project {folder}"));
+    output::note(&format!("             trust-runtime audit verify --project {folder}"));
+}
+
+fn write_ready(
+    project: &Path,
+    ready_file: Option<&Path>,
+    settings: &Settings,
+    running: &Running,
+) -> Result<(), Failure> {
+    let ready = json!({
+        "runtime_id": settings.runtime_id.to_string(),
+        "web": running.web.map(|address| format!("http://{address}")),
+        "mesh": running.mesh,
+        "fingerprint": running.fingerprint.to_string(),
+        "boot_id": running.boot,
+        "pid": std::process::id(),
+    });
+    let own = project.join(READY_FILE);
+    for path in std::iter::once(own.as_path()).chain(ready_file) {
+        write_whole(path, &ready.to_string())
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Readers see the whole file or none.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    std::fs::write(&draft, text)?;
+    std::fs::rename(&draft, path)
+}
+
+/// The signals that mean "stop".
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => {}, _ = self.terminate.recv() => {} }
+    }
+}

@@ -1,0 +1,231 @@
+//! From valid settings and a project folder to a running node: the only place that knows every adapter.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::audit::Hash;
+use crate::domain::config::Value;
+use crate::domain::identity::Fingerprint;
+use crate::domain::preflight::Profile;
+use crate::domain::projection::Limits;
+use crate::engine::view;
+use crate::mesh::zenoh::{self, Role, Scouting};
+use crate::mesh::{Inbox, Mesh};
+use crate::node::{self, ApplySettings, Error, Node, Parts};
+use crate::settings::{self, MeshRole, Settings};
+use crate::store::Store as _;
+use crate::store::sqlite::{self, SqliteStore};
+use crate::web;
+
+/// The identity key's file in the state folder.
+pub const IDENTITY_FILE: &str = "identity.key";
+
+/// How long the listener may take to end: idle connections end at once, requests in flight are answered.
+const WEB_END_MAX: Duration = Duration::from_millis(1_500);
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Running {
+    node: Node,
+    web_ended: Option<tokio::task::JoinHandle<()>>,
+    stop_web: CancellationToken,
+    /// The HTTP address, if it is served.
+    pub web: Option<SocketAddr>,
+    /// The mesh addresses.
+    pub mesh: Vec<String>,
+    /// The name of the identity key.
+    pub fingerprint: Fingerprint,
+    /// Whether the identity key was made just now.
+    pub is_new_identity: bool,
+    /// The boot counter.
+    pub boot: u64,
+}
+
+/// The folder that holds the node's state.
+pub fn state_folder(project: &Path, settings: &Settings) -> PathBuf {
+    project.join(&settings.store.path)
+}
+
+/// Opens the store, begins a boot, binds the listeners, joins the mesh and announces itself. An error leaves nothing bound.
+pub async fn run(
+    project: &Path,
+    settings: &Settings,
+    set_log_level: LogLevel,
+    stop: CancellationToken,
+) -> Result<Running, Error> {
+    let folder = state_folder(project, settings);
+    let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
+    let store = Arc::new(sqlite::open(options)?);
+    let (key, is_new_identity) = node::identity_key(&folder.join(IDENTITY_FILE))?;
+    let bound = bind_web(settings, &folder).await?;
+    let web = bound.as_ref().map(|(bound, _)| bound.addr());
+    let prepared = node::prepare(Arc::new(engine_settings(settings)), key, Arc::<SqliteStore>::clone(&store)).await?;
+    let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
+    let (mesh, inbox) = open_mesh(settings, boot).await?;
+    let apply = apply_live(Arc::clone(&store), set_log_level);
+    apply(&prepared.applied());
+    let listening = mesh.listening();
+    let parts =
+        Parts { mesh, inbox, web: web.map(|it| format!("http://{it}")), probe_ms: settings.timing.probe_ms.0, apply };
+    let node = prepared.start(parts, stop);
+    let stop_web = CancellationToken::new();
+    let web_ended = bound.map(|(bound, options)| {
+        let state = web::State { node: node.operations(), store, options };
+        // The one task that is not tracked as work: it ends first, so that its requests are the work that is waited for.
+        tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
+    });
+    node.announce().await;
+    Ok(Running { node, web_ended, stop_web, web, mesh: listening, fingerprint, is_new_identity, boot })
+}
+
+impl Running {
+    /// Resolves when a caller of the node asked it to stop.
+    pub async fn stopping(&self) {
+        self.node.stopping().await;
+    }
+
+    /// Readiness off, listener ended, goodbye said, work finished, store flushed.
+    pub async fn shutdown(self) {
+        self.node.leave();
+        self.stop_web.cancel();
+        if let Some(ended) = self.web_ended
+            && tokio::time::timeout(WEB_END_MAX, ended).await.is_err()
+        {
+            tracing::warn!("HTTP callers were cut off");
+        }
+        self.node.shutdown().await;
+    }
+}
+
+async fn bind_web(settings: &Settings, folder: &Path) -> Result<Option<(web::Bound, web::Options)>, Error> {
+    if !settings.web.enabled {
+        return Ok(None);
+    }
+    let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
+    let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
+    let options = web::Options {
+        listen: settings.web.listen,
+        hosts: settings.web.hosts.clone(),
+        auth: match settings.web.auth {
+            settings::WebAuth::Local => web::Auth::Local,
+            settings::WebAuth::Token => web::Auth::Token,
+        },
+        admin_tokens: std::iter::once(own).chain(configured).collect(),
+        limits: web::Limits::default(),
+    };
+    let address = settings.web.listen;
+    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
+    Ok(Some((bound, options)))
+}
+
+/// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.
+async fn open_mesh(settings: &Settings, boot: u64) -> Result<(Arc<dyn Mesh>, Inbox), Error> {
+    if !settings.mesh.enabled {
+        let (mesh, inbox) = crate::mesh::memory::Hub::new()?.join(settings.runtime_id.clone(), boot);
+        return Ok((mesh, inbox));
+    }
+    let (mesh, inbox) = zenoh::open(mesh_options(settings, boot)).await?;
+    Ok((mesh, inbox))
+}
+
+/// Sets the level of the log while the node runs.
+pub type LogLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+/// The live settings that are neither the engine's nor the probes'.
+fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
+    Box::new(move |values| {
+        if let Some(Value::Text(level)) = values.get("log.level") {
+            log_level(level);
+        }
+        if let Some(Value::Int(megabytes)) = values.get("store.read_audit_max_mb") {
+            store.set_read_quota(u64::try_from(*megabytes).unwrap_or(u64::MAX));
+        }
+    })
+}
+
+fn engine_settings(settings: &Settings) -> view::Settings {
+    let timing = settings.timing;
+    view::Settings {
+        me: settings.runtime_id.clone(),
+        trust_domain: settings.identity.trust_domain.clone(),
+        profile: match settings.profile {
+            settings::Profile::Dev => Profile::Dev,
+            settings::Profile::Plant => Profile::Plant,
+            settings::Profile::Wan => Profile::Wan,
+        },
+        is_mesh_on_loopback: settings.mesh.listen.ip().is_loopback(),
+        is_secure: settings.web.tls && settings.mesh.tls,
+        policy_hash: policy_hash(settings),
+        policy: settings.policy.clone(),
+        grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
+        limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
+        receipts_kept: settings.store.receipts_kept,
+        file_values: file_values(settings),
+        host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The live settings as the file gives them, under the names that the API knows.
+fn file_values(settings: &Settings) -> BTreeMap<String, Value> {
+    let whole = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let timing = settings.timing;
+    let hours = settings.store.receipts_kept.0.checked_div(3_600_000).unwrap_or(0);
+    [
+        ("log.level", Value::Text(settings.log.level.as_str().to_owned())),
+        ("mesh.timing.partition_ms", whole(timing.partition_ms.0)),
+        ("mesh.timing.period_ms", whole(timing.period_ms.0)),
+        ("mesh.timing.probe_ms", whole(timing.probe_ms.0)),
+        ("mesh.timing.stale_ms", whole(timing.stale_ms.0)),
+        ("store.read_audit_max_mb", whole(settings.store.read_audit_max_mb)),
+        ("store.receipts_kept_h", whole(hours)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// Names the policy by its content. The rules' parsed form has one text, whatever the file's layout.
+fn policy_hash(settings: &Settings) -> Hash {
+    Hash::of(format!("{:?} {:?}", settings.policy, settings.identity.grants).as_bytes())
+}
+
+fn host_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = text.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn mesh_options(settings: &Settings, boot: u64) -> zenoh::Options {
+    let role = match settings.mesh.role {
+        MeshRole::Client => Role::Client,
+        MeshRole::Peer => Role::Peer,
+        MeshRole::Router => Role::Router,
+    };
+    let scouting = match &settings.discovery.scouting {
+        settings::Scouting::Address(address) => Scouting::Interface(vec![address.to_string()]),
+        settings::Scouting::Everywhere => Scouting::Interface(vec!["auto".to_owned()]),
+        settings::Scouting::Interfaces(names) => Scouting::Interface(names.clone()),
+        settings::Scouting::Loopback => Scouting::Loopback,
+        settings::Scouting::Off => Scouting::Off,
+    };
+    zenoh::Options {
+        service: settings.discovery.service_name.to_string(),
+        role,
+        connect: settings.mesh.connect.iter().map(ToString::to_string).collect(),
+        lease: Duration::from_millis(settings.timing.lease_ms.0),
+        scouting,
+        ..zenoh::Options::new(settings.runtime_id.clone(), boot, settings.mesh.listen)
+    }
+}
+
+/// The fingerprint as people compare it: groups of four digits.
+pub fn spoken(fingerprint: &Fingerprint) -> String {
+    let digits: Vec<char> = fingerprint.to_string().chars().collect();
+    digits.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join(" ")
+}

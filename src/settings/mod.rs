@@ -1,0 +1,112 @@
+//! This node's own runtime.toml: read as a whole, valid as a whole, or refused with everything that is wrong.
+//!
+//! `key` is the one table of keys; `raw` is the file as it stands; `walk` holds one against the other; `environment` lays
+//! the variables over it; `build` turns it into [`Settings`]. Nothing here reads a clock or the process's environment,
+//! and no setting has a default that is not in the table of keys.
+
+mod build;
+mod environment;
+mod key;
+mod kind;
+mod listeners;
+mod problem;
+mod profile;
+mod programs;
+mod raw;
+mod reference;
+mod rules;
+mod scaffold;
+mod secret;
+mod table;
+mod valid;
+mod walk;
+mod when;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub use environment::{PREFIX as ENVIRONMENT_PREFIX, variable};
+pub use key::{Applies, KEYS, Key, find};
+pub use kind::{Kind, NotAVersion, Version};
+pub use problem::{PROBLEMS_MAX, Problem, Problems};
+pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
+pub use programs::BUILT_IN_COMMANDS;
+pub use raw::FILE_BYTES_MAX;
+pub use reference::reference;
+pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
+pub use secret::Secret;
+pub use valid::{
+    Admin, Agent, Anchor, Command, Control, ControlMode, Discovery, EffectClass, Endpoint, Grant, Identity,
+    IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole, Profile, RestartRule, Scouting, Settings,
+    Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
+};
+
+use problem::Faults;
+use raw::At;
+
+/// The name of the settings file in the project folder.
+pub const FILE_NAME: &str = "runtime.toml";
+
+/// Loads the project's settings with the environment over them.
+pub fn load(project: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, Problems> {
+    let path = project.join(FILE_NAME);
+    let shown = path.display().to_string();
+    let bytes = read_file(&path).map_err(|error| {
+        let suggestion = (error.kind() == std::io::ErrorKind::NotFound)
+            .then(|| format!("trust-runtime play --project {} makes one", project.display()));
+        Problems::of_file(&shown, format!("wanted a readable file, got: {error}"), suggestion)
+    })?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &shown, &legal_name(project), environment),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let mut faults = Faults::default();
+            let at = error.valid_up_to();
+            faults.push(&At::Bytes(at..at.saturating_add(1)), "", "wanted UTF-8 text, got other bytes from here on");
+            Err(faults.into_problems(&shown, std::str::from_utf8(valid).unwrap_or_default()))
+        }
+    }
+}
+
+/// Reads settings from a text. `default_name` is the runtime's name where the text gives none.
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    default_name: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, Problems> {
+    let mut faults = Faults::default();
+    let mut root = match raw::read(text) {
+        Ok(root) => root,
+        Err(errors) => {
+            errors.into_iter().for_each(|fault| faults.push(&At::Bytes(fault.at), "", fault.message));
+            return Err(faults.into_problems(file_name, text));
+        }
+    };
+    // First, because an override must not hide a fault of the file.
+    walk::check(&root, &mut faults);
+    environment::apply(&mut root, environment, &mut faults);
+    walk::check_required(&root, &mut faults);
+    profile::check_tokens(&root, &mut faults);
+    let settings = build::build(&root, default_name, &mut faults);
+    match settings {
+        Some(settings) if faults.is_empty() => Ok(settings),
+        Some(_) | None => Err(faults.into_problems(file_name, text)),
+    }
+}
+
+/// At most one byte more than is accepted, so that a device or a growing file cannot fill the memory.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Opening a pipe would wait for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,72 @@
+//! TOML moments as wall time: only those with date, time and offset name one moment.
+
+use toml::value::{Datetime, Offset};
+
+use crate::domain::time::{NANOS_PER_MILLI, Wall};
+
+const MILLIS_PER_SECOND: i64 = 1_000;
+
+/// The moment's wall time, if it has a date, a time and an offset and lies between 1970 and 2500.
+///
+/// 2500 keeps the nanoseconds inside 64 bits; whoever writes a later year means "for ever" and can leave the key out.
+pub(crate) fn wall(moment: &Datetime) -> Option<Wall> {
+    let (date, time, offset) = (moment.date?, moment.time?, moment.offset?);
+    if !(1_970..=2_500).contains(&date.year) {
+        return None;
+    }
+    let offset_minutes = match offset {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => i64::from(minutes),
+    };
+    let days = days_since_1970(i64::from(date.year), i64::from(date.month), i64::from(date.day));
+    let minutes = days
+        .saturating_mul(24)
+        .saturating_add(i64::from(time.hour))
+        .saturating_mul(60)
+        .saturating_add(i64::from(time.minute))
+        .saturating_sub(offset_minutes);
+    let seconds = minutes.saturating_mul(60).saturating_add(i64::from(time.second.unwrap_or_default()));
+    let millis = u64::try_from(seconds.saturating_mul(MILLIS_PER_SECOND)).ok()?;
+    let nanos = millis.checked_mul(NANOS_PER_MILLI)?;
+    Some(Wall(nanos.saturating_add(u64::from(time.nanosecond.unwrap_or_default()))))
+}
+
+/// Days from 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, `days_from_civil`), from March on so that
+/// the leap day is the last of its year.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let shifted = if month <= 2 { year.saturating_sub(1) } else { year };
+    let era = shifted.wrapping_div(400);
+    let year_of_era = shifted.wrapping_rem(400);
+    let month_from_march = month.saturating_add(9).wrapping_rem(12);
+    let day_of_year =
+        month_from_march.saturating_mul(153).saturating_add(2).wrapping_div(5).saturating_add(day).saturating_sub(1);
+    let day_of_era = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era.wrapping_div(4))
+        .saturating_sub(year_of_era.wrapping_div(100))
+        .saturating_add(day_of_year);
+    era.saturating_mul(146_097).saturating_add(day_of_era).saturating_sub(719_468)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_become_unix_time() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:00:00Z", Some(951_825_600)),
+            ("2000-03-01T00:00:00+02:00", Some(951_861_600)),
+            ("2026-11-21T04:00:00.5-01:30", Some(1_795_239_000)),
+            ("2026-11-21T04:00:00", None),
+            ("2026-11-21", None),
+            ("9999-01-01T00:00:00Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("1970-01-01T00:00:00+01:00", None),
+        ] {
+            let moment: Datetime = text.parse().expect("toml accepts it");
+            assert_eq!(wall(&moment).map(|it| it.as_millis() / 1_000), seconds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! How much a caller may send, how slowly, and how many at once. Overflow has an answer: 503, 413, 408 or a closed connection.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::error::{Kind, Problem};
+use super::guard::only;
+
+/// Largest body of any route: a thousand targets with their parameters fit four times.
+pub(crate) const BODY_BYTES_MAX: usize = 256 * 1_024;
+
+/// Most header fields: browsers send about twenty.
+pub(crate) const HEADERS_MAX: usize = 64;
+
+/// Most bytes of a request's head, and of what is buffered of a connection.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1_024;
+
+/// Bounds on callers. A test sets smaller ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a request's head may take, from the opening of the connection or the end of the last answer.
+    pub head_read: Duration,
+    /// How long a body may take.
+    pub body_read: Duration,
+    /// How many connections are open. Beyond it the one that has been silent longest is closed.
+    pub connections_max: usize,
+    /// How many requests are worked on. Beyond it the answer is 503.
+    pub requests_max: usize,
+    /// How long requests may take to finish after a shutdown began.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    /// Ten seconds are enough for any honest client; 256 connections leave room under a limit of 1,024 open files.
+    fn default() -> Self {
+        Self {
+            head_read: Duration::from_secs(10),
+            body_read: Duration::from_secs(10),
+            connections_max: 256,
+            requests_max: 512,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Reads a JSON body of at most `bytes_max`, without decoding it.
+pub(crate) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<Bytes, Problem> {
+    if !is_json(headers) {
+        return Err(Problem::new(Kind::MediaType, "wanted Content-Type: application/json, not encoded"));
+    }
+    let too_large = || Problem::new(Kind::BodyTooLarge, format!("wanted a body of at most {bytes_max} bytes"));
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| bytes_max < length) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(time_max, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_broken)) => Err(Problem::new(Kind::Malformed, "the body ended early or is not framed as HTTP/1.1")),
+        Err(_elapsed) => Err(Problem::new(Kind::BodyTooSlow, "the body did not arrive in time")),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = only(headers, &CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+        && !headers.contains_key(CONTENT_ENCODING)
+}

@@ -1,0 +1,227 @@
+//! `POST …/actions/preflight` and `…/actions/dispatch`: the same question, without and with effects.
+
+use std::sync::Arc;
+
+use crate::domain::audit::{AuditId, Draft, Outcome};
+use crate::domain::code::Code;
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::policy::Denial;
+use crate::domain::preflight::{Asker, Plan, Profile};
+use crate::engine::view::View;
+use crate::handle::{Dispatched, Failure, Request};
+use crate::web::auth::Caller;
+use crate::web::error::Problem;
+use crate::web::router::{Answered, Call, Shared, Waiting, json};
+use crate::web::routes::state::unmet;
+use crate::wire::api::v1::action::{self, Ask, Reading, Refused, Wanted};
+use crate::wire::api::v1::decision::{self, dispatch_answer, dispatch_refusal, preflight_answer, preflight_refusal};
+
+/// Longest text of a refusal that goes on record.
+const DETAIL_CHARS_MAX: usize = 512;
+
+/// Decides, without effects and without waiting.
+pub(crate) fn preflight(shared: &Shared, call: &Call) -> Answered {
+    let view = shared.node.view();
+    let me = view.me();
+    match read(shared, call, &view, Ask::Preflight)? {
+        Err(refused) => Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused))),
+        Ok(admitted) => {
+            let preflight = shared.node.preflight(&admitted.request);
+            let request_id = &admitted.request.request_id;
+            Ok(json(preflight_answer(me, request_id, &preflight.plan, &preflight.plan_hash)))
+        }
+    }
+}
+
+/// Decides again and acts.
+pub(crate) fn dispatch(shared: Arc<Shared>, call: Call) -> Waiting {
+    Box::pin(async move { act(shared, call).await })
+}
+
+/// A request whose actor the credential covers.
+struct Admitted {
+    request: Request,
+    dry_run: bool,
+    plan_hash: Option<String>,
+}
+
+fn read(shared: &Shared, call: &Call, view: &View, ask: Ask) -> Result<Result<Admitted, Refused>, Problem> {
+    let caller = call.caller()?;
+    let wanted = match action::read(&call.body, ask, view.me())? {
+        Reading::Refused(refused) => return Ok(Err(*refused)),
+        Reading::Wanted(wanted) => *wanted,
+    };
+    if let Some(missing) = unmet(&shared.options, view) {
+        return Ok(Err(wanted.refuse(Denial::at_origin(Code::NotConfigured, "profile", missing))));
+    }
+    let asker = match caller.asker_for(&wanted.actor) {
+        Ok(asker) => asker,
+        Err(denial) => return Ok(Err(wanted.refuse(denial))),
+    };
+    let Wanted { request_id, actor: _, action, targets, budget, dry_run, plan_hash } = wanted;
+    Ok(Ok(Admitted { request: Request { asker, request_id, action, targets, budget }, dry_run, plan_hash }))
+}
+
+async fn act(shared: Arc<Shared>, call: Call) -> Answered {
+    let view = shared.node.view();
+    let me = view.me();
+    let admitted = match read(&shared, &call, &view, Ask::Dispatch)? {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            if !refused.dry_run {
+                record(&shared, &view, &Refusal::of_request(&call.caller()?.asker(), &refused))?;
+            }
+            return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
+        }
+    };
+    let Admitted { request, dry_run, plan_hash } = admitted;
+    let request_id = request.request_id.clone();
+    if dry_run || plan_hash.is_some() || view.settings.profile == Profile::Wan {
+        let preflight = shared.node.preflight(&request);
+        let plan = &preflight.plan;
+        if let Some(denial) = check_plan(&shared, &view, &request, plan, plan_hash.as_deref(), dry_run) {
+            if !dry_run {
+                record(&shared, &view, &Refusal::of_plan(&request, &denial))?;
+            }
+            let outcomes = plan.rows.iter().map(|row| denied(&row.target, &denial));
+            return Ok(json(dispatch_answer(me, &request_id, dry_run, (plan, &preflight.plan_hash), outcomes)));
+        }
+        if dry_run {
+            let nothing = std::iter::empty();
+            return Ok(json(dispatch_answer(me, &request_id, true, (plan, &preflight.plan_hash), nothing)));
+        }
+    }
+    let failed = |failure| Problem::from(failure).of_request(&request_id);
+    let Dispatched { preflight, outcomes } = carry_out(&shared, request).await.map_err(failed)?;
+    let outcomes = outcomes.iter().map(|outcome| decision::Outcome {
+        target: &outcome.target,
+        result: outcome.result.as_ref(),
+        audit_id: outcome.audit_id,
+        receipt: outcome.receipt.as_deref(),
+    });
+    Ok(json(dispatch_answer(me, &request_id, false, (&preflight.plan, &preflight.plan_hash), outcomes)))
+}
+
+/// Runs in a task of its own: a caller who hangs up must not leave a write without its outcome on record.
+async fn carry_out(shared: &Shared, request: Request) -> Result<Dispatched, Failure> {
+    let node = Arc::clone(&shared.node);
+    let task = shared.tasks.spawn(async move { node.dispatch(request).await });
+    let lost = |_panicked| Failure { code: Code::Interrupted, reason: "the request was cut off".to_owned() };
+    task.await.map_err(lost)?
+}
+
+/// Why this plan may not be carried out although the caller asks for it.
+fn check_plan(
+    shared: &Shared,
+    view: &View,
+    request: &Request,
+    plan: &Plan,
+    plan_hash: Option<&str>,
+    is_dry_run: bool,
+) -> Option<Denial> {
+    match plan_hash {
+        Some(hash) if shared.node.is_current(hash, request, plan) => None,
+        Some(_) => {
+            let reason = "a decision, a target or the request has changed since this plan was made, or it is too old";
+            Some(Denial::at_origin(Code::Conflict, "plan_hash", reason))
+        }
+        None if is_dry_run || !needs_plan(view, request) || !plan.is_allowed() => None,
+        None => {
+            let reason = "plan_hash: a write to another site needs the plan of a preflight in the profile wan";
+            Some(Denial::at_origin(Code::ContractViolation, "plan_hash", reason))
+        }
+    }
+}
+
+fn needs_plan(view: &View, request: &Request) -> bool {
+    let site = &request.asker.actor.site;
+    let is_write = !request.action.kind().is_read();
+    view.settings.profile == Profile::Wan && is_write && request.targets.iter().any(|target| target.site != *site)
+}
+
+const fn denied<'a>(target: &'a RuntimeId, denial: &'a Denial) -> decision::Outcome<'a> {
+    decision::Outcome { target, result: Err(denial), audit_id: None, receipt: None }
+}
+
+/// A refusal that the engine never sees, as it goes on record.
+pub(crate) struct Refusal {
+    asker: Asker,
+    action: String,
+    target: Option<RuntimeId>,
+    request_id: Option<RequestId>,
+    code: Code,
+    detail: String,
+}
+
+impl Refusal {
+    /// Of a route whose role the caller does not have.
+    pub(crate) fn of_route(caller: &Caller, verb: &str) -> Self {
+        let detail = format!("the role {} is too low", caller.role());
+        let code = Code::PermissionDenied;
+        Self { asker: caller.asker(), action: verb.to_owned(), target: None, request_id: None, code, detail }
+    }
+
+    /// Of credentials that are not ours, with how many others there were since the last record.
+    pub(crate) fn of_credential(nobody: Asker, peer: &str, others: u64) -> Self {
+        let detail = format!("bad credential from {peer}; {others} others since the last record");
+        let (action, code) = ("authenticate".to_owned(), Code::PermissionDenied);
+        Self { asker: nobody, action, target: None, request_id: None, code, detail }
+    }
+
+    /// Of a request that names an actor whom the credential does not cover, or breaks the contract. On record stands who
+    /// was let in, not whom the body claims.
+    fn of_request(asker: &Asker, refused: &Refused) -> Self {
+        Self {
+            asker: asker.clone(),
+            action: refused.action.map_or_else(|| "unknown".to_owned(), |action| action.to_string()),
+            target: refused.targets.iter().find_map(|target| target.as_ref().ok()).cloned(),
+            request_id: refused.request_id.parse().ok(),
+            code: refused.denial.code,
+            detail: among(refused.targets.len(), &refused.denial.reason),
+        }
+    }
+
+    /// Of a plan that the caller has not seen.
+    fn of_plan(request: &Request, denial: &Denial) -> Self {
+        let kind = request.action.kind();
+        let action = request.action.command().map_or_else(|| kind.to_string(), |command| format!("{kind}/{command}"));
+        Self {
+            asker: request.asker.clone(),
+            action,
+            target: request.targets.first().cloned(),
+            request_id: Some(request.request_id.clone()),
+            code: denial.code,
+            detail: among(request.targets.len(), &denial.reason),
+        }
+    }
+}
+
+/// One record stands for all targets of a refused request, so that a refusal costs the same whatever it names.
+fn among(targets: usize, reason: &str) -> String {
+    match targets {
+        0 | 1 => reason.to_owned(),
+        several => format!("the first of {several} targets: {reason}"),
+    }
+}
+
+/// Puts a refusal on record; a full queue refuses the request instead.
+pub(crate) fn record(shared: &Shared, view: &View, refusal: &Refusal) -> Result<(), Failure> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure { code: Code::StorageUnavailable, reason: format!("no random numbers: {error}") })?;
+    let at = shared.node.now().wall;
+    shared.node.record(Draft {
+        audit_id: AuditId::new(at, random),
+        at,
+        actor: refusal.asker.actor.to_string(),
+        actor_verified: refusal.asker.is_verified,
+        origin: view.me().clone(),
+        action: refusal.action.clone(),
+        target: refusal.target.clone().unwrap_or_else(|| view.me().clone()),
+        request_id: refusal.request_id.clone(),
+        outcome: Outcome::Denied,
+        code: Some(refusal.code),
+        detail: refusal.detail.chars().take(DETAIL_CHARS_MAX).collect(),
+        policy_hash: view.settings.policy_hash,
+    })
+}

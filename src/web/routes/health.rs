@@ -1,0 +1,83 @@
+//! `/livez`, `/readyz` and `/healthz`: for supervisors, and with a credential for people.
+
+use crate::domain::identity::TrustState;
+use crate::domain::projection::Lifecycle;
+use crate::engine::view::{ClockState, View};
+use crate::store;
+use crate::web::error::{Problem, unavailable};
+use crate::web::router::{Answered, Call, Shared, json};
+use crate::wire::api::v1::health::answer;
+
+const OK: &str = "ok";
+const DEGRADED: &str = "degraded";
+const FAULTED: &str = "faulted";
+const NOT_CONFIGURED: &str = "not_configured";
+
+/// The process answers.
+pub(crate) fn live(_shared: &Shared, _call: &Call) -> Answered {
+    Ok(json(answer(OK, std::iter::empty())))
+}
+
+/// Requests are taken.
+pub(crate) fn ready(shared: &Shared, _call: &Call) -> Answered {
+    if shared.node.is_ready() {
+        Ok(json(answer(OK, std::iter::empty())))
+    } else {
+        Err(Problem::busy("the node is starting or stopping"))
+    }
+}
+
+/// How each subsystem does. Without a credential only the words: the detail names peers and files.
+pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
+    let view = shared.node.view();
+    let parts = [
+        ("clock", clock(&view)),
+        ("identity", identity(&view)),
+        ("mesh", mesh(shared, &view)),
+        ("store", store(shared, &view)),
+        ("workload", (NOT_CONFIGURED, "no workload is configured".to_owned())),
+    ];
+    let has = |wanted: &str| parts.iter().any(|(_, (status, _))| *status == wanted);
+    let worst = [FAULTED, DEGRADED].into_iter().find(|status| has(status)).unwrap_or(OK);
+    let is_shown = call.caller.is_some();
+    let rows = parts.iter().map(|(name, (status, detail))| (*name, *status, is_shown.then_some(detail.as_str())));
+    let response = json(answer(worst, rows));
+    Ok(if worst == FAULTED { unavailable(response) } else { response })
+}
+
+fn clock(view: &View) -> (&'static str, String) {
+    match view.clock {
+        ClockState::Certain => (OK, "steady".to_owned()),
+        ClockState::Uncertain => (DEGRADED, "the wall clock went backwards or jumped ahead".to_owned()),
+    }
+}
+
+fn identity(view: &View) -> (&'static str, String) {
+    let untrusted = view.peers.values().filter(|peer| peer.trust == TrustState::Untrusted).count();
+    (OK, format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.len()))
+}
+
+/// A node alone in its mesh is in order: nobody is missing.
+fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
+    let now = shared.node.now().monotonic;
+    let is_online = |lifecycle| lifecycle == Lifecycle::Online;
+    let states = view.peers.values().map(|peer| peer.presence.lifecycle(&view.limits, now));
+    let online = states.filter(|lifecycle| is_online(*lifecycle)).count();
+    let links = shared.node.mesh_links();
+    let status = if links == 0 && !view.peers.is_empty() { DEGRADED } else { OK };
+    (status, format!("{links} transports, {online} of {} peers online", view.peers.len()))
+}
+
+fn store(shared: &Shared, view: &View) -> (&'static str, String) {
+    match shared.store.fault() {
+        None if view.is_read_only => (DEGRADED, "takes no writes".to_owned()),
+        None => (OK, "takes writes".to_owned()),
+        Some(error @ store::Error::NoSpace { .. }) => (DEGRADED, error.to_string()),
+        Some(
+            error @ (store::Error::Broken { .. }
+            | store::Error::InUse { .. }
+            | store::Error::Unreadable { .. }
+            | store::Error::Closed),
+        ) => (FAULTED, error.to_string()),
+    }
+}

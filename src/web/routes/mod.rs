@@ -1,0 +1,9 @@
+//! One file per subject: each handler asks the node or the store and lets `wire` write the answer.
+
+pub(crate) mod actions;
+pub(crate) mod audit;
+pub(crate) mod config;
+pub(crate) mod control;
+pub(crate) mod health;
+pub(crate) mod openapi;
+pub(crate) mod state;

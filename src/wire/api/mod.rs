@@ -1,0 +1,3 @@
+//! The bodies of the HTTP contract, one folder per major version.
+
+pub mod v1;
