@@ -16,7 +16,7 @@ use crate::domain::time::{Millis, Now};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{QueryId, Received};
 use crate::engine::record::{Receipt, Record, RequestKey};
-use crate::engine::view::{Category, Severity};
+use crate::engine::view::{Category, ClockState, Severity};
 use crate::engine::{Engine, Entropy, Happening, audit_id, judge};
 
 /// Most receipts kept for one origin (DESIGN, *An action across the mesh*).
@@ -61,6 +61,10 @@ impl Engine {
             Ok(_rule) if matches!(memory, Memory::Other) => {
                 let reason = "this request id was used for another request";
                 Err(Denial::at_target(Code::Conflict, "request_id", reason))
+            }
+            Ok(_rule) if envelope.issued <= self.dropped_until.plus(SKEW) => {
+                let reason = "it is older than a receipt that was dropped, so it may have been carried out before";
+                Err(Denial::at_target(Code::Replayed, "receipts", reason))
             }
             Ok(_rule) => self.carry_out(now, entropy, envelope, effects),
         };
@@ -250,6 +254,7 @@ impl Engine {
 
     fn drop_receipt(&mut self, key: &RequestKey, effects: &mut Effects) {
         if let Some(receipt) = self.receipts.remove(key) {
+            self.dropped_until = self.dropped_until.max(receipt.at);
             self.receipts_by_age.remove(&(receipt.at, receipt.key));
             if let Some(count) = self.receipts_of.get_mut(&receipt.origin) {
                 *count = count.saturating_sub(1);
@@ -260,7 +265,8 @@ impl Engine {
 
     /// Drops receipts whose time is over, some at each write, so that the disk is not touched for this alone.
     pub(super) fn drop_old_receipts(&mut self, now: Now, effects: &mut Effects) {
-        if effects.batch.is_empty() || self.is_read_only {
+        // By a clock that is not believed no receipt is old: once it is right again, its request would run a second time.
+        if effects.batch.is_empty() || self.is_read_only || self.clock.state() == ClockState::Uncertain {
             return;
         }
         let kept = self.receipts_kept.max(RECEIPT_KEPT_MIN);

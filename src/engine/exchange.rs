@@ -74,6 +74,8 @@ pub struct Exchange {
     pause: Millis,
     asked_outcome: bool,
     was_sent: bool,
+    /// An earlier question may have been heard, though nothing credible came back.
+    is_unclear: bool,
     last: Code,
 }
 
@@ -81,8 +83,15 @@ impl Exchange {
     /// Begins: the first step always asks.
     pub fn begin(is_read: bool, now: Monotonic, budget: Millis) -> (Self, Step) {
         let ends = now.plus(budget);
-        let exchange =
-            Self { is_read, ends, pause: FIRST_PAUSE, asked_outcome: false, was_sent: false, last: Code::Timeout };
+        let exchange = Self {
+            is_read,
+            ends,
+            pause: FIRST_PAUSE,
+            asked_outcome: false,
+            was_sent: false,
+            is_unclear: false,
+            last: Code::Timeout,
+        };
         (exchange, Step::Ask { question: Question::Act, after: Millis(0), within: budget })
     }
 
@@ -93,7 +102,8 @@ impl Exchange {
         }
         match event {
             Event::Answered(receipt) => Step::Done(Box::new(Finding::Receipt(receipt))),
-            Event::Refused(text) if !self.asked_outcome => Self::refused(&text),
+            // A refusal speaks of the question that it answers; an earlier one may have been carried out.
+            Event::Refused(text) if !self.asked_outcome && (self.is_read || !self.is_unclear) => Self::refused(&text),
             Event::Refused(_) | Event::Silence => self.give_up(),
             Event::Forged => self.again(now, Code::UntrustedIdentity),
             Event::NoReply => self.again(now, Code::Timeout),
@@ -103,6 +113,7 @@ impl Exchange {
 
     fn again(&mut self, now: Monotonic, code: Code) -> Step {
         self.last = code;
+        self.is_unclear |= code != Code::TransportFailure;
         let left = self.ends.since(now);
         let after = self.pause;
         if self.asked_outcome || left <= after {
@@ -187,6 +198,15 @@ mod tests {
         let (mut exchange, _) = Exchange::begin(false, at(0), Millis(100));
         exchange.next(at(100), Event::Silence);
         assert_eq!(code(exchange.next(at(101), Event::Refused("peer_not_available".into()))), Code::Timeout);
+    }
+
+    #[test]
+    fn a_refusal_of_a_repetition_says_nothing_of_the_first_question() {
+        let (mut exchange, _) = Exchange::begin(false, at(0), Millis(1_000));
+        exchange.next(at(5), Event::NoReply);
+        let step = exchange.next(at(30), Event::Refused("server_busy".into()));
+        assert_eq!(asks(&step), Some((Question::Outcome, 0, 500)));
+        assert_eq!(code(exchange.next(at(40), Event::Refused("peer_not_available".into()))), Code::Timeout);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Engine {
     receipts: BTreeMap<RequestKey, Receipt>,
     receipts_by_age: BTreeSet<(Wall, RequestKey)>,
     receipts_of: BTreeMap<RuntimeId, usize>,
+    /// When the youngest dropped receipt was given: what is not younger may have been carried out.
+    dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,
     timeline: Arc<VecDeque<Event>>,
     events: u64,

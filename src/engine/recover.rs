@@ -75,6 +75,7 @@ impl Engine {
             receipts: BTreeMap::new(),
             receipts_by_age: BTreeSet::new(),
             receipts_of: BTreeMap::new(),
+            dropped_until: Wall::default(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
             timeline: Arc::new(VecDeque::new()),
             events: 0,
@@ -119,6 +120,7 @@ impl Engine {
         engine.boot = self.boot;
         engine.started = self.started;
         engine.clock = self.clock;
+        engine.dropped_until = self.dropped_until;
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.refused = Arc::clone(&self.refused);

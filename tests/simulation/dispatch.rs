@@ -151,8 +151,11 @@ impl World {
             self.exchange_event(ticket, exchange::Event::Unsent);
             return;
         }
-        if self.network.is_cut(origin, target) && self.network.chance.happens(500) {
-            self.schedule(5, Event::NoReply(ticket));
+        // A mesh ends a query without an answer when a link breaks: before the query got through, or after it.
+        let share = if self.network.is_cut(origin, target) { 500 } else { self.network.weather.lost / 3 };
+        if self.network.chance.happens(share) {
+            let after = self.network.chance.between(5, 80);
+            self.schedule(after, Event::NoReply(ticket));
         }
         self.post(origin, target, Body::Query { question, claimed, bytes, ticket: Some(ticket) });
         self.schedule(within, Event::AskOver(ticket));

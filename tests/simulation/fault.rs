@@ -179,6 +179,7 @@ impl World {
     pub(crate) fn set_wall(&mut self, node: usize, fault_ms: i64) {
         self.log(format!("n{node} wall clock off by {fault_ms} ms"));
         self.nodes[node].wall_fault_ms = fault_ms;
+        self.ledger.was_off[node] |= fault_ms != 0;
     }
 
     fn forget(&mut self, node: usize, other: usize) {

@@ -26,10 +26,8 @@ use crate::node::{refuses, role_of, runtime};
 use crate::turn::{Turn, recovered, short};
 use crate::world::World;
 
-/// How far clocks may differ; a word captured so shortly before an observer's start may still count at it.
+/// How far clocks may differ; a captured word counts for so long.
 const SKEW: u64 = 30_000;
-/// How far the durable mark of a clock may lag behind it.
-const MARK_LAG: u64 = 60_000;
 
 /// What is true of the world whatever the engines believe.
 #[derive(Debug, Clone)]
@@ -73,6 +71,10 @@ pub(crate) struct Ledger {
     pub(crate) refusals: u64,
     pub(crate) unknowns: u64,
     pub(crate) reads: u64,
+    /// Whose wall clock was ever off.
+    pub(crate) was_off: Vec<bool>,
+    /// When each node last crashed or froze.
+    pub(crate) stopped_at: Vec<u64>,
     boots: Vec<u64>,
     chains: Vec<(usize, Hash)>,
     /// Since when the first could not hear the second.
@@ -89,6 +91,8 @@ impl Ledger {
             refusals: 0,
             unknowns: 0,
             reads: 0,
+            was_off: vec![false; nodes],
+            stopped_at: vec![0; nodes],
             boots: vec![0; nodes],
             chains: vec![(0, GENESIS); nodes],
             unreachable: vec![vec![Some(0); nodes]; nodes],
@@ -415,19 +419,26 @@ impl World {
         }
     }
 
+    /// How much longer than without an attacker a word may count. One who relays a word of a living node round a cut tells
+    /// the truth, and with a wrong clock at either end a word's age is not known.
+    fn replayable(&self, observer: usize, other: usize) -> u64 {
+        let is_unclear = self.nodes[other].is_running() || [observer, other].iter().any(|it| self.ledger.was_off[*it]);
+        // A dead node's last word may have been signed at its death, which is not before the silence began.
+        let died_at = self.ledger.stopped_at[other];
+        let since = self.ledger.unreachable[observer][other].unwrap_or(self.now);
+        if is_unclear { self.now } else { SKEW + died_at.saturating_sub(since) }
+    }
+
     pub(crate) fn check_view(&mut self, node: usize) {
         let monotonic = self.nodes[node].monotonic_of(self.now);
         let Some(live) = self.nodes[node].live.as_ref() else { return };
-        let (view, booted_at) = (&live.view, live.booted_at);
+        let view = &live.view;
         let mut wrong = None;
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let Some(since) = self.ledger.unreachable[node][other] else { continue };
             let lifecycle = view.standing(&runtime(other), monotonic).map(|it| it.lifecycle);
-            // A word of the half minute before an observer's start, or of the minute by which the durable mark of its
-            // clock may lag, cannot be told from a fresh one. Without a replaying attacker there is no such word.
-            let is_replayable =
-                self.attacker.replays_words && since <= booted_at && booted_at - since <= 2 * SKEW + MARK_LAG;
-            let bound = if is_replayable { u64::MAX } else { view.limits.partition.0 + DELAY_MAX };
+            let bound = view.limits.partition.0 + DELAY_MAX;
+            let bound = if self.attacker.replays_words { bound + self.replayable(node, other) } else { bound };
             let silent = self.now - since;
             if lifecycle == Some(Lifecycle::Online) && bound < silent {
                 wrong = Some(format!("n{node} shows n{other} online after {silent} ms of silence"));

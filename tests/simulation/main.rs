@@ -18,6 +18,7 @@ mod fault;
 mod invariant;
 mod network;
 mod node;
+mod scenario;
 mod settle;
 mod turn;
 mod voice;

@@ -12,7 +12,7 @@ use crate::node::runtime;
 use crate::world::World;
 
 /// Until everybody sees everybody: a few periods.
-const CALM: u64 = 6_000;
+const CALM: u64 = 7_000;
 
 /// Acknowledged writes that are asked for again.
 const REPEATED: usize = 6;
@@ -23,13 +23,16 @@ impl World {
         self.heal();
         self.run(CALM);
         // An outcome whose record was lost with a failed commit is closed by the next start, at the latest.
+        let mut calm = 2_000;
         for node in 0..self.nodes.len() {
             if !self.nodes[node].disk.facts.intents.is_empty() {
                 self.crash(node);
                 self.start(node);
+                // Edges are repeated every ten periods for those who came later.
+                calm = 2 * CALM;
             }
         }
-        self.run(CALM);
+        self.run(calm);
         if self.breach.is_some() {
             return;
         }

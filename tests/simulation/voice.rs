@@ -257,9 +257,9 @@ fn peers_to_ask(
     now: Now,
 ) -> (Vec<trust_runtime::domain::id::RuntimeId>, Vec<trust_runtime::domain::id::RuntimeId>) {
     let (mut unknown, mut heard) = (Vec::new(), Vec::new());
-    for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.presence.heard.is_some()) {
+    for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.signer.is_some()) {
         let lifecycle = peer.presence.lifecycle(&view.limits, now.monotonic);
-        if lifecycle != Lifecycle::Offline {
+        if !peer.presence.left {
             heard.push(runtime.clone());
         }
         if lifecycle == Lifecycle::Online && peer.identity.is_none() {

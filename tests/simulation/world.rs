@@ -269,6 +269,7 @@ impl World {
         node.held.clear();
         let Some(live) = node.live.take() else { return };
         node.epoch += 1;
+        self.ledger.stopped_at[index] = self.now;
         self.log(format!("n{index} crashes"));
         for other in (0..self.nodes.len()).filter(|other| *other != index) {
             let body = Body::Token { about: runtime(index), boot: live.view.boot, is_there: false };
@@ -312,6 +313,7 @@ impl World {
     pub(crate) fn freeze(&mut self, index: usize) {
         if self.nodes[index].is_running() {
             self.nodes[index].is_frozen = true;
+            self.ledger.stopped_at[index] = self.now;
             self.log(format!("n{index} freezes"));
             self.reach_changed();
         }
