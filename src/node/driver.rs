@@ -135,8 +135,7 @@ impl Driver {
         }
         // Not at every turn: each failure costs the answers of its batch.
         if self.store_may_recover() && self.retry_at <= self.clock.now().monotonic {
-            self.engine.resume_writing();
-            effects.batch.records.push(crate::engine::record::Record::ClockMark { wall: self.clock.now().wall });
+            self.engine.resume_writing(&mut effects);
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
         let positions = if effects.batch.is_empty() {
