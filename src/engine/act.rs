@@ -52,6 +52,7 @@ impl Engine {
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         let outcome = match self.remember(&key, envelope.digest()) {
             Memory::Same(receipt) => {
+                self.count_refused("repeated_request");
                 self.answer(query, received, *receipt, true, effects);
                 return;
             }
