@@ -37,6 +37,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// The process's environment as far as it is text: a variable that is not cannot be one of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Validate(command) => validate::run(&command),

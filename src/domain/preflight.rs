@@ -19,6 +19,9 @@ pub const TARGETS_MAX: usize = 1_000;
 /// Commands that every runtime knows. All but `ping` need a workload.
 pub const BUILT_IN_COMMANDS: [&str; 7] = ["pause", "ping", "reload", "restart", "resume", "start", "stop"];
 
+/// What this program can do, as its identity document and its own state say.
+pub const CAPABILITIES: [&str; 3] = ["cfg_apply", "cmd_invoke/ping", "status_read"];
+
 /// What the node is set up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::config::Value;
 use crate::domain::identity::{Fingerprint, IdentityKey};
-use crate::domain::preflight::BUILT_IN_COMMANDS;
+use crate::domain::preflight::CAPABILITIES;
 use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
@@ -259,8 +259,6 @@ impl Assembly {
         probe_ms: Arc<AtomicU64>,
         links: &Arc<AtomicU64>,
     ) -> Presence {
-        let commands = BUILT_IN_COMMANDS.iter().filter(|command| **command == "ping");
-        let capabilities = ["status_read", "cfg_apply"].into_iter().map(str::to_owned);
         Presence {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -270,7 +268,7 @@ impl Assembly {
             ingress: Arc::clone(ingress),
             about: SelfDescription {
                 version: self.views.load().settings.version.clone(),
-                capabilities: capabilities.chain(commands.map(|name| format!("cmd_invoke/{name}"))).collect(),
+                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
                 web,
             },
             probe_ms,

@@ -1,7 +1,6 @@
 //! From the tree to valid settings: what a single value cannot show, each section with its own rules.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use crate::domain::id::{RuntimeId, Segment, SiteId};
 use crate::domain::time::Millis;
@@ -192,13 +191,17 @@ fn discovery(root: &Node, mesh: Option<&Mesh>, profile: Profile, faults: &mut Fa
         }
     }
     let mesh = mesh?;
-    let is_off = !table.flag("enabled") || !mesh.enabled || profile != Profile::Dev;
-    let scouting = match mesh.listen.ip() {
-        _ if is_off => Scouting::Off,
-        address if address.is_loopback() => Scouting::Loopback,
-        _ if !interfaces.is_empty() => Scouting::Interfaces(interfaces),
-        address if address.is_unspecified() => Scouting::Everywhere,
-        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => Scouting::Address(address),
+    let address = mesh.listen.ip();
+    let scouting = if !table.flag("enabled") || !mesh.enabled || profile != Profile::Dev {
+        Scouting::Off
+    } else if address.is_loopback() {
+        Scouting::Loopback
+    } else if !interfaces.is_empty() {
+        Scouting::Interfaces(interfaces)
+    } else if address.is_unspecified() {
+        Scouting::Everywhere
+    } else {
+        Scouting::Address(address)
     };
     Some(Discovery {
         scouting,

@@ -36,8 +36,7 @@ pub(crate) fn apply(root: &mut Node, environment: impl IntoIterator<Item = (Stri
     let ours: BTreeMap<String, String> = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     for (name, value) in &ours {
         let at = At::Variable(name.as_str().into());
-        let file_of =
-            name.strip_suffix(FILE_SUFFIX).and_then(|it| known.get(it).copied().filter(|_| !known.contains_key(name)));
+        let file_of = name.strip_suffix(FILE_SUFFIX).and_then(|it| known.get(it));
         match (known.get(name), file_of) {
             (Some(key), _) => {
                 let node = Node { at, value: typed(key.kind, value) };

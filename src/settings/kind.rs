@@ -13,8 +13,8 @@ use crate::settings::when;
 /// Longest accepted text in bytes: far above a path or a sentence, and a bound on what an error message repeats.
 const TEXT_BYTES_MAX: usize = 4_096;
 
-/// Most entries of a list or map of texts.
-const ENTRIES_MAX: usize = 1_000;
+/// Most entries of one list or table: a list that a person can still review.
+pub(crate) const ENTRIES_MAX: usize = crate::domain::policy::RULES_MAX;
 
 /// The type of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,26 @@ impl Kind {
             Self::TrustDomain => TrustDomain::from_str(text).is_ok(),
             Self::Version => Version::from_str(text).is_ok(),
             Self::Bool | Self::Int { .. } | Self::Params | Self::SecretMap | Self::TextList | Self::TextMap => false,
+        }
+    }
+
+    /// What was given, for an error message: the entry at fault where only one is.
+    pub(crate) fn got(self, value: &Raw) -> String {
+        let items: Vec<&Raw> = match (self, value) {
+            (Self::TextList, Raw::List(items)) => items.iter().map(|item| &item.value).collect(),
+            (Self::TextMap | Self::Params, Raw::Table(entries)) => entries.values().map(|it| &it.node.value).collect(),
+            (_, _) => Vec::new(),
+        };
+        if items.len() > ENTRIES_MAX {
+            return format!("{} entries, and at most {ENTRIES_MAX} are read", items.len());
+        }
+        let is_fine = |item: &Raw| {
+            let is_plain = self == Self::Params && matches!(item, Raw::Bool(_) | Raw::Int(_));
+            is_plain || item.text().is_some_and(is_text)
+        };
+        match items.into_iter().find(|item| !is_fine(item)) {
+            Some(item) => format!("{} with {}", value.type_name(), item.shown()),
+            None => value.shown(),
         }
     }
 

@@ -13,6 +13,7 @@ mod problem;
 mod profile;
 mod programs;
 mod raw;
+mod reference;
 mod rules;
 mod scaffold;
 mod secret;
@@ -35,6 +36,7 @@ pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
 pub use programs::BUILT_IN_COMMANDS;
 pub use raw::FILE_BYTES_MAX;
+pub use reference::reference;
 pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
 pub use secret::Secret;
 pub use valid::{
@@ -99,6 +101,10 @@ pub fn parse(
 
 /// At most one byte more than is accepted, so that a device or a growing file cannot fill the memory.
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Opening a pipe would wait for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;

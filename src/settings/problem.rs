@@ -13,6 +13,9 @@ pub const PROBLEMS_MAX: usize = 100;
 /// Widest part of a source line that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 120;
 
+/// Longest message in characters: it may repeat what the file says.
+const MESSAGE_CHARS_MAX: usize = 400;
+
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -135,7 +138,8 @@ impl Faults {
             self.omitted = self.omitted.saturating_add(1);
             return;
         }
-        self.faults.push(Fault { at: at.clone(), key: key.into(), message: message.into(), suggestion });
+        let message = message.into().chars().take(MESSAGE_CHARS_MAX).map(printable).collect();
+        self.faults.push(Fault { at: at.clone(), key: key.into(), message, suggestion });
     }
 
     /// Whether further faults are only counted.
@@ -181,7 +185,9 @@ impl Fault {
             }
             At::Bytes(range) => {
                 let line = Line::around(text, &range);
-                let source = Some(line.source(text, &range, secrets));
+                // Where the syntax is broken nobody knows the values, so that the line's own words have to tell.
+                let covered = if key.is_empty() { line.covered_from(text) } else { None };
+                let source = Some(line.source(text, &range, secrets, covered));
                 let column = line.column(text, range.start);
                 Problem { file: file.to_owned(), line: line.number, column, key, message, suggestion, source }
             }
@@ -221,14 +227,16 @@ impl Line {
         self.characters(text).take_while(|(place, _)| *place < at).count().saturating_add(1)
     }
 
-    fn source(&self, text: &str, range: &Range<usize>, secrets: &[Range<usize>]) -> Source {
-        let until = self.mask_from(text).unwrap_or(usize::MAX);
+    fn source(&self, text: &str, range: &Range<usize>, secrets: &[Range<usize>], covered: Option<usize>) -> Source {
         let start = self.column(text, range.start).saturating_sub(1);
         // The marked place stays in view when the line is long.
         let skipped = if start < SHOWN_CHARS_MAX { 0 } else { start.saturating_sub(SHOWN_CHARS_MAX.wrapping_div(2)) };
-        let is_secret = |at: usize| at >= until || secrets.iter().any(|secret| secret.contains(&at));
+        let is_sign = |it: char| matches!(it, ' ' | '\t' | '=' | ':' | '"' | '\'');
+        let is_secret = |at: usize, it: char| {
+            covered.is_some_and(|from| from <= at && !is_sign(it)) || secrets.iter().any(|secret| secret.contains(&at))
+        };
         let characters = self.characters(text).skip(skipped).take(SHOWN_CHARS_MAX);
-        let shown: String = characters.map(|(at, it)| if is_secret(at) { '*' } else { printable(it) }).collect();
+        let shown: String = characters.map(|(at, it)| if is_secret(at, it) { '*' } else { printable(it) }).collect();
         let width = shown.chars().count();
         let marked = self.characters(text).filter(|(at, _)| range.contains(at)).count();
         let begin = start.saturating_sub(skipped);
@@ -236,12 +244,12 @@ impl Line {
         Source { shown, caret: begin..end }
     }
 
-    /// From where a line that names a token is covered: with broken syntax nobody can tell where the token ends.
-    fn mask_from(&self, text: &str) -> Option<usize> {
-        let line = text.get(self.bytes.clone())?;
-        let name = line.find("auth_token")?;
-        let sign = line.get(name..)?.find('=')?;
-        Some(self.bytes.start.saturating_add(name).saturating_add(sign).saturating_add(1))
+    /// From where a line that speaks of a secret is covered.
+    fn covered_from(&self, text: &str) -> Option<usize> {
+        let line = text.get(self.bytes.clone())?.to_ascii_lowercase();
+        let end = |word: &str| line.find(word).map(|at| at.saturating_add(word.len()));
+        let first = ["token", "secret", "passw"].into_iter().filter_map(end).min()?;
+        Some(self.bytes.start.saturating_add(first))
     }
 }
 

@@ -129,7 +129,7 @@ pub(crate) fn read(text: &str) -> Result<Node, Vec<SyntaxFault>> {
     }
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors.iter().map(|error| syntax_fault(error)).collect());
+        return Err(errors.iter().map(syntax_fault).collect());
     }
     let mut faults = Vec::new();
     let value = table(document.get_ref(), 0, &mut faults);

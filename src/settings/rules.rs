@@ -6,7 +6,7 @@ use crate::domain::action::{Action, ActionKind, Invocation};
 use crate::domain::config::Value;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::{Actor, TrustDomain};
-use crate::domain::policy::{Pattern, Policy, Question, RULES_MAX, Rule, RuleEffect, Side, Verdict};
+use crate::domain::policy::{Pattern, Policy, Question, Rule, RuleEffect, Side, Verdict};
 use crate::domain::time::Wall;
 use crate::settings::problem::Faults;
 use crate::settings::raw::{Node, Raw};
@@ -22,12 +22,8 @@ pub(crate) fn policy(root: &Node, own_site: &SiteId, domain: Option<&TrustDomain
     let mut ids = BTreeSet::new();
     let mut read = |name, side| {
         let entries = table.list(name);
-        if entries.len() > RULES_MAX {
-            let message = format!("wanted at most {RULES_MAX} rules, got {}", entries.len());
-            faults.push(&table.at(name), table.key(name), message);
-        }
         let mut reader = RuleReader { side, own_site, domain, ids: &mut ids, faults };
-        let rules = entries.iter().take(RULES_MAX).enumerate();
+        let rules = entries.iter().enumerate();
         rules.filter_map(|(index, entry)| reader.rule(entry, format!("{name}[{index}]"))).collect::<Vec<_>>()
     };
     let policy =

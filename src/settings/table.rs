@@ -11,6 +11,7 @@ use toml::value::Datetime;
 
 use crate::domain::time::Wall;
 use crate::settings::key;
+use crate::settings::kind::ENTRIES_MAX;
 use crate::settings::raw::{At, Entry, Node, Raw};
 use crate::settings::secret::Secret;
 use crate::settings::when;
@@ -47,7 +48,7 @@ impl<'a> Table<'a> {
             at: item.at.clone(),
             entries: entries(item),
         };
-        items.iter().enumerate().map(table).collect()
+        items.iter().take(ENTRIES_MAX).enumerate().map(table).collect()
     }
 
     /// The key's path as the user sees it.
@@ -115,7 +116,7 @@ impl<'a> Table<'a> {
     /// The texts of a list with their places.
     pub(crate) fn texts(&self, name: &str) -> Vec<(At, &'a str)> {
         let Some(Raw::List(items)) = self.raw(name).map(|node| &node.value) else { return Vec::new() };
-        items.iter().filter_map(|item| Some((item.at.clone(), item.value.text()?))).collect()
+        items.iter().take(ENTRIES_MAX).filter_map(|item| Some((item.at.clone(), item.value.text()?))).collect()
     }
 
     /// The texts of a list.

@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::settings::key::{self, KEYS, Key};
-use crate::settings::kind::nearest;
+use crate::settings::kind::{ENTRIES_MAX, nearest};
 use crate::settings::problem::Faults;
 use crate::settings::raw::{At, Entry, Node, Raw};
-
-/// Most entries of one list of tables.
-const TABLES_MAX: usize = 1_000;
 
 /// Names of a PLC language runtime's keys below these tables. Such files lie in the same folders, so they get an answer
 /// of their own instead of a suggestion.
@@ -58,25 +55,10 @@ pub(crate) fn check_value(key: &Key, shown_path: &str, node: &Node, faults: &mut
     if key.kind.accepts(&node.value) {
         return;
     }
-    let got = if key.kind.is_secret() { node.value.type_name().to_owned() } else { got(key, &node.value) };
-    let suggestion = if key.kind.is_secret() { None } else { key.kind.hint(&node.value) };
+    let is_secret = key.kind.is_secret();
+    let got = if is_secret { node.value.type_name().to_owned() } else { key.kind.got(&node.value) };
+    let suggestion = if is_secret { None } else { key.kind.hint(&node.value) };
     faults.push_with(&node.at, shown_path, format!("wanted {}, got {got}", key.kind.wanted()), suggestion);
-}
-
-fn got(key: &Key, value: &Raw) -> String {
-    let items: Vec<&Node> = match value {
-        Raw::List(items) if matches!(key.kind, crate::settings::kind::Kind::TextList) => items.iter().collect(),
-        Raw::Table(entries) if key.path.ends_with("params") || !key.kind.is_scalar() => {
-            entries.values().map(|entry| &entry.node).collect()
-        }
-        Raw::Bool(_) | Raw::Float(_) | Raw::Int(_) | Raw::List(_) | Raw::Table(_) => Vec::new(),
-        Raw::Text(_) | Raw::Time(_) | Raw::Unreadable => Vec::new(),
-    };
-    match items.iter().find(|item| item.value.text().is_none_or(|text| text.len() > 4_096)) {
-        Some(item) if items.len() <= TABLES_MAX => format!("{} with {}", value.type_name(), item.value.shown()),
-        Some(_) | None if items.len() > TABLES_MAX => format!("{} entries", items.len()),
-        Some(_) | None => value.shown(),
-    }
 }
 
 fn check_table(path: &str, shown: &str, entries: &BTreeMap<String, Entry>, faults: &mut Faults) {
@@ -85,10 +67,13 @@ fn check_table(path: &str, shown: &str, entries: &BTreeMap<String, Entry>, fault
         let shown = join(shown, name);
         match place(&path) {
             Place::Leaf(key) => check_value(key, &shown, &entry.node, faults),
-            Place::Section => match &entry.node.value {
-                Raw::Table(entries) => check_table(&path, &shown, entries, faults),
-                other => wrong_shape(&entry.node.at, &shown, "a table", other, faults),
-            },
+            Place::Section => {
+                if let Raw::Table(entries) = &entry.node.value {
+                    check_table(&path, &shown, entries, faults);
+                } else {
+                    wrong_shape(&entry.node, &shown, "a table", faults);
+                }
+            }
             Place::List => check_list(&path, &shown, &entry.node, faults),
             Place::Unknown => unknown(&path, &shown, entry, faults),
         }
@@ -97,17 +82,17 @@ fn check_table(path: &str, shown: &str, entries: &BTreeMap<String, Entry>, fault
 
 fn check_list(path: &str, shown: &str, node: &Node, faults: &mut Faults) {
     let Raw::List(items) = &node.value else {
-        wrong_shape(&node.at, shown, "a list of tables", &node.value, faults);
+        wrong_shape(node, shown, "a list of tables", faults);
         return;
     };
-    if items.len() > TABLES_MAX {
-        faults.push(&node.at, shown, format!("wanted at most {TABLES_MAX} entries, got {}", items.len()));
+    if items.len() > ENTRIES_MAX {
+        faults.push(&node.at, shown, format!("wanted at most {ENTRIES_MAX} entries, got {}", items.len()));
     }
     let path = format!("{path}[]");
-    for (index, item) in items.iter().enumerate().take(TABLES_MAX) {
+    for (index, item) in items.iter().enumerate().take(ENTRIES_MAX) {
         let shown = format!("{shown}[{index}]");
         let Raw::Table(entries) = &item.value else {
-            wrong_shape(&item.at, &shown, "a table", &item.value, faults);
+            wrong_shape(item, &shown, "a table", faults);
             continue;
         };
         check_table(&path, &shown, entries, faults);
@@ -121,8 +106,9 @@ fn check_list(path: &str, shown: &str, node: &Node, faults: &mut Faults) {
     }
 }
 
-fn wrong_shape(at: &At, shown: &str, wanted: &str, got: &Raw, faults: &mut Faults) {
-    faults.push(at, shown, format!("wanted {wanted}, got {}", got.type_name()));
+fn wrong_shape(node: &Node, shown: &str, wanted: &str, faults: &mut Faults) {
+    cover_everything(node, faults);
+    faults.push(&node.at, shown, format!("wanted {wanted}, got {}", node.value.type_name()));
 }
 
 fn unknown(path: &str, shown: &str, entry: &Entry, faults: &mut Faults) {
@@ -142,7 +128,7 @@ fn unknown(path: &str, shown: &str, entry: &Entry, faults: &mut Faults) {
     faults.push_with(&entry.key_at, cut(shown), "no such setting", suggestion.map(|it| format!("did you mean {it}?")));
 }
 
-/// The value of an unknown key may be a misspelled token.
+/// The value of an unknown key may be that of a misspelled token.
 fn cover_everything(node: &Node, faults: &mut Faults) {
     match &node.value {
         Raw::Table(entries) => entries.values().for_each(|entry| cover_everything(&entry.node, faults)),

@@ -374,3 +374,79 @@ impl Store for MemoryStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{draft, write};
+    use crate::wire::record::audit::verify_chain;
+
+    fn seqs(disk: &Disk, chain: Chain) -> Vec<u64> {
+        disk.entries(chain).map(|entry| entry.position.seq).collect()
+    }
+
+    #[test]
+    fn a_failed_commit_changes_nothing_and_a_full_disk_recovers() {
+        let mut disk = Disk::new();
+        disk.commit(&write(1)).expect("commits");
+        disk.inject(Fault::NoSpace);
+        assert!(matches!(disk.commit(&write(2)), Err(Error::NoSpace { .. })));
+        assert!(matches!(disk.fault(), Some(Error::NoSpace { .. })));
+        assert_eq!(disk.recall().expect("recalls").len(), 1);
+        assert_eq!(disk.commit(&write(3)).expect("commits").first().map(|place| place.seq), Some(2));
+        assert_eq!(disk.fault(), None);
+        assert!(verify_chain(disk.anchor(Chain::Writes), disk.links(Chain::Writes)).is_ok());
+    }
+
+    #[test]
+    fn a_broken_disk_stays_broken_until_the_restart() {
+        for (fault, kept) in [(Fault::Broken, 1), (Fault::BrokenButWritten, 2)] {
+            let mut disk = Disk::new();
+            disk.commit(&write(1)).expect("commits");
+            disk.inject(fault);
+            let error = disk.commit(&write(2)).expect_err("injected");
+            assert_eq!(disk.commit(&write(3)), Err(error));
+            assert_eq!(seqs(&disk, Chain::Writes), [1]);
+            disk.crash();
+            assert_eq!(disk.fault(), None);
+            assert_eq!(disk.recall().expect("recalls").len(), kept);
+            disk.commit(&write(4)).expect("commits");
+            let end = verify_chain(disk.anchor(Chain::Writes), disk.links(Chain::Writes)).expect("whole");
+            assert_eq!(end.seq, kept as u64 + 1);
+        }
+    }
+
+    #[test]
+    fn a_crash_loses_the_reads_that_were_not_written_and_nothing_else() {
+        let mut disk = Disk::new();
+        disk.append_read(draft(1)).expect("queues");
+        disk.hold_reads();
+        disk.append_read(draft(2)).expect("queues");
+        disk.commit(&write(3)).expect("commits");
+        disk.crash();
+        assert_eq!((seqs(&disk, Chain::Reads), seqs(&disk, Chain::Writes)), (vec![1], vec![1]));
+        disk.append_read(draft(4)).expect("queues");
+        assert_eq!(seqs(&disk, Chain::Reads), [1, 2]);
+    }
+
+    #[test]
+    fn reads_are_held_to_their_quota_and_the_rest_still_verifies() {
+        let mut disk = Disk::new();
+        disk.set_read_quota(1);
+        for number in 1..=5_000 {
+            disk.append_read(draft(number)).expect("queues");
+        }
+        let anchor = disk.anchor(Chain::Reads);
+        assert!(1_000 < anchor.seq, "{anchor:?}");
+        assert_eq!(verify_chain(anchor, disk.links(Chain::Reads)).map(|end| end.seq), Ok(5_000));
+    }
+
+    #[tokio::test]
+    async fn a_crashed_store_is_closed_and_its_disk_lives_on() {
+        let store = MemoryStore::new();
+        store.commit(write(1)).await.expect("commits");
+        let disk = store.crash();
+        assert_eq!(store.commit(write(2)).await, Err(Error::Closed));
+        assert_eq!(MemoryStore::on(disk).recall().await.expect("recalls").len(), 1);
+    }
+}

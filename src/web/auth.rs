@@ -93,6 +93,11 @@ pub(crate) fn identify(
     Err(bad())
 }
 
+/// The asker in whose name a bad credential goes on record: nobody is known.
+pub(crate) fn nobody(view: &View) -> Option<Asker> {
+    Some(Asker { actor: actor(view, "unknown")?, role: Role::Viewer, is_verified: false })
+}
+
 /// Whether no credential was presented at all.
 pub(crate) fn is_anonymous(headers: &HeaderMap) -> bool {
     !headers.contains_key(AUTHORIZATION)

@@ -5,6 +5,7 @@ use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHE
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::domain::code::Code;
+use crate::domain::id::RequestId;
 use crate::handle::Failure;
 use crate::store;
 use crate::wire::api::v1::{Fault, error};
@@ -98,11 +99,17 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     faults: Vec<Fault>,
+    request_id: Option<RequestId>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), faults: Vec::new() }
+        Self { kind, detail: detail.into(), faults: Vec::new(), request_id: None }
+    }
+
+    /// Of a request whose name is known.
+    pub(crate) fn of_request(self, request_id: &RequestId) -> Self {
+        Self { request_id: Some(request_id.clone()), ..self }
     }
 
     /// The node has no room for it now.
@@ -110,15 +117,15 @@ impl Problem {
         Self::new(Kind::Failed(Code::ServerBusy), detail)
     }
 
-    /// As an answer; `request_id` names the request where the caller did not.
-    pub(crate) fn into_response(self, request_id: &str) -> Response<Body> {
+    /// As an answer; `own_name` names the request where the caller did not.
+    pub(crate) fn into_response(self, own_name: &str) -> Response<Body> {
         let code = self.kind.code();
         let status = self.kind.status();
         let body = error::answer(error::Problem {
             status: status.as_u16(),
             code,
             detail: &self.detail,
-            request_id,
+            request_id: self.request_id.as_ref().map_or(own_name, RequestId::as_str),
             faults: &self.faults,
             envelope: self.kind.envelope(),
         });
@@ -141,7 +148,8 @@ impl Problem {
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         let detail = if fault.pointer.is_empty() { fault.detail.clone() } else { fault.to_string() };
-        Self { kind: Kind::Malformed, detail, faults: vec![fault] }
+        let request_id = fault.request_id.clone();
+        Self { kind: Kind::Malformed, detail, faults: vec![fault], request_id }
     }
 }
 

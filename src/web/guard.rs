@@ -49,7 +49,9 @@ impl Hosts {
             return malformed("wanted a name in the Host header");
         }
         let uri = request.uri();
-        if request.method() == Method::CONNECT || uri.authority().is_some() != uri.scheme().is_some() {
+        let is_absolute = uri.authority().is_some();
+        if request.method() == Method::CONNECT || is_absolute != uri.scheme().is_some() || !uri.path().starts_with('/')
+        {
             return malformed("wanted a path");
         }
         if uri.authority().is_some_and(|authority| authority.as_str().as_bytes() != host.as_bytes()) {

@@ -20,14 +20,18 @@ use super::auth::{self, Caller};
 use super::error::{Kind, Problem, described};
 use super::guard::Hosts;
 use super::limit::{self, BODY_BYTES_MAX};
-use super::routes::{actions, audit, control, health, openapi, state};
+use super::routes::{actions, audit, config, control, health, openapi, state};
 use super::serve::PeerAddress;
 use super::{Options, State};
 use crate::domain::identity::Role;
+use crate::domain::time::Millis;
 use crate::engine::view::View;
 use crate::handle::Operations;
 use crate::wire::api::v1::openapi::Body as Described;
 use crate::wire::api::v1::state::Snapshot;
+
+/// How often a bad credential is put on record.
+const BAD_CREDENTIAL_EVERY: Millis = Millis::from_secs(1);
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +138,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 13] = [
+pub static ROUTES: [Route; 14] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -192,6 +196,13 @@ pub static ROUTES: [Route; 13] = [
         Described::Audit,
         Handler::Later(audit::read),
     ),
+    get(
+        "/api/runtime-cloud/config",
+        VIEWER,
+        "The live settings of this node, applied and in force.",
+        Described::Config,
+        Handler::Now(config::read),
+    ),
     post(
         "/api/runtime-cloud/control/shutdown",
         Role::Admin,
@@ -242,6 +253,10 @@ pub(crate) struct Shared {
     /// The description of the API.
     pub(crate) description: Bytes,
     requests: Semaphore,
+    /// When a bad credential was last put on record, in monotonic nanoseconds; 0 for never.
+    bad_credential_at: AtomicU64,
+    /// Bad credentials since then.
+    bad_credentials: AtomicU64,
     /// Counts the requests that had no name of their own when they failed.
     unnamed: AtomicU64,
 }
@@ -267,6 +282,8 @@ impl App {
             tasks: TaskTracker::new(),
             description,
             requests: Semaphore::new(options.limits.requests_max),
+            bad_credential_at: AtomicU64::default(),
+            bad_credentials: AtomicU64::default(),
             unnamed: AtomicU64::default(),
             options,
         });
@@ -361,7 +378,10 @@ impl Shared {
         let caller = match auth::identify(&self.options, &view, headers, peer) {
             Ok(caller) => caller,
             Err(_) if least.is_none() && auth::is_anonymous(headers) => return Ok(None),
-            Err(problem) => return Err(problem),
+            Err(problem) => {
+                self.record_bad_credential(&view, peer);
+                return Err(problem);
+            }
         };
         match least.filter(|least| caller.role() < *least) {
             None => Ok(Some(caller)),
@@ -370,6 +390,25 @@ impl Shared {
                 let detail = format!("this needs the role {least}, the credential has {}", caller.role());
                 Err(Problem::new(Kind::Forbidden, detail))
             }
+        }
+    }
+
+    /// Puts bad credentials on record, at most one record a second: whoever guesses must not fill the audit log.
+    fn record_bad_credential(&self, view: &View, peer: Option<&PeerAddress>) {
+        let now = self.node.now().monotonic.0;
+        let last = self.bad_credential_at.load(Ordering::Relaxed);
+        let is_due = last == 0 || last.saturating_add(BAD_CREDENTIAL_EVERY.as_nanos()) <= now;
+        let is_mine = is_due
+            && self.bad_credential_at.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !is_mine {
+            self.bad_credentials.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let others = self.bad_credentials.swap(0, Ordering::Relaxed);
+        let peer = peer.map_or_else(|| "nowhere".to_owned(), |peer| peer.0.ip().to_string());
+        let Some(nobody) = auth::nobody(view) else { return };
+        if let Err(failure) = actions::record(self, view, &actions::Refusal::of_credential(nobody, &peer, others)) {
+            tracing::warn!(code = %failure.code, "a bad credential could not be recorded");
         }
     }
 

@@ -111,6 +111,7 @@ async fn converse(app: App, stream: TcpStream, peer: PeerAddress, place: Place, 
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_read)
         .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);

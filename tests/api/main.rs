@@ -1,2 +1,18 @@
-#[test]
-fn placeholder() {}
+//! The HTTP contract, driven in process and over real sockets, against a small fake of the node.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic and spawn; clippy knows tests only inside the library"
+)]
+
+mod access;
+mod bodies;
+mod fleet;
+mod guard;
+mod routes;
+mod sockets;

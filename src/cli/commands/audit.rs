@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::Audit;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output;
+use crate::cli::{environment, output};
 use crate::node::archive;
 use crate::settings;
 
@@ -20,7 +20,7 @@ pub fn run(command: &Audit) -> Result<(), Failure> {
 
 /// The state folder that the project's settings name; the default one where the settings cannot be read.
 fn folder(project: &Path) -> PathBuf {
-    let path = settings::load(project, std::env::vars()).map(|settings| settings.store.path);
+    let path = settings::load(project, environment()).map(|settings| settings.store.path);
     project.join(path.unwrap_or_else(|_| PathBuf::from("state")))
 }
 

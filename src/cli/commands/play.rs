@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::args::Play;
 use crate::cli::client::READY_FILE;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{logging, output};
+use crate::cli::{environment, logging, output};
 use crate::node::assemble::{self, Running};
 use crate::node::{Error, StoreError};
 use crate::settings::{self, Settings};
@@ -46,7 +46,7 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
 }
 
 fn load(project: &Path) -> Result<Settings, Failure> {
-    let settings = settings::load(project, std::env::vars())
+    let settings = settings::load(project, environment())
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
     let missing = settings::preconditions(&settings);
     if missing.is_empty() {

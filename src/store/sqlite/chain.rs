@@ -45,22 +45,59 @@ impl Refused {
     }
 }
 
+/// What the columns beside the body hold: copies for searching, from nowhere but the record.
+#[derive(Debug, PartialEq, Eq)]
+struct Copies {
+    audit_id: String,
+    at_ns: i64,
+    actor: String,
+    action: String,
+    target: String,
+    request_id: Option<String>,
+}
+
+impl Copies {
+    fn of(draft: &Draft) -> Self {
+        Self {
+            audit_id: draft.audit_id.to_string(),
+            at_ns: to_sql(draft.at.0),
+            actor: draft.actor.clone(),
+            action: draft.action.clone(),
+            target: draft.target.to_string(),
+            request_id: draft.request_id.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// Reads the columns from the fourth on.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            audit_id: row.get(3)?,
+            at_ns: row.get(4)?,
+            actor: row.get(5)?,
+            action: row.get(6)?,
+            target: row.get(7)?,
+            request_id: row.get(8)?,
+        })
+    }
+}
+
 /// Adds a draft after the end of its chain.
 pub(super) fn append(connection: &Connection, draft: &Draft, end: Anchor) -> Result<Position, Refused> {
     let (position, bytes) = place(draft, end).map_err(|error| Refused::Form(error.to_string()))?;
     let body = String::from_utf8(bytes).map_err(|error| Refused::Form(error.to_string()))?;
-    let sql = "INSERT INTO audit (seq, audit_id, at_ns, actor, action, target, request_id, body, hash)
+    let copies = Copies::of(draft);
+    let sql = "INSERT INTO audit (seq, body, hash, audit_id, at_ns, actor, action, target, request_id)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         to_sql(position.seq),
-        draft.audit_id.to_string(),
-        to_sql(draft.at.0),
-        draft.actor,
-        draft.action,
-        draft.target.to_string(),
-        draft.request_id.as_ref().map(|id| id.as_str()),
         body,
         position.hash.0,
+        copies.audit_id,
+        copies.at_ns,
+        copies.actor,
+        copies.action,
+        copies.target,
+        copies.request_id,
     ])?;
     Ok(position)
 }
@@ -143,7 +180,7 @@ pub struct ChainReader {
     path: std::path::PathBuf,
     anchor: Anchor,
     last: i64,
-    page: VecDeque<Link>,
+    page: VecDeque<(Link, Copies)>,
     is_done: bool,
 }
 
@@ -152,7 +189,7 @@ pub fn read_chain(folder: &Path, chain: Chain) -> Result<ChainReader, Error> {
     // SQLite refuses links on the way to a file; those above the folder are the operator's choice.
     let folder = folder.canonicalize().map_err(|error| unreadable(folder, error))?;
     let path = folder.join(file_of(chain).as_str());
-    let connection = file::open_reader(&path)?;
+    let connection = file::open_reader(&folder, file_of(chain))?;
     if chain == Chain::Reads {
         // Rotation must not overtake the reading. Writes are never removed, so their log need not be held back.
         connection.execute_batch("BEGIN").map_err(|error| running(&path, error))?;
@@ -170,24 +207,22 @@ impl ChainReader {
 
     fn next_page(&mut self) -> Result<(), Error> {
         let read = || {
-            let sql = "SELECT seq, body, hash FROM audit WHERE ?1 < seq ORDER BY seq LIMIT ?2";
+            let sql = "SELECT seq, body, hash, audit_id, at_ns, actor, action, target, request_id
+                       FROM audit WHERE ?1 < seq ORDER BY seq LIMIT ?2";
             let mut statement = self.connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![self.last, READ_PAGE], Link::read)?;
+            let read = |row: &Row<'_>| Ok((Link::read(row)?, Copies::read(row)?));
+            let rows = statement.query_map(params![self.last, READ_PAGE], read)?;
             rows.collect::<rusqlite::Result<VecDeque<_>>>()
         };
         self.page = read().map_err(|error| file_error(&self.path, error))?;
         match self.page.back() {
-            Some(last) => self.last = to_sql(last.seq),
+            Some((last, _)) => self.last = to_sql(last.seq),
             None => self.is_done = true,
         }
         Ok(())
     }
-}
 
-impl Iterator for ChainReader {
-    type Item = Result<Link, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next_row(&mut self) -> Option<Result<(Link, Copies), Error>> {
         if self.page.is_empty()
             && !self.is_done
             && let Err(error) = self.next_page()
@@ -196,6 +231,14 @@ impl Iterator for ChainReader {
             return Some(Err(error));
         }
         self.page.pop_front().map(Ok)
+    }
+}
+
+impl Iterator for ChainReader {
+    type Item = Result<Link, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_row().map(|row| row.map(|(link, _)| link))
     }
 }
 
@@ -213,15 +256,21 @@ pub enum Verdict {
     Broken(Broken),
 }
 
-/// Checks a chain from its file. The node may be running or not.
+/// Checks a chain from its file, the columns for searching included: a record that no search finds is as good as removed.
+/// The node may be running or not.
 pub fn verify(folder: &Path, chain: Chain) -> Result<Verdict, Error> {
-    let reader = read_chain(folder, chain)?;
+    let mut reader = read_chain(folder, chain)?;
     let begin = reader.anchor();
     let mut verifier = Verifier::after(begin);
-    for link in reader {
-        let link = link?;
-        if let Err(broken) = verifier.follow(&link.canonical, link.hash) {
-            return Ok(Verdict::Broken(broken));
+    while let Some(row) = reader.next_row() {
+        let (link, copies) = row?;
+        match verifier.follow(&link.canonical, link.hash) {
+            Ok(entry) if Copies::of(&entry.draft) == copies && entry.position.seq == link.seq => {}
+            Ok(entry) => {
+                let reason = "wanted the columns for searching to hold what the record holds".to_owned();
+                return Ok(Verdict::Broken(Broken { seq: entry.position.seq, reason }));
+            }
+            Err(broken) => return Ok(Verdict::Broken(broken)),
         }
     }
     Ok(Verdict::Whole { begin, end: verifier.end() })

@@ -44,7 +44,7 @@ impl Writer {
     }
 
     /// Writes until every sender is gone and nothing waits.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while 0 < jobs.blocking_recv_many(&mut group, GROUP_MAX) {
             let (batches, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.batch, job.reply)).unzip();
@@ -163,5 +163,81 @@ impl Writer {
             tracing::warn!(%error, "write-ahead log cannot be copied");
             self.health.note(&error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{draft, receipt};
+
+    fn writer(pages: u32) -> (tempfile::TempDir, Writer) {
+        let place = tempfile::tempdir().expect("a folder for the test");
+        let folder = Folder::open(place.path()).expect("opens");
+        let writer = Writer::open(&folder, Pages(Some(pages)), Arc::default()).expect("opens");
+        (place, writer)
+    }
+
+    fn batch(number: u64, bytes: usize) -> Batch {
+        Batch { records: vec![receipt(number, &vec![1; bytes])], audits: vec![draft(number)] }
+    }
+
+    fn seqs(outcomes: &[Outcome]) -> Vec<Option<u64>> {
+        outcomes.iter().map(|outcome| outcome.as_ref().ok()?.first().map(|place| place.seq)).collect()
+    }
+
+    fn count(writer: &Writer, table: &str) -> i64 {
+        writer.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counts")
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_fails_alone_in_its_group() {
+        let (_place, mut writer) = writer(100);
+        let group = [batch(1, 10), batch(2, 1 << 20), batch(3, 10), batch(4, 1 << 20), batch(5, 10)];
+        let outcomes = writer.commit(&group);
+        assert_eq!(seqs(&outcomes), [Some(1), None, Some(2), None, Some(3)]);
+        assert!(matches!(outcomes[1], Err(Error::NoSpace { .. })));
+        assert_eq!((count(&writer, "fact"), count(&writer, "audit")), (3, 3));
+        assert_eq!(writer.health.fault(), None, "the last one was written");
+        assert_eq!(seqs(&writer.commit(&[batch(6, 10)])), [Some(4)]);
+    }
+
+    #[test]
+    fn a_group_is_one_transaction() {
+        let (_place, mut writer) = writer(1_000);
+        let changes = |writer: &Writer| -> i64 {
+            writer.connection.query_row("PRAGMA wal_checkpoint = NOOP", [], |row| row.get(1)).expect("counts")
+        };
+        let before = changes(&writer);
+        let group: Vec<_> = (1..=100).map(|number| batch(number, 1)).collect();
+        assert_eq!(writer.commit(&group).len(), 100);
+        // A hundred transactions would each write every changed page again.
+        let pages = changes(&writer).saturating_sub(before);
+        assert!(pages < 100, "{pages} pages");
+    }
+
+    #[test]
+    fn a_refused_write_leaves_no_transaction_open_and_stays_refused() {
+        let (_place, mut writer) = writer(1_000);
+        writer.connection.execute_batch("PRAGMA query_only = ON").expect("runs");
+        let outcomes = writer.commit(&[batch(1, 1), batch(2, 1)]);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Broken { .. }))), "{outcomes:?}");
+        writer.connection.execute_batch("PRAGMA query_only = OFF").expect("runs");
+        assert!(writer.connection.is_autocommit());
+        assert!(matches!(writer.commit(&[batch(3, 1)]).as_slice(), [Err(Error::Broken { .. })]));
+        assert_eq!(count(&writer, "audit"), 0);
+    }
+
+    #[test]
+    fn the_log_is_copied_once_it_is_long() {
+        let (_place, mut writer) = writer(100_000);
+        for number in 0..200 {
+            writer.commit(&[batch(number, 64 << 10)]);
+            writer.checkpoint();
+        }
+        let log = std::fs::metadata(writer.path.with_extension("db-wal")).expect("is there").len();
+        assert!(log < 8 << 20, "{log} bytes");
+        let file = std::fs::metadata(&writer.path).expect("is there").len();
+        assert!(8 << 20 < file, "{file} bytes");
     }
 }

@@ -81,3 +81,61 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn codes_mean_what_the_port_promises() {
+        let path = Path::new("state/control.db");
+        for (code, is_wanted) in [
+            (ffi::SQLITE_FULL, (|error| matches!(error, Error::NoSpace { .. })) as fn(&Error) -> bool),
+            (ffi::SQLITE_IOERR_SHMSIZE, |error| matches!(error, Error::NoSpace { .. })),
+            (ffi::SQLITE_BUSY, |error| matches!(error, Error::InUse { .. })),
+            (ffi::SQLITE_BUSY_SNAPSHOT, |error| matches!(error, Error::InUse { .. })),
+            (ffi::SQLITE_INTERRUPT, |error| matches!(error, Error::Closed)),
+            (ffi::SQLITE_TOOBIG, |error| matches!(error, Error::Unreadable { .. })),
+            (ffi::SQLITE_IOERR, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_IOERR_FSYNC, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_IOERR_WRITE, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_IOERR_READ, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_CORRUPT, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_NOTADB, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_READONLY, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_READONLY_DBMOVED, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_CANTOPEN, |error| matches!(error, Error::Broken { .. })),
+            (ffi::SQLITE_CONSTRAINT, |error| matches!(error, Error::Broken { .. })),
+        ] {
+            let error = running(path, failed(code));
+            assert!(is_wanted(&error), "{code}: {error:?}");
+        }
+        for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT, ffi::SQLITE_ERROR] {
+            assert!(matches!(opening(path, failed(code)), Error::Unreadable { .. }), "{code}");
+        }
+        assert!(matches!(opening(path, failed(ffi::SQLITE_FULL)), Error::NoSpace { .. }));
+        assert!(matches!(opening(path, failed(ffi::SQLITE_IOERR_READ)), Error::Broken { .. }));
+    }
+
+    #[test]
+    fn what_is_broken_stays_broken_and_what_is_full_does_not() {
+        let place = || "control.db".to_owned();
+        let health = Health::default();
+        health.note(&Error::NoSpace { place: place() });
+        assert_eq!(health.fault(), Some(Error::NoSpace { place: place() }));
+        assert_eq!(health.broken(), None);
+        health.note_success();
+        assert_eq!(health.fault(), None);
+        health.note(&Error::Unreadable { place: place(), reason: "one batch".into() });
+        assert_eq!(health.fault(), None);
+        let broken = Error::Broken { place: place(), reason: "fsync".into() };
+        health.note(&broken);
+        health.note_success();
+        health.note(&Error::NoSpace { place: place() });
+        assert_eq!((health.fault(), health.broken()), (Some(broken.clone()), Some(broken)));
+    }
+}

@@ -53,7 +53,7 @@ impl Writer {
     /// Writes until every sender is gone and nothing waits, or until the file breaks: records are then refused at the queue.
     ///
     /// An empty message asks for a look at the quota.
-    pub(super) fn run(mut self, drafts: &Receiver<Option<Draft>>, stopped: &Receiver<()>) {
+    pub(super) fn run(&mut self, drafts: &Receiver<Option<Draft>>, stopped: &Receiver<()>) {
         let mut is_busy = false;
         while let Ok(first) = drafts.recv() {
             if !is_busy {

@@ -91,6 +91,23 @@ impl Name {
             Self::Events => "",
         }
     }
+
+    /// The names of what the file defines, in order.
+    const fn objects(self) -> &'static [&'static str] {
+        match self {
+            Self::Control => &[
+                "anchor",
+                "audit",
+                "audit_by_action",
+                "audit_by_actor",
+                "audit_by_name",
+                "audit_by_request",
+                "audit_by_target",
+                "fact",
+            ],
+            Self::Events => &["anchor", "audit", "audit_by_name", "audit_by_request"],
+        }
+    }
 }
 
 /// A limit on a file's size.
@@ -227,20 +244,21 @@ impl Folder {
             Ok(connection)
         };
         let connection = open().map_err(|error| opening(&place, error))?;
-        check_version(&connection, &place)?;
+        check_tables(&connection, &place, name)?;
         Ok(connection)
     }
 
     /// A connection that only reads.
     pub(super) fn reader(&self, name: Name) -> Result<Connection, Error> {
-        open_reader(&self.file(name))
+        open_reader(&self.path, name)
     }
 }
 
 /// A connection that only reads, to a file that may belong to a running node.
-pub(super) fn open_reader(place: &Path) -> Result<Connection, Error> {
-    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| opening(place, error))?;
-    check_version(&connection, place)?;
+pub(super) fn open_reader(folder: &Path, name: Name) -> Result<Connection, Error> {
+    let place = folder.join(name.as_str());
+    let connection = connect(&place, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| opening(&place, error))?;
+    check_tables(&connection, &place, name)?;
     Ok(connection)
 }
 
@@ -261,7 +279,7 @@ fn connect(place: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check_version(connection: &Connection, place: &Path) -> Result<(), Error> {
+fn check_tables(connection: &Connection, place: &Path, name: Name) -> Result<(), Error> {
     let number = |name: &str| {
         let number = connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
         number.map_err(|error| opening(place, error))
@@ -275,7 +293,18 @@ fn check_version(connection: &Connection, place: &Path) -> Result<(), Error> {
     if version != USER_VERSION {
         return Err(unreadable(format!("wanted tables of version {USER_VERSION}, got {version}")));
     }
+    let wanted = name.objects();
+    let found = objects(connection).map_err(|error| opening(place, error))?;
+    if found != wanted {
+        return Err(unreadable(format!("wanted the tables {}, got {}", wanted.join(", "), found.join(", "))));
+    }
     Ok(())
+}
+
+/// The names of what a file defines. Anything more, such as a trigger, would act on what we write.
+fn objects(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY name";
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn take_lock(place: &Path) -> Result<File, Error> {

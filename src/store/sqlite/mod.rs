@@ -37,6 +37,9 @@ const QUESTION_QUEUE_MAX: usize = 64;
 /// How long `close` waits for the threads: what the port promises.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a writer that has nothing more to write waits for the readers to leave, whose questions are cut short.
+const READERS_WAIT: Duration = Duration::from_secs(1);
+
 /// Where the store lies and how large it may grow.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -64,20 +67,44 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
     let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
     let (pages_asked, page_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
 
-    let control = control::Writer::open(&folder, pages, Arc::clone(&health))?;
-    let events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
+    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health))?;
+    let mut events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
     let fact_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
     let page_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
     let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
 
     let spawn = Spawn { folder: &folder, alive };
-    spawn.thread("store-control", move || control.run(jobs))?;
-    spawn.thread("store-events", move || events.run(&drafts, &stopped))?;
-    spawn.thread("store-facts", move || fact_reader.run(fact_questions))?;
-    spawn.thread("store-audit", move || page_reader.run(page_questions))?;
+    let (control_read, control_unread) = blocking::sync_channel(0);
+    let (events_read, events_unread) = blocking::sync_channel(0);
+    let reading = (control_read, events_read);
+    let also_reading = reading.clone();
+    spawn.thread("store-control", move || {
+        control.run(jobs);
+        wait_for_readers(&control_unread);
+        drop(control);
+    })?;
+    spawn.thread("store-events", move || {
+        events.run(&drafts, &stopped);
+        wait_for_readers(&events_unread);
+        drop(events);
+    })?;
+    spawn.thread("store-facts", move || {
+        fact_reader.run(fact_questions);
+        drop(reading);
+    })?;
+    spawn.thread("store-audit", move || {
+        page_reader.run(page_questions);
+        drop(also_reading);
+    })?;
     let links = Links { commits, reads, _stop: stop, facts, pages: pages_asked, _interrupts: interrupts };
     let links = Mutex::new(Some(links));
     Ok(SqliteStore { links, done: Mutex::new(Some(done)), quota_mb, health, reads_health, place: folder.place() })
+}
+
+/// The last connection to leave a file copies its log and removes it, and only a writer may do that.
+fn wait_for_readers(unread: &blocking::Receiver<()>) {
+    // Nothing is ever sent: the wait ends when the last reader's end is dropped.
+    unread.recv_timeout(READERS_WAIT).unwrap_or_default();
 }
 
 /// Starts the store's threads. Each holds the folder's lock and a sign of life until it ends.

@@ -24,7 +24,7 @@ pub(crate) fn preflight(shared: &Shared, call: &Call) -> Answered {
     let view = shared.node.view();
     let me = view.me();
     match read(shared, call, &view, Ask::Preflight)? {
-        Err(refused) => Ok(json(preflight_refusal(me, &refused))),
+        Err(refused) => Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused))),
         Ok(admitted) => {
             let preflight = shared.node.preflight(&admitted.request);
             let request_id = &admitted.request.request_id;
@@ -71,7 +71,7 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
             if !refused.dry_run {
                 record(&shared, &view, &Refusal::of_request(&call.caller()?.asker(), &refused))?;
             }
-            return Ok(json(dispatch_refusal(me, &refused)));
+            return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
         }
     };
     let Admitted { request, dry_run, plan_hash } = admitted;
@@ -91,7 +91,8 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
             return Ok(json(dispatch_answer(me, &request_id, true, (plan, &preflight.plan_hash), nothing)));
         }
     }
-    let Dispatched { preflight, outcomes } = carry_out(&shared, request).await?;
+    let failed = |failure| Problem::from(failure).of_request(&request_id);
+    let Dispatched { preflight, outcomes } = carry_out(&shared, request).await.map_err(failed)?;
     let outcomes = outcomes.iter().map(|outcome| decision::Outcome {
         target: &outcome.target,
         result: outcome.result.as_ref(),
@@ -158,6 +159,13 @@ impl Refusal {
         let detail = format!("the role {} is too low", caller.role());
         let code = Code::PermissionDenied;
         Self { asker: caller.asker(), action: verb.to_owned(), target: None, request_id: None, code, detail }
+    }
+
+    /// Of credentials that are not ours, with how many others there were since the last record.
+    pub(crate) fn of_credential(nobody: Asker, peer: &str, others: u64) -> Self {
+        let detail = format!("bad credential from {peer}; {others} others since the last record");
+        let (action, code) = ("authenticate".to_owned(), Code::PermissionDenied);
+        Self { asker: nobody, action, target: None, request_id: None, code, detail }
     }
 
     /// Of a request that names an actor whom the credential does not cover, or breaks the contract. On record stands who

@@ -138,6 +138,11 @@ impl Wanted {
 /// Reads a request to `me`.
 pub fn read(bytes: &[u8], ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
     let body: ActionBody = json::parse(bytes)?;
+    let request_id = body.request_id.clone();
+    resolve(body, ask, me).map_err(|fault| Fault { request_id: request_id.parse().ok(), ..fault })
+}
+
+fn resolve(mut body: ActionBody, ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
     if ask == Ask::Preflight && body.plan_hash.is_some() {
         return Err(Fault::at("/plan_hash", "unknown field `plan_hash`: preflight makes one, dispatch takes one"));
     }
@@ -151,13 +156,13 @@ pub fn read(bytes: &[u8], ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
     check_request_id(&body.request_id)?;
     let targets = read_targets(&body.target_runtimes, me)?;
     let kind: Option<ActionKind> = body.action_type.parse().ok();
-    let action = kind.map(|kind| read_payload(kind, body.payload.0.clone())).transpose()?;
-    let refuse = |targets, denial| {
-        let (request_id, dry_run) = (body.request_id.clone(), body.dry_run);
-        Ok(Reading::Refused(Box::new(Refused { request_id, targets, action: kind, dry_run, denial })))
-    };
+    let payload = std::mem::take(&mut body.payload.0);
+    let action = kind.map(|kind| read_payload(kind, payload)).transpose()?;
     match check_contract(&body, action, &targets, me) {
-        Err(denial) => refuse(targets, denial),
+        Err(denial) => {
+            let ActionBody { request_id, dry_run, .. } = body;
+            Ok(Reading::Refused(Box::new(Refused { request_id, targets, action: kind, dry_run, denial })))
+        }
         Ok((request_id, actor, action)) => Ok(Reading::Wanted(Box::new(Wanted {
             request_id,
             actor,

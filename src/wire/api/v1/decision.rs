@@ -13,6 +13,8 @@ use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::policy::{Decision, Denial, Stage};
 use crate::domain::preflight::{Plan, Row, Standing};
 use crate::domain::projection::Lifecycle;
+use crate::domain::time::Monotonic;
+use crate::engine::view::View;
 
 /// Whether all of it may happen, and for each target why.
 #[derive(Debug, Serialize, ToSchema)]
@@ -170,8 +172,8 @@ pub fn preflight_answer(me: &RuntimeId, request_id: &RequestId, plan: &Plan, pla
 }
 
 /// A refusal of the whole request as an answer to preflight.
-pub fn preflight_refusal(me: &RuntimeId, refused: &Refused) -> Vec<u8> {
-    encode(&denied(me, refused))
+pub fn preflight_refusal(view: &View, now: Monotonic, refused: &Refused) -> Vec<u8> {
+    encode(&denied(view, now, refused))
 }
 
 /// What became of a dispatch.
@@ -198,12 +200,12 @@ pub fn dispatch_answer<'a>(
 }
 
 /// A refusal of the whole request as an answer to dispatch.
-pub fn dispatch_refusal(me: &RuntimeId, refused: &Refused) -> Vec<u8> {
-    let preflight = denied(me, refused);
+pub fn dispatch_refusal(view: &View, now: Monotonic, refused: &Refused) -> Vec<u8> {
+    let preflight = denied(view, now, refused);
     encode(&DispatchBody {
         api_version: API_VERSION,
         request_id: &refused.request_id,
-        connected_via: Shown::Id(me, &me.site),
+        connected_via: preflight.connected_via,
         acting_on: preflight.acting_on.clone(),
         dry_run: refused.dry_run,
         ok: false,
@@ -272,23 +274,24 @@ const fn target_state(standing: Option<Standing>) -> &'static str {
     }
 }
 
-fn denied<'a>(me: &'a RuntimeId, refused: &'a Refused) -> PreflightBody<'a> {
-    let Refused { denial, .. } = refused;
+fn denied<'a>(view: &'a View, now: Monotonic, refused: &'a Refused) -> PreflightBody<'a> {
+    let me = view.me();
+    let denial = &refused.denial;
     let shown = |target: &'a Result<RuntimeId, String>| match target {
-        Ok(id) => Shown::Id(id, &me.site),
-        Err(text) => Shown::Text(text),
+        Ok(id) => (Shown::Id(id, &me.site), target_state(view.standing(id, now))),
+        Err(text) => (Shown::Text(text), target_state(None)),
     };
-    let acting_on: Vec<_> = refused.targets.iter().map(shown).collect();
+    let targets: Vec<_> = refused.targets.iter().map(shown).collect();
     PreflightBody {
         api_version: API_VERSION,
         request_id: &refused.request_id,
         connected_via: Shown::Id(me, &me.site),
+        acting_on: targets.iter().map(|(target, _)| *target).collect(),
         allowed: false,
         denial_code: Some(denial.code.as_str()),
         denial_reason: Some(&denial.reason),
         remediation: Some(denial.code.remediation()),
-        decisions: acting_on.iter().map(|target| denied_one(*target, denial, "unknown")).collect(),
-        acting_on,
+        decisions: targets.into_iter().map(|(target, state)| denied_one(target, denial, state)).collect(),
         plan_hash: None,
     }
 }

@@ -12,32 +12,43 @@ use crate::domain::config;
 
 /// Reads one JSON document and nothing behind it. Depth is bounded by `serde_json` (128), size by the caller.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let mut pointer = String::new();
-        for segment in error.path() {
-            match segment {
-                Segment::Seq { index } => push(&mut pointer, &index.to_string()),
-                Segment::Map { key } => push(&mut pointer, key),
-                Segment::Enum { variant } => push(&mut pointer, variant),
-                Segment::Unknown => {}
-            }
-        }
-        let detail = error.inner().to_string();
-        // A missing field has no place of its own in the document: its parent is blamed unless we add the name.
-        if let Some(name) = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-            push(&mut pointer, name);
-        }
-        Fault { pointer, detail }
-    })?;
-    reader.end().map_err(|error| Fault::at("", error.to_string()))?;
-    Ok(body)
+    // The place is worked out only once something is wrong: keeping track of it costs an allocation per member.
+    serde_json::from_slice(bytes)
+        .map_err(|error| locate::<T>(bytes).unwrap_or_else(|| Fault::at("", error.to_string())))
 }
 
+/// Where the fault is, unless it stands behind the document.
+fn locate<T: DeserializeOwned>(bytes: &[u8]) -> Option<Fault> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let error = serde_path_to_error::deserialize::<_, T>(&mut reader).err()?;
+    let mut pointer = String::new();
+    for segment in error.path() {
+        match segment {
+            Segment::Seq { index } => push(&mut pointer, &index.to_string()),
+            Segment::Map { key } => push(&mut pointer, key),
+            Segment::Enum { variant } => push(&mut pointer, variant),
+            Segment::Unknown => {}
+        }
+    }
+    let detail = error.inner().to_string();
+    // A missing field has no place of its own and a duplicate has two: the parent is blamed unless we add the name.
+    let named = ["missing field `", "duplicate field `"].into_iter().find_map(|it| detail.strip_prefix(it));
+    if let Some(name) = named.and_then(|rest| rest.split('`').next()) {
+        push(&mut pointer, name);
+    }
+    Some(Fault::at(pointer, detail))
+}
+
+/// Longest pointer in bytes: a hostile body can be as deep as it is allowed and have keys as long as itself.
+const POINTER_BYTES_MAX: usize = 256;
+
 fn push(pointer: &mut String, segment: &str) {
+    let room = POINTER_BYTES_MAX.saturating_sub(pointer.len());
+    if room == 0 {
+        return;
+    }
     pointer.push('/');
-    // A hostile key can be as long as the body; a pointer to it need not.
-    for character in segment.chars().take(128) {
+    for character in segment.chars().take(room.min(128)) {
         match character {
             '~' => pointer.push_str("~0"),
             '/' => pointer.push_str("~1"),

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod audit;
+pub mod config;
 pub mod control;
 pub mod decision;
 pub mod error;
@@ -15,10 +16,13 @@ pub mod state;
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::id::{RequestId, RuntimeId, SiteId};
 
 /// The version that every answer carries.
 pub const API_VERSION: &str = "1.0";
+
+/// Most characters repeated of a name that is none: the longest good one has 129.
+const TEXT_CHARS_MAX: usize = 160;
 
 /// Why a body or a query is not what the contract asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,11 +32,13 @@ pub struct Fault {
     pub pointer: String,
     /// What was wanted and got.
     pub detail: String,
+    /// In which request, where its name could be read.
+    pub request_id: Option<RequestId>,
 }
 
 impl Fault {
     fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), detail: detail.into() }
+        Self { pointer: pointer.into(), detail: detail.into(), request_id: None }
     }
 }
 
@@ -57,7 +63,11 @@ impl Serialize for Shown<'_> {
         match self {
             Self::Id(id, own) if id.site == **own => serializer.serialize_str(id.name.as_str()),
             Self::Id(id, _) => serializer.collect_str(id),
-            Self::Text(text) => serializer.serialize_str(text),
+            // No name of ours has these characters, and a terminal should not see them.
+            Self::Text(text) => {
+                let visible = |it: char| if it.is_ascii_graphic() { it } else { char::REPLACEMENT_CHARACTER };
+                serializer.collect_str(&text.chars().take(TEXT_CHARS_MAX).map(visible).collect::<String>())
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::{action, audit, control, decision, encode, error, health, state};
+use super::{action, audit, config, control, decision, encode, error, health, state};
 
 /// What a request or an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Body {
     Action,
     /// A page of the audit log.
     Audit,
+    /// The live settings.
+    Config,
     /// A request to this node itself.
     Control,
     /// What became of a dispatch.
@@ -139,6 +141,7 @@ fn content(body: Body) -> Option<Value> {
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
         Body::Audit => "AuditBody",
+        Body::Config => "ConfigBody",
         Body::Control => "ControlBody",
         Body::Dispatch => "DispatchBody",
         Body::Done => "DoneBody",
@@ -155,6 +158,7 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     let mut all = Vec::new();
     collect::<action::ActionBody>(&mut all);
     collect::<audit::AuditBody<'_>>(&mut all);
+    collect::<config::ConfigBody>(&mut all);
     collect::<control::ControlBody>(&mut all);
     collect::<control::DoneBody<'_>>(&mut all);
     collect::<control::PeerBody>(&mut all);

@@ -9,11 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{API_VERSION, encode};
-use crate::domain::action::ActionKind;
 use crate::domain::audit::Hash;
 use crate::domain::envelope::Health;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::{Role, TrustState};
+use crate::domain::preflight::CAPABILITIES;
 use crate::domain::projection::{Edge, EdgeState, Lifecycle};
 use crate::domain::time::{Monotonic, Now, Wall};
 use crate::engine::view::{Category, ClockState, Event, Peer, Severity, TIMELINE_MAX, View};
@@ -333,7 +333,7 @@ fn own_node(view: &View, now: Now) -> NodeBody {
         boot_id: view.boot,
         host: view.settings.host.clone(),
         fingerprint: view.identity.to_string(),
-        capabilities: ActionKind::ALL.iter().map(ToString::to_string).collect(),
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         observed: BTreeMap::from([
             ("health", evidence(now.wall.0)),
             ("identity", evidence(view.started.wall.0)),
@@ -397,11 +397,16 @@ fn observed(peer: &Peer, lifecycle: Lifecycle) -> BTreeMap<&'static str, Evidenc
 
 /// The links that this runtime measured and those that its peers published, and how many there are in all.
 fn edges(view: &View, now: Now) -> (Vec<EdgeBody>, usize) {
+    let is_online = |peer: &Peer| peer.presence.lifecycle(&view.limits, now.monotonic) == Lifecycle::Online;
     let own_edges = view.own_edges();
-    let own = own_edges.iter().map(|edge| (view.me(), edge, true));
+    // What was measured towards a peer that has fallen silent is old, unless it says just that.
+    let own = own_edges.iter().map(|edge| {
+        let is_heard = view.peers.get(&edge.target).is_some_and(|peer| is_online(peer));
+        (view.me(), edge, is_heard || edge.state == EdgeState::Failed)
+    });
     let theirs = view.peers.iter().flat_map(|(runtime, peer)| {
-        let is_online = peer.presence.lifecycle(&view.limits, now.monotonic) == Lifecycle::Online;
-        peer.edges.iter().map(move |edge| (runtime, edge, is_online))
+        let is_fresh = is_online(peer);
+        peer.edges.iter().map(move |edge| (runtime, edge, is_fresh))
     });
     let count = peer_edges(view).saturating_add(own_edges.len());
     let site = &view.me().site;

@@ -1,17 +1,24 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
+mod hostile;
+mod overrides;
+mod project;
+mod rendering;
+
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::domain::policy::{RuleEffect, Side, Verdict};
 use crate::domain::time::Millis;
 
 const EXAMPLES: &[(&str, &str)] = &[
-    ("runtime-a-dev.toml", include_str!("../../examples/runtime_cloud/runtime-a-dev.toml")),
-    ("runtime-b-dev.toml", include_str!("../../examples/runtime_cloud/runtime-b-dev.toml")),
-    ("runtime-plant.toml", include_str!("../../examples/runtime_cloud/runtime-plant.toml")),
-    ("runtime-wan.toml", include_str!("../../examples/runtime_cloud/runtime-wan.toml")),
+    ("runtime-a-dev.toml", include_str!("../../../examples/runtime_cloud/runtime-a-dev.toml")),
+    ("runtime-b-dev.toml", include_str!("../../../examples/runtime_cloud/runtime-b-dev.toml")),
+    ("runtime-plant.toml", include_str!("../../../examples/runtime_cloud/runtime-plant.toml")),
+    ("runtime-wan.toml", include_str!("../../../examples/runtime_cloud/runtime-wan.toml")),
 ];
 
-pub(super) const NO_ENVIRONMENT: [(String, String); 0] = [];
+const NO_ENVIRONMENT: [(String, String); 0] = [];
 
 fn read(body: &str) -> Result<Settings, Problems> {
     parse(&format!("[bundle]\nversion = 1\n{body}"), "runtime.toml", "node", NO_ENVIRONMENT)
@@ -90,11 +97,46 @@ fn the_rules_of_the_wan_example_are_typed() {
     assert_eq!(policy.allow_write[2].effect, RuleEffect::Deny);
     let actor = "spiffe://trust/plant-north/anyone".parse().expect("legal");
     let target = "plant-south/line-1".parse().expect("legal");
-    let action = crate::domain::action::Action::cmd_invoke("restart", Default::default()).expect("legal");
+    let action = crate::domain::action::Action::cmd_invoke("restart", BTreeMap::new()).expect("legal");
     let now = crate::domain::time::Wall(0);
     let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
     let verdict = policy.ask(Side::Outbound, question);
     assert!(matches!(verdict, Verdict::Allowed(rule) if rule.id == "south-restart"), "{verdict:?}");
+}
+
+/// The rules' answer to the question in an example body, read as a person would send it.
+fn answer(body: &str) -> bool {
+    let settings = parse(EXAMPLES[3].1, "f", "node", NO_ENVIRONMENT).expect("valid");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let text = |pointer: &str| body.pointer(pointer).and_then(serde_json::Value::as_str).expect("a text").to_owned();
+    assert_eq!(text("/connected_via"), settings.runtime_id.name.as_str());
+    assert_eq!((text("/api_version").as_str(), text("/action_type").as_str()), ("1.0", "cmd_invoke"));
+    let actor = text("/actor").parse().expect("an actor");
+    let target = text("/target_runtimes/0").parse().expect("a runtime of another site");
+    let action = crate::domain::action::Action::cmd_invoke(&text("/payload/command"), BTreeMap::new()).expect("legal");
+    let now = crate::domain::time::Wall(0);
+    let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
+    matches!(settings.policy.ask(Side::Outbound, question), Verdict::Allowed(_))
+}
+
+#[test]
+fn the_cross_site_examples_get_the_answer_in_their_name() {
+    assert!(answer(include_str!("../../../examples/runtime_cloud/preflight-cross-site-allow.json")));
+    assert!(!answer(include_str!("../../../examples/runtime_cloud/preflight-cross-site-deny.json")));
+}
+
+#[test]
+fn the_status_example_asks_the_first_dev_runtime_about_the_second() {
+    let text = include_str!("../../../examples/runtime_cloud/dispatch-status-read.json");
+    let body: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let name = |index: usize| {
+        let settings = parse(EXAMPLES[index].1, "f", "node", NO_ENVIRONMENT).expect("valid");
+        settings.runtime_id.name.to_string()
+    };
+    assert_eq!((&body["connected_via"], &body["target_runtimes"][0]), (&name(0).into(), &name(1).into()));
+    assert_eq!(body["actor"], "spiffe://trust/default-site/operator-1");
+    assert_eq!((&body["action_type"], &body["api_version"]), (&"status_read".into(), &"1.0".into()));
+    assert_eq!(body["payload"], serde_json::json!({}));
 }
 
 #[test]
@@ -145,7 +187,7 @@ fn the_table_of_keys_agrees_with_the_live_settings_of_the_domain() {
 fn every_default_is_a_value_of_its_key_and_every_path_is_unique() {
     for key in KEYS {
         assert_eq!(KEYS.iter().filter(|it| it.path == key.path).count(), 1, "{}", key.path);
-        assert!(!(key.is_required && !key.default.is_empty()), "{}: required and defaulted", key.path);
+        assert!(!key.is_required || key.default.is_empty(), "{}: required and defaulted", key.path);
         assert!(
             key.doc.ends_with('.') && key.doc.starts_with(|it: char| it.is_uppercase() || it == '`'),
             "{}",

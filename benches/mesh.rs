@@ -1,0 +1,483 @@
+//! What preflight and dispatch cost beside their floors, as ratios within one run.
+//!
+//! Two nodes run as processes of their own, and so do the floors: an axum server that parses and answers bodies of the same
+//! size, and a bare Zenoh queryable. The machines are shared and noisy, so nothing here is an absolute promise: node and
+//! floor are measured in alternating rounds of the same run, and the ratio of their medians is printed.
+//!
+//! `cargo bench --bench mesh` prints a table; `-- --json` prints JSON; `-- --rounds N` changes the length.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark reads the clock, prints, and may stop at the first surprise"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::{Signer, SigningKey};
+use serde_json::{Value, json};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Requests of one round; rounds of node and floor alternate.
+const REQUESTS_PER_ROUND: usize = 200;
+const CALLERS: usize = 64;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let flag = |name: &str| arguments.iter().position(|it| it == name);
+    if flag("--floor-axum").is_some() {
+        return runtime()?.block_on(floor_axum());
+    }
+    if flag("--floor-zenoh").is_some() {
+        return runtime()?.block_on(floor_zenoh());
+    }
+    let rounds = flag("--rounds").and_then(|at| arguments.get(at + 1)).map_or(Ok(8), |text| text.parse())?;
+    let rows = runtime()?.block_on(measure(rounds))?;
+    print(&rows, flag("--json").is_some());
+    Ok(())
+}
+
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// One measured line: the node, its floor, and what we aim at.
+struct Row {
+    name: &'static str,
+    node: f64,
+    floor: f64,
+    unit: &'static str,
+    /// The ratio node to floor that DESIGN's benchmarks aim at: at most for times, at least for rates.
+    aim: f64,
+}
+
+fn print(rows: &[Row], as_json: bool) {
+    if as_json {
+        let rows: Vec<Value> = rows
+            .iter()
+            .map(|row| json!({ "name": row.name, "ratio": row.node / row.floor, "aim": row.aim, "unit": row.unit }))
+            .collect();
+        println!("{}", Value::from(rows));
+        return;
+    }
+    println!("{:<34} {:>10} {:>10} {:>7} {:>8}", "", "node", "floor", "ratio", "aim");
+    for row in rows {
+        let bound = if row.unit == "1/s" { ">=" } else { "<=" };
+        let (node, floor, ratio) = (row.node, row.floor, row.node / row.floor);
+        println!("{:<34} {node:>10.1} {floor:>10.1} {ratio:>7.2} {bound:>4} {:.2}  {}", row.name, row.aim, row.unit);
+    }
+}
+
+async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
+    let folder = tempfile::tempdir()?;
+    let target = Node::start(folder.path(), "b", None)?;
+    let origin = Node::start(folder.path(), "a", Some(&target.mesh))?;
+    origin.wait_for_peer("b")?;
+    let axum = Floor::start("--floor-axum")?;
+    let zenoh = Floor::start("--floor-zenoh")?;
+    let session = zenoh_session(Some(&zenoh.address)).await?;
+    wait_for_zenoh(&session).await?;
+    let mut rows = Vec::new();
+    for (name, targets) in [("preflight, 1 target", 1), ("preflight, 1,000 targets", 1_000)] {
+        rows.push(preflight(name, targets, rounds, &origin, &axum)?);
+    }
+    let (read, read_floor) = single(rounds, &origin, &axum, &session, "status_read", &json!({})).await?;
+    rows.push(Row { name: "dispatch read, 1 caller (p50)", node: read, floor: read_floor, unit: "us", aim: 2.0 });
+    let payload = json!({ "command": "ping" });
+    let (write, write_floor) = single(rounds, &origin, &axum, &session, "cmd_invoke", &payload).await?;
+    let commits = commit_micros(folder.path())? * 2.0;
+    let floor = write_floor + commits + four_signatures_micros();
+    rows.push(Row { name: "dispatch write, 1 caller (p50)", node: write, floor, unit: "us", aim: 2.0 });
+    rows.push(concurrent(rounds, &origin, &session).await?);
+    Ok(rows)
+}
+
+fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, axum: &Floor) -> Outcome<Row> {
+    let names: Vec<String> =
+        (0..targets).map(|index| if index == 0 { "b".into() } else { format!("n{index}") }).collect();
+    let body = action("preflight", "status_read", &json!({}), &names);
+    let mut node = Http::connect(&origin.web)?;
+    let mut floor = Http::connect(&axum.address)?;
+    let answer = node.post("/api/runtime-cloud/actions/preflight", &body)?;
+    let floor_path = format!("/echo/{}", answer.len());
+    let (mut of_node, mut of_floor) = (Vec::new(), Vec::new());
+    let requests = if targets == 1 { REQUESTS_PER_ROUND } else { REQUESTS_PER_ROUND / 10 };
+    for _ in 0..rounds {
+        for _ in 0..requests {
+            of_floor.push(timed(|| floor.post(&floor_path, &body).map(drop))?);
+        }
+        for _ in 0..requests {
+            of_node.push(timed(|| node.post("/api/runtime-cloud/actions/preflight", &body).map(drop))?);
+        }
+    }
+    Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "us", aim: 1.25 })
+}
+
+/// Medians of a dispatch by one caller, and of an axum echo plus a bare get.
+async fn single(
+    rounds: usize,
+    origin: &Node,
+    axum: &Floor,
+    session: &zenoh::Session,
+    kind: &str,
+    payload: &Value,
+) -> Outcome<(f64, f64)> {
+    let target = ["b".to_owned()];
+    let mut node = Http::connect(&origin.web)?;
+    let mut floor = Http::connect(&axum.address)?;
+    let path = "/api/runtime-cloud/actions/dispatch";
+    let answer = node.post(path, &action("warm-up", kind, payload, &target))?;
+    let parsed: Value = serde_json::from_slice(&answer)?;
+    if parsed["ok"] != json!(true) {
+        return Err(format!("the dispatch was refused: {parsed}").into());
+    }
+    let floor_path = format!("/echo/{}", answer.len());
+    let (mut of_node, mut of_echo, mut of_get) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for index in 0..REQUESTS_PER_ROUND {
+            let body = action(&format!("{kind}-{round}-{index}"), kind, payload, &target);
+            of_echo.push(timed(|| floor.post(&floor_path, &body).map(drop))?);
+            let begin = Instant::now();
+            bare_get(session).await?;
+            of_get.push(micros(begin.elapsed()));
+            of_node.push(timed(|| node.post(path, &body).map(drop))?);
+        }
+    }
+    Ok((median(of_node), median(of_echo) + median(of_get)))
+}
+
+/// Dispatches a second by 64 callers, and bare gets with four Ed25519 operations each by as many.
+async fn concurrent(rounds: usize, origin: &Node, session: &zenoh::Session) -> Outcome<Row> {
+    let mut of_node = Vec::new();
+    let mut of_floor = Vec::new();
+    for round in 0..rounds {
+        let begin = Instant::now();
+        let callers: Vec<_> = (0..CALLERS).map(|caller| caller_thread(origin.web.clone(), round, caller)).collect();
+        for caller in callers {
+            caller.join().map_err(|_panic| "a caller panicked")??;
+        }
+        of_node.push(rate(begin.elapsed()));
+        let begin = Instant::now();
+        let gets: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(getter(session.clone()))).collect();
+        for get in gets {
+            get.await??;
+        }
+        of_floor.push(rate(begin.elapsed()));
+    }
+    let name = "dispatch read, 64 callers";
+    Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "1/s", aim: 0.6 })
+}
+
+const REQUESTS_PER_CALLER: usize = 50;
+
+fn rate(elapsed: Duration) -> f64 {
+    (CALLERS * REQUESTS_PER_CALLER) as f64 / elapsed.as_secs_f64()
+}
+
+fn caller_thread(web: String, round: usize, caller: usize) -> std::thread::JoinHandle<Result<(), String>> {
+    std::thread::spawn(move || {
+        let mut http = Http::connect(&web).map_err(|error| error.to_string())?;
+        for index in 0..REQUESTS_PER_CALLER {
+            let body = action(&format!("c-{round}-{caller}-{index}"), "status_read", &json!({}), &["b".to_owned()]);
+            http.post("/api/runtime-cloud/actions/dispatch", &body).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+}
+
+async fn getter(session: zenoh::Session) -> Result<(), String> {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    for _ in 0..REQUESTS_PER_CALLER {
+        four_signatures(&key);
+        bare_get(&session).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn four_signatures(key: &SigningKey) {
+    let message = [5_u8; 600];
+    for _ in 0..2 {
+        let signature = key.sign(&message);
+        assert!(key.verifying_key().verify_strict(&message, &signature).is_ok());
+    }
+}
+
+fn four_signatures_micros() -> f64 {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    median(
+        (0..200)
+            .map(|_| {
+                let begin = Instant::now();
+                four_signatures(&key);
+                micros(begin.elapsed())
+            })
+            .collect(),
+    )
+}
+
+/// The median of one committed row with `synchronous=FULL` on the same disk: what an fsync costs here.
+fn commit_micros(folder: &Path) -> Outcome<f64> {
+    let store = rusqlite::Connection::open(folder.join("floor.db"))?;
+    store.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(body BLOB) STRICT;")?;
+    let mut of_commit = Vec::new();
+    for _ in 0..200 {
+        let begin = Instant::now();
+        store.execute("INSERT INTO t VALUES (?1)", [vec![1_u8; 512]])?;
+        of_commit.push(micros(begin.elapsed()));
+    }
+    Ok(median(of_commit))
+}
+
+fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
+    let begin = Instant::now();
+    work()?;
+    Ok(micros(begin.elapsed()))
+}
+
+fn micros(elapsed: Duration) -> f64 {
+    elapsed.as_secs_f64() * 1e6
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn action(request_id: &str, kind: &str, payload: &Value, targets: &[String]) -> Vec<u8> {
+    json!({
+        "api_version": "1.0",
+        "request_id": request_id,
+        "connected_via": "a",
+        "target_runtimes": targets,
+        "actor": "spiffe://trust/default-site/engineer-1",
+        "action_type": kind,
+        "query_budget_ms": 5_000,
+        "payload": payload,
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// A keep-alive HTTP/1.1 client of few instructions, so that what is measured is the server.
+struct Http {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Http {
+    fn connect(address: &str) -> Outcome<Self> {
+        let host = address.trim_start_matches("http://").to_owned();
+        let stream = TcpStream::connect(&host)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), host })
+    }
+
+    fn post(&mut self, path: &str, body: &[u8]) -> Outcome<Vec<u8>> {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.host,
+            body.len()
+        );
+        self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
+        self.answer()
+    }
+
+    fn get(&mut self, path: &str) -> Outcome<Vec<u8>> {
+        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Outcome<Vec<u8>> {
+        let mut length = 0;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        if !line.contains(" 200 ") {
+            return Err(format!("wanted 200, got {line}").into());
+        }
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok(body)
+    }
+}
+
+/// A node of our own binary, ended when dropped.
+struct Node {
+    process: Child,
+    web: String,
+    mesh: String,
+}
+
+impl Node {
+    fn start(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Self> {
+        let project = folder.join(name);
+        std::fs::create_dir_all(&project)?;
+        let connect = connect.map(|address| format!("\"{address}\"")).unwrap_or_default();
+        let settings = format!(
+            "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n[runtime.web]\nlisten = \"127.0.0.1:0\"\n\
+             [runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
+             [runtime.log]\nlevel = \"warn\"\n"
+        );
+        std::fs::write(project.join("runtime.toml"), settings)?;
+        let ready = project.join("ready.json");
+        let process = Command::new(env!("CARGO_BIN_EXE_trust-runtime"))
+            .args(["play", "--project"])
+            .arg(&project)
+            .arg("--ready-file")
+            .arg(&ready)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let text = wait_until("the node is ready", || std::fs::read_to_string(&ready).ok())?;
+        let ready: Value = serde_json::from_str(&text)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Self { process, web: text(&ready["web"]), mesh: text(&ready["mesh"][0]) })
+    }
+
+    fn wait_for_peer(&self, name: &str) -> Outcome<()> {
+        let mut http = Http::connect(&self.web)?;
+        wait_until("the nodes see each other", || {
+            let state: Value = serde_json::from_slice(&http.get("/api/runtime-cloud/state").ok()?).ok()?;
+            let nodes = state["topology"]["nodes"].as_array()?;
+            let is_there =
+                |node: &Value| node["runtime_id"] == json!(name) && node["lifecycle_state"] == json!("online");
+            nodes.iter().any(is_there).then_some(())
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        end(&mut self.process);
+    }
+}
+
+/// A floor in a process of its own: this program with another argument. Its first line is its address.
+struct Floor {
+    process: Child,
+    address: String,
+}
+
+impl Floor {
+    fn start(kind: &str) -> Outcome<Self> {
+        let mut process = Command::new(std::env::current_exe()?).arg(kind).stdout(Stdio::piped()).spawn()?;
+        let mut address = String::new();
+        let output = process.stdout.take().ok_or("the floor has an output")?;
+        BufReader::new(output).read_line(&mut address)?;
+        Ok(Self { process, address: address.trim().to_owned() })
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        end(&mut self.process);
+    }
+}
+
+fn end(process: &mut Child) {
+    drop(process.kill());
+    drop(process.wait());
+}
+
+fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> Outcome<T> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match found() {
+            Some(value) => return Ok(value),
+            None if deadline < Instant::now() => return Err(format!("waited 20 s: {what}").into()),
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// An axum server that parses a JSON body and answers with as many bytes as the path says.
+async fn floor_axum() -> Outcome<()> {
+    use axum::extract::{DefaultBodyLimit, Path};
+    use axum::http::header::CONTENT_TYPE;
+    use axum::routing::post;
+    let echo = |Path(length): Path<usize>, axum::Json(body): axum::Json<Value>| async move {
+        let filler = length.saturating_sub(60 + body["request_id"].as_str().map_or(0, str::len));
+        let answer = json!({ "request_id": body["request_id"], "filler": "x".repeat(filler) });
+        ([(CONTENT_TYPE, "application/json")], answer.to_string())
+    };
+    let app = axum::Router::new().route("/echo/{length}", post(echo)).layer(DefaultBodyLimit::max(256 * 1024));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+const KEY: &str = "bench/floor";
+
+async fn zenoh_session(connect: Option<&str>) -> Outcome<zenoh::Session> {
+    let mut config = zenoh::Config::default();
+    let mut set = |key: &str, value: &str| config.insert_json5(key, value).map_err(|error| error.to_string());
+    set("scouting/multicast/enabled", "false")?;
+    match connect {
+        Some(address) => {
+            set("listen/endpoints", "[]")?;
+            set("connect/endpoints", &format!("[\"tcp/{address}\"]"))?;
+        }
+        None => set("listen/endpoints", "[\"tcp/127.0.0.1:0\"]")?,
+    }
+    Ok(zenoh::open(config).await.map_err(|error| error.to_string())?)
+}
+
+async fn floor_zenoh() -> Outcome<()> {
+    let session = zenoh_session(None).await?;
+    let _queryable = session
+        .declare_queryable(KEY)
+        .complete(true)
+        .callback(|query| {
+            let answer = query.payload().map(|payload| payload.to_bytes().into_owned()).unwrap_or_default();
+            zenoh::Wait::wait(query.reply(KEY, answer)).expect("the reply is sent");
+        })
+        .await
+        .map_err(|error| error.to_string())?;
+    let locators = session.info().locators().await;
+    let address = locators.first().map(ToString::to_string).unwrap_or_default();
+    println!("{}", address.trim_start_matches("tcp/"));
+    std::future::pending::<()>().await;
+    Ok(())
+}
+
+async fn wait_for_zenoh(session: &zenoh::Session) -> Outcome<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bare_get(session).await.is_err() {
+        if deadline < Instant::now() {
+            return Err("the Zenoh floor does not answer".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// One query with a payload of an envelope's size, as the mesh sends it.
+async fn bare_get(session: &zenoh::Session) -> Outcome<()> {
+    let replies = session
+        .get(KEY)
+        .payload(vec![1_u8; 2_000])
+        .consolidation(zenoh::query::ConsolidationMode::None)
+        .express(true)
+        .await
+        .map_err(|error| error.to_string())?;
+    replies.recv_async().await.map_err(|error| error.to_string())?;
+    Ok(())
+}

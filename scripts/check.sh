@@ -1,0 +1,241 @@
+#!/usr/bin/env bash
+# The one gate: everything that must hold before a change lands, fast checks first, with the time of each step.
+#
+#   scripts/check.sh          everything
+#   scripts/check.sh --fast   format, tidy, clippy, unit tests, conformance, simulation: before each commit
+#
+# Environment:
+#   CI=true                   uses the nextest profile "ci"
+#   CARGO_TARGET_DIR          where to build [target]
+#
+# For tests against other Zenoh releases the full gate exports TRUST_INTEROP_PYTHON_1_7_2 and TRUST_INTEROP_PYTHON_1_10_2,
+# each the Python of an environment with that release of the official client.
+#
+# Exit codes: 0 all steps passed, 1 a step failed, 2 wrong usage or a missing prerequisite.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/prerequisites.sh
+. scripts/prerequisites.sh
+
+# Raised by hand, together, when there is a reason.
+readonly nextest_version="0.9.151"
+readonly deny_version="0.20.2"
+readonly interop_zenoh=("1.7.2" "1.10.2")
+
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
+logs="$target/check"
+fast=no
+profile=default
+report=()
+passed=0
+current=""
+declared_tests=""
+
+usage() {
+  sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
+}
+
+main() {
+  parse "$@"
+  [ "${CI:-}" != true ] || profile=ci
+  need_commands cargo jq || exit 2
+  mkdir -p "$logs"
+  trap summary EXIT
+  find_tests
+
+  step "fmt" cargo fmt --all --check
+  need_nextest
+  tests "tidy" --test tidy
+  if [ "$fast" = no ]; then
+    step "zenoh baseline" scripts/check_zenoh_baseline.sh
+  fi
+  step "clippy" cargo clippy --locked --all-targets -- -D warnings
+  tests "unit" --lib --bins
+  tests "conformance" --test conformance
+  tests "simulation" --test simulation
+  [ "$fast" = no ] || return 0
+
+  tests "api" --test api
+  if has_test adapters || has_test cluster; then
+    step "interop clients" interop_clients
+    export_interop
+  fi
+  tests "adapters" --test adapters
+  tests "cluster" --test cluster
+  step "doc" documentation
+  fuzz_corpora
+  need_deny
+  step "deny" cargo deny --locked check bans licenses sources
+}
+
+parse() {
+  while [ "$#" -gt 0 ]; do
+    case "$1" in
+    --fast) fast=yes ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *)
+      usage >&2
+      echo "check: unknown argument: $1" >&2
+      exit 2
+      ;;
+    esac
+    shift
+  done
+}
+
+# --- Steps -----------------------------------------------------------------------------------------------------------
+
+# Runs one step, shows its output and its time. A failing step ends the gate.
+step() {
+  current="$1"
+  shift
+  printf '\n==> %s\n' "$current"
+  local begin=$SECONDS
+  "$@"
+  done_in "$current" $((SECONDS - begin))
+}
+
+done_in() {
+  report+=("$(printf '%-18s %5d s' "$1" "$2")")
+  printf '<== %s: %d s\n' "$1" "$2"
+  current=""
+}
+
+# Runs tests of one kind. A test binary that Cargo.toml does not declare yet is named and left out.
+tests() {
+  local name="$1"
+  shift
+  if [ "$1" = "--test" ] && ! has_test "$2"; then
+    printf '\n==> %s\n<== %s: not there yet\n' "$name" "$name"
+    report+=("$(printf '%-18s not there yet' "$name")")
+    return 0
+  fi
+  step "$name" nextest "$name" "$@"
+}
+
+nextest() {
+  local log="$logs/$1.log" count
+  shift
+  cargo nextest run --locked --profile "$profile" "$@" 2>&1 | tee "$log"
+  count="$(sed -E 's/\x1b\[[0-9;]*m//g' "$log" | sed -nE 's/^ *Summary .* ([0-9]+) passed.*/\1/p' | tail -n 1)"
+  passed=$((passed + ${count:-0}))
+}
+
+# Asked once and outside of any condition, so that a manifest that cannot be read ends the gate.
+find_tests() {
+  declared_tests="$(cargo metadata --locked --no-deps --format-version 1 |
+    jq -r '.packages[].targets[] | select(.kind == ["test"]) | .name')"
+}
+
+has_test() {
+  grep -qxF -- "$1" <<<"$declared_tests"
+}
+
+documentation() {
+  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+}
+
+# The fuzz targets' corpora, replayed as plain tests by the stable toolchain. The folder is a workspace of its own and
+# shares the target folder, so that what both use is built once.
+fuzz_corpora() {
+  if [ ! -f fuzz/Cargo.toml ]; then
+    printf '\n==> fuzz corpora\n<== fuzz corpora: not there yet\n'
+    report+=("$(printf '%-18s not there yet' "fuzz corpora")")
+    return 0
+  fi
+  step "fuzz corpora" replay_corpora
+}
+
+replay_corpora() {
+  local log="$logs/fuzz.log" counts
+  (cd fuzz && CARGO_TARGET_DIR="$target" cargo test --locked) 2>&1 | tee "$log"
+  counts="$(sed -nE 's/^test result: .* ([0-9]+) passed;.*/\1/p' "$log" | paste -sd+ -)"
+  passed=$((passed + ${counts:-0}))
+}
+
+# --- Tools -----------------------------------------------------------------------------------------------------------
+
+need_nextest() {
+  cargo nextest --version >/dev/null 2>&1 && return 0
+  step "install nextest" cargo install cargo-nextest --version "$nextest_version" --locked
+}
+
+need_deny() {
+  cargo deny --version >/dev/null 2>&1 && return 0
+  step "install deny" cargo install cargo-deny --version "$deny_version" --locked
+}
+
+# One Python environment per Zenoh release, made once and kept while its version is right.
+interop_clients() {
+  need_commands python3 || exit 2
+  need_venv
+  local version
+  for version in "${interop_zenoh[@]}"; do
+    make_client "$version"
+  done
+}
+
+make_client() {
+  local version="$1" folder
+  folder="$(client_folder "$version")"
+  if [ "$(client_version "$folder")" = "$version" ]; then
+    echo "$folder: zenoh $version"
+    return 0
+  fi
+  rm -rf -- "$folder"
+  python3 -m venv "$folder"
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "eclipse-zenoh==$version"
+  [ "$(client_version "$folder")" = "$version" ] || {
+    echo "check: $folder: wanted zenoh $version, got '$(client_version "$folder")'" >&2
+    return 1
+  }
+  echo "$folder: zenoh $version, installed"
+}
+
+client_folder() {
+  echo "$target/interop/zenoh-$1"
+}
+
+client_version() {
+  "$1/bin/python" -c 'import importlib.metadata, zenoh; print(importlib.metadata.version("eclipse-zenoh"))' 2>/dev/null || true
+}
+
+# Debian keeps the parts of Python that make environments in a package of their own.
+need_venv() {
+  python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
+  install_packages python3-venv || true
+  python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
+  echo "missing: Python's venv module. Install it, for example: sudo apt-get install python3-venv" >&2
+  exit 2
+}
+
+export_interop() {
+  local version name
+  for version in "${interop_zenoh[@]}"; do
+    name="TRUST_INTEROP_PYTHON_${version//./_}"
+    export "$name=$(client_folder "$version")/bin/python"
+  done
+}
+
+# --- The end ---------------------------------------------------------------------------------------------------------
+
+summary() {
+  local status=$?
+  trap - EXIT
+  printf '\n'
+  if [ "${#report[@]}" -gt 0 ]; then
+    printf '%s\n' "${report[@]}"
+    printf '%-18s %5d s\n' "total" "$SECONDS"
+  fi
+  if [ "$status" -ne 0 ]; then
+    echo "check: failed${current:+ in: $current}" >&2
+    exit "$status"
+  fi
+  printf '%d passed, 0 failed\n' "$passed"
+}
+
+main "$@"

@@ -1,1 +1,0 @@
-//! What only the store on disk must hold: full and failing disks, strange files, other processes, sudden death.
