@@ -8,9 +8,6 @@
 #   CI=true                   uses the nextest profile "ci"
 #   CARGO_TARGET_DIR          where to build [target]
 #
-# For tests against other Zenoh releases the full gate exports TRUST_INTEROP_PYTHON_1_7_2 and TRUST_INTEROP_PYTHON_1_10_2,
-# each the Python of an environment with that release of the official client.
-#
 # Exit codes: 0 all steps passed, 1 a step failed, 2 wrong usage or a missing prerequisite.
 set -euo pipefail
 
@@ -21,7 +18,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Raised by hand, together, when there is a reason.
 readonly nextest_version="0.9.151"
 readonly deny_version="0.20.2"
-readonly interop_zenoh=("1.7.2" "1.10.2")
 
 target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 logs="$target/check"
@@ -33,7 +29,7 @@ current=""
 declared_tests=""
 
 usage() {
-  sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
+  sed -n '2,10p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
 }
 
 main() {
@@ -57,10 +53,8 @@ main() {
   [ "$fast" = no ] || return 0
 
   tests "api" --test api
-  if has_test adapters || has_test cluster; then
-    step "interop clients" interop_clients
-    export_interop
-  fi
+  step "interop clients" interop_clients
+  tests "interop" --test interop
   tests "adapters" --test adapters
   tests "cluster" --test cluster
   step "doc" documentation
@@ -169,39 +163,11 @@ need_deny() {
   step "install deny" cargo install cargo-deny --version "$deny_version" --locked
 }
 
-# One Python environment per Zenoh release, made once and kept while its version is right.
+# One Python environment per Zenoh release, made once.
 interop_clients() {
   need_commands python3 || exit 2
   need_venv
-  local version
-  for version in "${interop_zenoh[@]}"; do
-    make_client "$version"
-  done
-}
-
-make_client() {
-  local version="$1" folder
-  folder="$(client_folder "$version")"
-  if [ "$(client_version "$folder")" = "$version" ]; then
-    echo "$folder: zenoh $version"
-    return 0
-  fi
-  rm -rf -- "$folder"
-  python3 -m venv "$folder"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "eclipse-zenoh==$version"
-  [ "$(client_version "$folder")" = "$version" ] || {
-    echo "check: $folder: wanted zenoh $version, got '$(client_version "$folder")'" >&2
-    return 1
-  }
-  echo "$folder: zenoh $version, installed"
-}
-
-client_folder() {
-  echo "$target/interop/zenoh-$1"
-}
-
-client_version() {
-  "$1/bin/python" -c 'import importlib.metadata, zenoh; print(importlib.metadata.version("eclipse-zenoh"))' 2>/dev/null || true
+  scripts/setup_interop.sh
 }
 
 # Debian keeps the parts of Python that make environments in a package of their own.
@@ -211,14 +177,6 @@ need_venv() {
   python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
   echo "missing: Python's venv module. Install it, for example: sudo apt-get install python3-venv" >&2
   exit 2
-}
-
-export_interop() {
-  local version name
-  for version in "${interop_zenoh[@]}"; do
-    name="TRUST_INTEROP_PYTHON_${version//./_}"
-    export "$name=$(client_folder "$version")/bin/python"
-  done
 }
 
 # --- The end ---------------------------------------------------------------------------------------------------------

@@ -51,7 +51,10 @@ impl Engine {
         if let Memory::Same(receipt) = memory {
             // Asked before window, trust and policy: a refusal would claim that it was not carried out.
             match judge::identify(&view, received) {
-                Ok(()) => self.answer(query, received, *receipt, true, effects),
+                Ok(()) => {
+                    self.count_refused("repeated_request");
+                    self.answer(query, received, *receipt, true, effects);
+                }
                 Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
             }
             return;

@@ -2,6 +2,7 @@
 //!
 //! Whoever holds it cannot reach the engine, the mesh or the store's writer in any other way.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -126,4 +127,9 @@ pub trait Operations: Send + Sync + fmt::Debug {
 
     /// How many mesh transports are up, as last counted.
     fn mesh_links(&self) -> usize;
+
+    /// What was refused since the start, by reason: at the mesh's boundary, by signature and by the engine.
+    fn refused(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 }

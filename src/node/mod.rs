@@ -235,7 +235,7 @@ impl Assembly {
         let presence = Arc::new(self.presence(&ingress, web, probe_ms, &links));
         self.work.spawn(Arc::clone(&presence).speak(self.stop.clone()));
         self.work.spawn(Arc::clone(&presence).probe(self.stop.clone()));
-        let operations = SharedNode(Arc::new(self.operations(&is_ready, &links)));
+        let operations = SharedNode(Arc::new(self.operations(&ingress, &is_ready, &links)));
         let Self { store, mesh, work, core, stop, stop_core, .. } = self;
         Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready }
     }
@@ -278,7 +278,7 @@ impl Assembly {
         }
     }
 
-    fn operations(&self, is_ready: &Arc<AtomicBool>, links: &Arc<AtomicU64>) -> NodeOperations {
+    fn operations(&self, ingress: &Arc<Ingress>, is_ready: &Arc<AtomicBool>, links: &Arc<AtomicU64>) -> NodeOperations {
         let courier = Courier {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -292,6 +292,7 @@ impl Assembly {
             mailbox: self.mailbox.clone(),
             store: Arc::clone(&self.store),
             courier: Arc::new(courier),
+            ingress: Arc::clone(ingress),
             plan_key: PlanKey::random(),
             tasks: self.work.clone(),
             stop: self.stop.clone(),

@@ -1,5 +1,6 @@
 //! What callers of this node may do: preflight from the snapshot, reads past the loop, writes through it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,6 +26,7 @@ use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
 use crate::node::driver::Mail;
+use crate::node::ingress::Ingress;
 use crate::node::plan_hash::PlanKey;
 use crate::store::Store;
 
@@ -36,6 +38,7 @@ pub(super) struct NodeOperations {
     pub(super) mailbox: mpsc::Sender<Mail>,
     pub(super) store: Arc<dyn Store>,
     pub(super) courier: Arc<Courier>,
+    pub(super) ingress: Arc<Ingress>,
     pub(super) plan_key: PlanKey,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -270,6 +273,17 @@ impl Operations for SharedNode {
 
     fn mesh_links(&self) -> usize {
         usize::try_from(self.0.links.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    fn refused(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        let parts = [self.0.ingress.mesh.refusals(), self.0.ingress.refused.snapshot()];
+        let engine = self.0.views.load();
+        for (reason, count) in parts.iter().flatten().chain(engine.refused.iter()) {
+            let sum: &mut u64 = all.entry((*reason).to_owned()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        all
     }
 }
 

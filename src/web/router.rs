@@ -155,7 +155,7 @@ pub static ROUTES: [Route; 14] = [
         get(
             "/healthz",
             Access::AnyoneOrMore,
-            "How each subsystem does; the detail for a viewer or more.",
+            "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
             Described::Health,
             Handler::Now(health::report),
         ),

@@ -15,6 +15,10 @@ pub struct HealthBody<'a> {
     /// The subsystems by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     subsystems: BTreeMap<&'static str, SubsystemBody<'a>>,
+    /// What was refused since the start, by reason: with `?verbose`, for a viewer or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    refused: Option<BTreeMap<String, u64>>,
 }
 
 /// One subsystem's health.
@@ -33,6 +37,15 @@ pub type Subsystem<'a> = (&'static str, &'static str, Option<&'a str>);
 
 /// A health answer.
 pub fn answer<'a>(status: &'static str, subsystems: impl Iterator<Item = Subsystem<'a>>) -> Vec<u8> {
+    report(status, subsystems, None)
+}
+
+/// A health answer with what was refused.
+pub fn report<'a>(
+    status: &'static str,
+    subsystems: impl Iterator<Item = Subsystem<'a>>,
+    refused: Option<BTreeMap<String, u64>>,
+) -> Vec<u8> {
     let body = |(name, status, detail)| (name, SubsystemBody { status, detail });
-    encode(&HealthBody { status, subsystems: subsystems.map(body).collect() })
+    encode(&HealthBody { status, subsystems: subsystems.map(body).collect(), refused })
 }
