@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
 use crate::domain::action::ActionKind;
@@ -13,6 +13,7 @@ use crate::domain::policy::{Denial, Stage};
 use crate::domain::projection::{Edge, EdgeState};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::word;
+use crate::wire::api::v1::json::Object;
 use crate::wire::mesh::Refusal;
 use crate::wire::value;
 
@@ -41,6 +42,11 @@ fn one_of<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> R
 fn bounded(text: String) -> Result<String, Refusal> {
     let is_clean = text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control);
     if is_clean { Ok(text) } else { Err(Refusal::Malformed) }
+}
+
+/// Reads an object in which no key stands twice, at any depth: two readers must not see two values.
+fn unique<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, Json>, D::Error> {
+    Object::deserialize(reader).map(|object| object.0.into_iter().collect())
 }
 
 fn hex(bytes: &[u8; 32]) -> String {
@@ -100,7 +106,7 @@ pub(super) struct Action {
     action: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     command: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     params: BTreeMap<String, Json>,
     issued_ns: u64,
     expires_ns: u64,
@@ -200,6 +206,7 @@ pub(crate) enum ResponseBody {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct StatusBody {
     runtime: String,
     version: String,

@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Strict {
 
 /// A JSON object without duplicate keys.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Object(pub(super) Map<String, Value>);
+pub(in crate::wire) struct Object(pub(in crate::wire) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {

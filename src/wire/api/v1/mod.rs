@@ -10,7 +10,7 @@ pub mod control;
 pub mod decision;
 pub mod error;
 pub mod health;
-mod json;
+pub(in crate::wire) mod json;
 pub mod openapi;
 pub mod state;
 

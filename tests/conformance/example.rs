@@ -1,0 +1,185 @@
+//! One example of every message and body in version 1, with and without what may be left out.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use trust_runtime::domain::action::Action;
+use trust_runtime::domain::audit::{AuditId, Hash, Position};
+use trust_runtime::domain::code::Code;
+use trust_runtime::domain::config::Value;
+use trust_runtime::domain::envelope::{Envelope, Health, Receipt, Response, Ruling, Status};
+use trust_runtime::domain::identity::Role;
+use trust_runtime::domain::policy::Denial;
+use trust_runtime::domain::projection::{Edge, EdgeState};
+use trust_runtime::domain::time::{Millis, Wall};
+use trust_runtime::engine::word::{Identity, Observation};
+use trust_runtime::wire::mesh::{self, Echo, Probe};
+
+use crate::sealed::{ME, ORIGIN, fingerprint, origin_keys};
+use crate::world::{now, parsed};
+
+/// What the receipts answer.
+pub(crate) const ENVELOPE: &[u8] = b"an envelope";
+
+/// What the echo repeats.
+pub(crate) const NONCE: &str = "00112233445566778899aabbccddeeff";
+
+/// Every example by its file's name.
+pub(crate) fn all() -> BTreeMap<String, Vec<u8>> {
+    let groups = [actions(), receipts(), documents(), probes(), http()];
+    groups.into_iter().flatten().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+type Examples = Vec<(&'static str, Vec<u8>)>;
+
+fn envelope(action: Action) -> Envelope {
+    let issued = now().wall;
+    Envelope {
+        target: parsed(ME),
+        target_key: fingerprint("target"),
+        origin: parsed(ORIGIN),
+        actor: parsed("spiffe://trust/site-a/alice"),
+        role: Role::Engineer,
+        actor_verified: true,
+        request_id: parsed("request-1"),
+        expires: issued.plus(action.kind().window()),
+        action,
+        issued,
+        boot: 5,
+        sequence: 1,
+        policy_hash: Hash::of(b"a policy"),
+    }
+}
+
+fn actions() -> Examples {
+    let sealed = |action| mesh::seal_envelope(&origin_keys(), &envelope(action)).0;
+    let settings = [
+        ("log.level".to_owned(), Value::Text("warn".to_owned())),
+        ("mesh.timing.period_ms".to_owned(), Value::Int(500)),
+        ("no.such.flag".to_owned(), Value::Bool(true)),
+    ];
+    let params = [("speed".to_owned(), "{\"unit\":\"rpm\",\"value\":12.5}".to_owned())];
+    vec![
+        ("action.cfg_apply", sealed(Action::cfg_apply(settings.into()).expect("settings"))),
+        ("action.cmd_invoke", sealed(Action::cmd_invoke("spin", params.into()).expect("a command"))),
+        ("action.ping", sealed(Action::ping())),
+        ("action.status_read", sealed(Action::StatusRead)),
+    ]
+}
+
+fn receipts() -> Examples {
+    let sealed = |ruling, position| {
+        let receipt = Receipt {
+            envelope: Hash::of(ENVELOPE),
+            target: parsed(ORIGIN),
+            origin: parsed(ME),
+            request_id: parsed("request-1"),
+            ruling,
+            audit_id: AuditId::new(now().wall, [7; 10]),
+            position,
+            repeated: false,
+            at: now().wall,
+        };
+        mesh::seal_receipt(&origin_keys(), &receipt)
+    };
+    let position = Position { seq: 9, previous: Hash::of(b"before"), hash: Hash::of(b"this") };
+    let status = Status {
+        runtime: parsed(ORIGIN),
+        version: "0.1.0".to_owned(),
+        boot: 5,
+        uptime: Millis::from_secs(60),
+        health: Health::Degraded,
+        config_revision: 3,
+        peers_online: 2,
+    };
+    let applied = Response::Applied { revision: 3, keys: vec!["log.level".to_owned()] };
+    let denial = Denial::at_target(Code::PermissionDenied, "accept_write", "no accept_write rule allows it");
+    vec![
+        ("receipt.applied", sealed(Ruling::Done(applied), Some(position))),
+        ("receipt.denied", sealed(Ruling::Refused(denial), None)),
+        ("receipt.pong", sealed(Ruling::Done(Response::Pong), Some(position))),
+        ("receipt.status", sealed(Ruling::Done(Response::Status(Box::new(status))), None)),
+    ]
+}
+
+fn documents() -> Examples {
+    let keys = origin_keys();
+    let identity = |more: bool| Identity {
+        runtime: parsed(ORIGIN),
+        boot: 5,
+        at: now().wall,
+        api_version: "1.0".to_owned(),
+        version: "0.1.0".to_owned(),
+        capabilities: vec!["status_read".to_owned(), "cmd_invoke/ping".to_owned()],
+        host: more.then(|| "line-pc".to_owned()),
+        web: more.then(|| "http://127.0.0.1:8080".to_owned()),
+        is_secure: more,
+        policy_hash: Hash::of(b"a policy"),
+        config_revision: 3,
+        config_etag: Hash::of(b"a configuration"),
+    };
+    let edge = |state, answered: bool| Edge {
+        target: parsed(ME),
+        state,
+        latency_p95_us: answered.then_some(1_250),
+        loss_pct: if answered { 3 } else { 100 },
+        last_ok: answered.then(|| Wall(now().wall.0)),
+    };
+    let observation = |edges, is_leaving| Observation {
+        runtime: parsed(ORIGIN),
+        boot: 5,
+        sequence: 17,
+        at: now().wall,
+        health: Health::Healthy,
+        config_revision: 3,
+        edges,
+        is_leaving,
+    };
+    let edges = vec![edge(EdgeState::Healthy, true), edge(EdgeState::Failed, false)];
+    vec![
+        ("identity.full", mesh::seal_identity(&keys, &identity(true))),
+        ("identity.least", mesh::seal_identity(&keys, &identity(false))),
+        ("observation.edges", mesh::seal_observation(&keys, &observation(Some(edges), false))),
+        ("observation.goodbye", mesh::seal_observation(&keys, &observation(None, true))),
+    ]
+}
+
+fn probes() -> Examples {
+    let echo = Echo { nonce: NONCE.to_owned(), boot: 5 };
+    let probe = Probe { nonce: NONCE.to_owned() };
+    vec![("echo", mesh::seal_echo(&origin_keys(), &echo)), ("probe", probe.to_bytes())]
+}
+
+fn http() -> Examples {
+    let action = |kind: &str, more: serde_json::Value| {
+        let mut body = json!({
+            "api_version": "1.0",
+            "request_id": "request-1",
+            "connected_via": "target",
+            "target_runtimes": ["target", "site-b/other"],
+            "actor": "spiffe://trust/site-a/alice",
+            "action_type": kind,
+        });
+        let body_members = body.as_object_mut().expect("an object");
+        body_members.extend(more.as_object().expect("an object").clone());
+        body.to_string().into_bytes()
+    };
+    let apply =
+        json!({ "payload": { "params": { "log.level": "warn" } }, "plan_hash": "opaque", "query_budget_ms": 500 });
+    let invoke = json!({ "payload": { "command": "spin", "params": { "speed": { "unit": "rpm" } } }, "dry_run": true });
+    let fingerprint = fingerprint("origin").to_string();
+    vec![
+        ("http_action.cfg_apply", action("cfg_apply", apply)),
+        ("http_action.cmd_invoke", action("cmd_invoke", invoke)),
+        ("http_action.status_read", action("status_read", json!({}))),
+        ("http_control.empty", b"{}".to_vec()),
+        ("http_control.version", json!({ "api_version": "1.7" }).to_string().into_bytes()),
+        (
+            "http_peer.approve",
+            json!({ "api_version": "1.0", "runtime_id": "site-b/other", "fingerprint": fingerprint })
+                .to_string()
+                .into_bytes(),
+        ),
+        ("http_peer.forget", json!({ "runtime_id": "other" }).to_string().into_bytes()),
+    ]
+}

@@ -1,0 +1,24 @@
+//! The rules as case files: each kind has a table in `cases/` and one `check` that runs every row of it.
+//!
+//! A row says what is asked and what must come of it, stable code included. Files that this test can make itself
+//! (`matrix.out`, sealed bytes, stored examples) are made with `UPDATE_GOLDEN=1`; their difference is reviewed.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod actor;
+mod case_file;
+mod envelope;
+mod example;
+mod key;
+mod matrix;
+mod policy;
+mod preflight;
+mod sealed;
+mod wire;
+mod world;
