@@ -79,11 +79,9 @@ impl World {
                 let draft = &entry.draft;
                 let what = (draft.actor.clone(), draft.request_id.clone(), draft.target.clone());
                 match draft.outcome {
-                    Outcome::Intended => drop(intended.insert(what)),
-                    Outcome::Applied | Outcome::Denied | Outcome::Failed | Outcome::Unknown => {
-                        drop(intended.remove(&what))
-                    }
-                }
+                    Outcome::Intended => intended.insert(what),
+                    Outcome::Applied | Outcome::Denied | Outcome::Failed | Outcome::Unknown => intended.remove(&what),
+                };
             }
             open.extend(intended.into_iter().map(|what| format!("n{index}: {what:?}")));
             open.extend(node.disk.facts.intents.keys().map(|key| format!("n{index} still intends {key:?}")));
@@ -126,7 +124,7 @@ impl World {
                     }
                     Finding::Denied(_) => false,
                 }),
-                Some(Told::Nothing(_)) | None => false,
+                Some(Told::Nothing) | None => false,
             };
             if !is_stored {
                 let detail = format!("{request_id} at n{target}: {:?}", self.ledger.told.get(&number));
