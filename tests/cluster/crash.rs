@@ -55,7 +55,7 @@ fn crash_again_and_again(victim: Victim) {
         let before = outcomes_by_request(&b, "b");
         check_effects(&before, &writes, &context);
         check_origin(&a, &before, &writes, &context);
-        for (id, _) in &writes {
+        for id in writes.keys() {
             let again = a.dispatch_one(&body(id));
             assert!(again.ok, "{context}, {id} repeated: {}", again.text);
         }

@@ -176,10 +176,6 @@ struct Ready {
 pub(crate) struct Address(SocketAddr);
 
 impl Address {
-    pub(crate) fn try_get(self, path: &str) -> Result<Answer, String> {
-        http::send(self.0, path, None, None)?.answer()
-    }
-
     pub(crate) fn try_post(self, path: &str, body: &Json) -> Result<Answer, String> {
         http::send(self.0, path, None, Some(body))?.answer()
     }

@@ -22,3 +22,4 @@ mod dispatch;
 mod idle;
 mod presence;
 mod shutdown;
+mod walkthrough;
