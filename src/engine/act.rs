@@ -141,9 +141,7 @@ impl Engine {
         let (overlay, differs) = self.overlay.with(values, &self.settings.file_values);
         let before = std::mem::replace(&mut self.overlay, Arc::new(overlay));
         self.apply_overlay();
-        if self.limits.stale < Millis(self.limits.period.0.saturating_mul(2))
-            || self.limits.partition <= self.limits.stale
-        {
+        if !self.limits.is_ordered() {
             let limits = self.limits;
             self.overlay = before;
             self.apply_overlay();

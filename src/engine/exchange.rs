@@ -74,8 +74,6 @@ pub struct Exchange {
     pause: Millis,
     asked_outcome: bool,
     was_sent: bool,
-    /// A question was lost on its way back, so the target may have done what it asked.
-    may_have_acted: bool,
     last: Code,
 }
 
@@ -83,15 +81,8 @@ impl Exchange {
     /// Begins: the first step always asks.
     pub fn begin(is_read: bool, now: Monotonic, budget: Millis) -> (Self, Step) {
         let ends = now.plus(budget);
-        let exchange = Self {
-            is_read,
-            ends,
-            pause: FIRST_PAUSE,
-            asked_outcome: false,
-            was_sent: false,
-            may_have_acted: false,
-            last: Code::Timeout,
-        };
+        let exchange =
+            Self { is_read, ends, pause: FIRST_PAUSE, asked_outcome: false, was_sent: false, last: Code::Timeout };
         (exchange, Step::Ask { question: Question::Act, after: Millis(0), within: budget })
     }
 
@@ -104,14 +95,8 @@ impl Exchange {
             Event::Answered(receipt) => Step::Done(Box::new(Finding::Receipt(receipt))),
             Event::Refused(text) => self.refused(&text),
             Event::Silence => self.give_up(),
-            Event::Forged => {
-                self.may_have_acted = true;
-                self.again(now, Code::UntrustedIdentity)
-            }
-            Event::NoReply => {
-                self.may_have_acted = true;
-                self.again(now, Code::Timeout)
-            }
+            Event::Forged => self.again(now, Code::UntrustedIdentity),
+            Event::NoReply => self.again(now, Code::Timeout),
             Event::Unsent => self.again(now, Code::TransportFailure),
         }
     }
@@ -145,10 +130,10 @@ impl Exchange {
         Step::Done(Box::new(Finding::Denied(Denial::at_origin(code, "exchange", reason))))
     }
 
-    /// The target's boundary refused before anything was decided, so nothing happened there. That holds for this question
-    /// alone: an earlier one may have been carried out. A word that is no code of ours is not the target's, but the mesh's own.
+    /// Somebody refused without a signature. For a read that ends it, if the word is a code of ours and not the mesh's own.
+    /// For a write it proves nothing: whoever answered first may not be the target, which may have carried it out.
     fn refused(&mut self, text: &str) -> Step {
-        let is_proof = !self.asked_outcome && (self.is_read || !self.may_have_acted);
+        let is_proof = self.is_read;
         let Some(code) = text.parse::<Code>().ok().filter(|_| is_proof) else { return self.give_up() };
         let reason = format!("the target refused the message: {}", code.meaning());
         Step::Done(Box::new(Finding::Denied(Denial::at_target(code, "boundary", reason))))
@@ -221,14 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_proves_nothing_about_an_earlier_question_that_was_lost() {
-        for lost in [Event::NoReply, Event::Forged] {
-            let (mut exchange, _) = Exchange::begin(false, at(0), Millis(1_000));
-            exchange.next(at(1), lost);
-            let asked = exchange.next(at(30), Event::Refused("server_busy".into()));
-            assert_eq!(asks(&asked), Some((Question::Outcome, 0, 500)));
-            assert_eq!(code(exchange.next(at(31), Event::Refused("server_busy".into()))), Code::Timeout);
-        }
+    fn an_unsigned_refusal_proves_nothing_about_a_write() {
+        let (mut exchange, _) = Exchange::begin(false, at(0), Millis(1_000));
+        let asked = exchange.next(at(30), Event::Refused("permission_denied".into()));
+        assert_eq!(asks(&asked), Some((Question::Outcome, 0, 500)));
+        assert_eq!(code(exchange.next(at(31), Event::Refused("permission_denied".into()))), Code::Timeout);
     }
 
     #[test]
@@ -242,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_at_the_boundary_keeps_its_code_and_a_forged_answer_is_named() {
-        let (mut exchange, _) = Exchange::begin(false, at(0), Millis(100));
+    fn a_refused_read_keeps_its_code_and_a_forged_answer_is_named() {
+        let (mut exchange, _) = Exchange::begin(true, at(0), Millis(100));
         assert_eq!(code(exchange.next(at(1), Event::Refused("server_busy".into()))), Code::ServerBusy);
         let (mut exchange, _) = Exchange::begin(true, at(0), Millis(10));
         assert_eq!(code(exchange.next(at(1), Event::Forged)), Code::UntrustedIdentity);

@@ -18,6 +18,9 @@ use crate::engine::{Engine, Happening};
 /// Most peers that are remembered (DESIGN, *Scale*): further ones are refused and counted.
 const PEERS_MAX: usize = 2_000;
 
+/// Most impostors that are told one by one: more are only counted, because a flood of rows tells nobody anything.
+const IMPOSTORS_MAX: usize = 100;
+
 /// Most edges taken from one peer: it is linked with at most so many others.
 const EDGES_OF_PEER_MAX: usize = 256;
 
@@ -96,8 +99,8 @@ impl Engine {
             return self.pin(signer, boot, effects);
         };
         if known.pinned != signer.identity {
-            let was_told = self.refused.contains_key("changed_key");
-            if !was_told {
+            let impostor = (runtime.clone(), signer.identity);
+            if self.impostors.len() < IMPOSTORS_MAX && self.impostors.insert(impostor) {
                 let summary = format!("{runtime} speaks with another key than the pinned one");
                 self.tell(now, security(runtime, summary));
             }

@@ -77,6 +77,7 @@ impl Engine {
             receipts_of: BTreeMap::new(),
             dropped_until: Wall::default(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            impostors: BTreeSet::new(),
             timeline: Arc::new(VecDeque::new()),
             events: 0,
             refused: Arc::default(),
@@ -90,13 +91,20 @@ impl Engine {
 
     /// A value edited in the file beats what was applied over it, and that is on record (DESIGN, *What cfg_apply may touch*).
     fn let_the_file_win(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
-        let (overlay, edited) = self.overlay.without_edited(&self.settings.file_values);
+        let (overlay, mut edited) = self.overlay.without_edited(&self.settings.file_values);
         if edited.is_empty() {
             return;
         }
-        self.overlay = Arc::new(overlay.clone());
+        self.overlay = Arc::new(overlay);
         self.apply_overlay();
-        effects.persist(Record::Overlay(overlay));
+        if !self.limits.is_ordered() {
+            // What is left of the applied times contradicts the edited ones: the file's times stand together.
+            let (overlay, timing) = self.overlay.without(|key| key.starts_with("mesh.timing."));
+            edited.extend(timing);
+            self.overlay = Arc::new(overlay);
+            self.apply_overlay();
+        }
+        effects.persist(Record::Overlay((*self.overlay).clone()));
         effects.audit(Draft {
             audit_id: audit_id(now, entropy),
             at: now.wall,
@@ -111,6 +119,18 @@ impl Engine {
             detail: format!("edited in the file since: {}", edited.join(", ")),
             policy_hash: self.settings.policy_hash,
         });
+    }
+
+    /// This engine as it was when it was last shown, where the durable facts cannot be read. Receipts are in no view, so none
+    /// is believed: a repeated request is refused rather than answered with what may never have become durable.
+    pub fn go_back_to(&mut self, shown: &view::View) {
+        self.peers = Arc::clone(&shown.peers);
+        self.overlay = Arc::clone(&shown.overlay);
+        self.apply_overlay();
+        self.receipts.clear();
+        self.receipts_by_age.clear();
+        self.receipts_of.clear();
+        self.change();
     }
 
     /// This engine with nothing but durable facts, after a commit failed: what was heard of peers stays, because it was
@@ -180,4 +200,61 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
         }
     }
     Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::Hash;
+    use crate::domain::config::Value;
+    use crate::domain::policy::Policy;
+    use crate::domain::preflight::Profile;
+
+    struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            buffer.fill(0);
+        }
+    }
+
+    fn timing(pairs: &[(&str, i64)]) -> BTreeMap<String, Value> {
+        pairs.iter().map(|(name, millis)| (format!("mesh.timing.{name}"), Value::Int(*millis))).collect()
+    }
+
+    fn settings(partition: i64) -> Arc<Settings> {
+        let file = timing(&[("period_ms", 1_000), ("stale_ms", 2_000), ("partition_ms", partition)]);
+        Arc::new(Settings {
+            me: "s/a".parse().expect("legal"),
+            trust_domain: "trust".parse().expect("legal"),
+            profile: Profile::Dev,
+            is_mesh_on_loopback: true,
+            is_secure: false,
+            policy: Policy::default(),
+            policy_hash: Hash([0; 32]),
+            grants: Vec::new(),
+            limits: Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() },
+            receipts_kept: Millis::from_hours(24),
+            file_values: file,
+            host: None,
+            version: "0".to_owned(),
+        })
+    }
+
+    #[test]
+    fn edited_times_that_contradict_the_applied_ones_stand_alone() {
+        let applied = timing(&[("stale_ms", 6_000), ("partition_ms", 8_000)]);
+        let (overlay, _) = Overlay::default().with(&applied, &settings(4_000).file_values);
+        let start = |partition| {
+            let records = [Record::Overlay(overlay.clone())];
+            let identity = Fingerprint([0; 32]);
+            Engine::start(settings(partition), identity, records, Now::default(), &mut Zeros).expect("starts")
+        };
+        let (unedited, _) = start(4_000);
+        assert_eq!((unedited.limits.stale, unedited.limits.partition), (Millis(6_000), Millis(8_000)));
+        let (edited, effects) = start(5_000);
+        assert_eq!((edited.limits.stale, edited.limits.partition), (Millis(2_000), Millis(5_000)));
+        assert!(edited.overlay.values.is_empty());
+        assert_eq!(effects.batch.audits.len(), 1, "it is on record");
+    }
 }

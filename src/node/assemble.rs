@@ -26,7 +26,7 @@ use crate::web;
 pub const IDENTITY_FILE: &str = "identity.key";
 
 /// How long the listener may take to end: idle connections end at once, requests in flight are answered.
-const WEB_END_MAX: Duration = Duration::from_millis(1_500);
+const WEB_END_MAX: Duration = Duration::from_millis(1_200);
 
 /// A node that serves.
 #[derive(Debug)]

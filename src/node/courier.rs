@@ -12,7 +12,7 @@ use crate::domain::id::RuntimeId;
 use crate::domain::time::Millis;
 use crate::engine::exchange::{Event, Exchange, Finding, Question, Step};
 use crate::engine::view::View;
-use crate::mesh::{Mesh, QueryError, Verb};
+use crate::mesh::{Mesh, PAYLOAD_BYTES_MAX, QueryError, Verb};
 use crate::node::clock::Clock;
 use crate::node::keyring::Keyring;
 use crate::wire;
@@ -70,6 +70,7 @@ impl Courier {
             Question::Act => Verb::Act,
             Question::Outcome => Verb::Outcome,
         };
+        let is_too_large = sealed.len() > PAYLOAD_BYTES_MAX;
         match self.mesh.query(target, verb, sealed, Duration::from_millis(within.0)).await {
             Ok(bytes) => {
                 let opened =
@@ -85,6 +86,8 @@ impl Courier {
             Err(QueryError::NoReply) => (Event::NoReply, None),
             Err(QueryError::Timeout) => (Event::Silence, None),
             Err(QueryError::Refused(text)) => (Event::Refused(text), None),
+            // An answer that is too large is no receipt of ours, and the question may have been heard.
+            Err(QueryError::TooLarge(_)) if !is_too_large => (Event::Forged, None),
             Err(QueryError::TooLarge(_) | QueryError::Session(_)) => (Event::Unsent, None),
         }
     }

@@ -13,16 +13,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::audit::{AuditId, Position};
+use crate::domain::audit::{AuditId, Hash, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
-use crate::domain::envelope::Receipt;
+use crate::domain::envelope::{Receipt, Ruling};
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::policy::Denial;
 use crate::domain::time::{Millis, Monotonic};
-use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
+use crate::engine::{Engine, audit_id};
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::clock::{Clock, SystemEntropy};
@@ -54,10 +56,27 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
+/// What a signed refusal has to name.
+struct Asked {
+    envelope: Hash,
+    origin: RuntimeId,
+    request_id: RequestId,
+}
+
+impl Asked {
+    fn of(received: &Received) -> Self {
+        Self {
+            envelope: received.digest,
+            origin: received.signer.runtime().clone(),
+            request_id: received.envelope.request_id.clone(),
+        }
+    }
+}
+
 /// What a batch still has to answer.
 #[derive(Default)]
 struct Waiting {
-    queries: BTreeMap<QueryId, Responder>,
+    queries: BTreeMap<QueryId, (Responder, Asked)>,
     replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
     met: Vec<oneshot::Sender<()>>,
     next: u64,
@@ -144,6 +163,7 @@ impl Driver {
             match self.store.commit(effects.batch).await {
                 Ok(positions) => positions,
                 Err(error) => {
+                    self.refuse(&mut waiting.queries, &error);
                     waiting.fail(&error);
                     self.fall_back(&error).await;
                     return;
@@ -162,6 +182,26 @@ impl Driver {
         self.engine.handle(self.clock.now(), &mut SystemEntropy, input, effects);
     }
 
+    /// Refuses the writes of a failed batch under a signature, because an unsigned word proves nothing to their origins.
+    fn refuse(&self, queries: &mut BTreeMap<QueryId, (Responder, Asked)>, error: &store::Error) {
+        let now = self.clock.now();
+        for (responder, asked) in std::mem::take(queries).into_values() {
+            let denial = Denial::at_target(Code::StorageUnavailable, "store", error.to_string());
+            let receipt = Receipt {
+                envelope: asked.envelope,
+                target: self.views.load().me().clone(),
+                origin: asked.origin,
+                request_id: asked.request_id,
+                ruling: Ruling::Refused(denial),
+                audit_id: audit_id(now, &mut SystemEntropy),
+                position: None,
+                repeated: false,
+                at: now.wall,
+            };
+            self.answer(responder, receipt, &BTreeMap::new());
+        }
+    }
+
     /// Nothing of the failed batch happened: forget it and go on without writing.
     async fn fall_back(&mut self, error: &store::Error) {
         tracing::error!(%error, "the store failed; going on read-only");
@@ -171,7 +211,11 @@ impl Driver {
                 Ok(engine) => self.engine = engine,
                 Err(error) => tracing::error!(%error, "the stored facts do not make an engine"),
             },
-            Err(error) => tracing::error!(%error, "the stored facts cannot be read back"),
+            Err(error) => {
+                tracing::error!(%error, "the stored facts cannot be read back");
+                // The last view shows nothing but what was durable before this batch.
+                self.engine.go_back_to(&self.views.load());
+            }
         }
         self.engine.stop_writing();
         self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
@@ -182,7 +226,7 @@ impl Driver {
         for effect in after {
             match effect {
                 Effect::Answer { query, receipt } => {
-                    if let Some(responder) = waiting.queries.remove(&query) {
+                    if let Some((responder, _)) = waiting.queries.remove(&query) {
                         self.answer(responder, *receipt, positions);
                     }
                 }
@@ -193,7 +237,7 @@ impl Driver {
                     }
                 }
                 Effect::Refuse { query, code } => {
-                    if let Some(responder) = waiting.queries.remove(&query) {
+                    if let Some((responder, _)) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
                     }
                 }
@@ -234,11 +278,11 @@ impl Waiting {
                 Input::Request { reply, request }
             }
             Mail::Act(received, responder) => {
-                self.queries.insert(query, responder);
+                self.queries.insert(query, (responder, Asked::of(&received)));
                 Input::Act { query, received: *received }
             }
             Mail::AskOutcome(received, responder) => {
-                self.queries.insert(query, responder);
+                self.queries.insert(query, (responder, Asked::of(&received)));
                 Input::AskOutcome { query, received: *received }
             }
             Mail::Met(signer, boot, met) => {
@@ -249,9 +293,6 @@ impl Waiting {
     }
 
     fn fail(&mut self, error: &store::Error) {
-        for responder in std::mem::take(&mut self.queries).into_values() {
-            responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
-        }
         for caller in std::mem::take(&mut self.replies).into_values() {
             let failure = Failure { code: Code::StorageUnavailable, reason: error.to_string() };
             drop(caller.send(Err(failure)));

@@ -219,7 +219,12 @@ impl Ingress {
             draft.outcome = Outcome::Applied;
         }
         let audit_id = draft.audit_id;
-        if self.store.append_read(draft).is_err() {
+        let is_recorded = self.store.append_read(draft).is_ok();
+        if !is_recorded {
+            self.refused.count("unrecorded_read");
+        }
+        // A disk that failed must not stop the reads (DESIGN, *A failing disk*); health names it. A flood must.
+        if !is_recorded && self.store.reads_fault().is_none() {
             responder.answer(Answer::Refusal(Code::ServerBusy.to_string()));
             return;
         }

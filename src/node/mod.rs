@@ -51,8 +51,12 @@ pub use presence::API_VERSION;
 
 pub use crate::store::Error as StoreError;
 
-/// How long what is in flight may take to finish at a stop. With goodbye and flush it stays below five seconds.
-const DRAIN_MAX: Duration = Duration::from_millis(1_000);
+/// How long what is in flight may take to finish at a stop. With the listener's end, the last commit and the closing of store
+/// and mesh (two seconds at most, together) a stop stays below five seconds.
+const DRAIN_MAX: Duration = Duration::from_millis(800);
+
+/// How long the last commit may take. A disk that hangs must not keep the process.
+const COMMIT_MAX: Duration = Duration::from_millis(600);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -338,13 +342,14 @@ impl Node {
         }
         self.stop_core.cancel();
         self.core.close();
-        self.core.wait().await;
+        if tokio::time::timeout(COMMIT_MAX, self.core.wait()).await.is_err() {
+            tracing::error!("the disk does not answer; what was not acknowledged is lost");
+        }
         // The last turn may have signed receipts: they are short.
         if tokio::time::timeout(Duration::from_millis(200), self.work.wait()).await.is_err() {
             tracing::debug!("a late receipt was not sent; its origin will ask again");
         }
-        self.store.close().await;
-        self.mesh.close().await;
+        tokio::join!(self.store.close(), self.mesh.close());
         tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
     }
 }

@@ -151,10 +151,10 @@ impl Presence {
             let pause = Duration::from_millis(self.probe_ms.load(Ordering::Relaxed));
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
             let (silent, heard) = self.peers_to_ask();
-            join_all(heard.iter().map(|runtime| self.probe_one(runtime, pause))).await;
-            for runtime in silent {
-                self.ingress.ask_identity(&runtime).await;
-            }
+            let probes = join_all(heard.iter().map(|runtime| self.probe_one(runtime, pause)));
+            let asked = silent.iter().map(|runtime| tokio::time::timeout(pause, self.ingress.ask_identity(runtime)));
+            // Together, and within the period: one silent peer must not delay the measure of all others.
+            futures_util::future::join(probes, join_all(asked)).await;
         }
     }
 
@@ -165,15 +165,21 @@ impl Presence {
         let now = self.clock.now().monotonic;
         let mut unknown = Vec::new();
         let mut heard = Vec::new();
+        let mut lost = Vec::new();
         for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.signer.is_some()) {
             let lifecycle = peer.presence.lifecycle(&view.limits, now);
-            if !peer.presence.left && heard.len() < PROBED_MAX {
-                heard.push(runtime.clone());
+            match lifecycle {
+                Lifecycle::Online | Lifecycle::Stale => heard.push(runtime.clone()),
+                Lifecycle::Offline | Lifecycle::Partitioned if !peer.presence.left => lost.push(runtime.clone()),
+                Lifecycle::Offline | Lifecycle::Partitioned => {}
             }
             if lifecycle == Lifecycle::Online && peer.identity.is_none() && unknown.len() < 4 {
                 unknown.push(runtime.clone());
             }
         }
+        // The present come first, so that the long lost never use up the round.
+        heard.append(&mut lost);
+        heard.truncate(PROBED_MAX);
         (unknown, heard)
     }
 

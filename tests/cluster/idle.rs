@@ -7,7 +7,8 @@ use crate::harness::{Cluster, Running};
 use crate::watch::{Stopwatch, let_pass};
 
 /// Resident memory of one node.
-const MEMORY_KIB_MAX: u64 = 40 * 1_024;
+/// The promise is 40 MiB. An unoptimized build needs some more for its code alone, which tells nothing about the product.
+const MEMORY_KIB_MAX: u64 = if cfg!(debug_assertions) { 48 * 1_024 } else { 40 * 1_024 };
 
 /// Long enough for a hundred words and probes, short enough for every run.
 const MEASURED: Duration = Duration::from_secs(10);

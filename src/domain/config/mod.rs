@@ -88,17 +88,21 @@ impl Overlay {
 
     /// This overlay without the keys whose value in the file was edited since, and those keys.
     pub fn without_edited(&self, file: &BTreeMap<String, Value>) -> (Self, Vec<String>) {
-        let is_edited = |key: &String| self.over.get(key) != file.get(key);
-        let edited: Vec<String> = self.values.keys().filter(|key| is_edited(key)).cloned().collect();
+        self.without(|key| self.over.get(key) != file.get(key))
+    }
+
+    /// This overlay without the keys that are picked, and those keys. The revision rises if there are any.
+    pub fn without(&self, is_picked: impl Fn(&str) -> bool) -> (Self, Vec<String>) {
+        let picked: Vec<String> = self.values.keys().filter(|key| is_picked(key)).cloned().collect();
         let mut next = self.clone();
-        for key in &edited {
+        for key in &picked {
             next.values.remove(key);
             next.over.remove(key);
         }
-        if !edited.is_empty() {
+        if !picked.is_empty() {
             next.revision = self.revision.saturating_add(1);
         }
-        (next, edited)
+        (next, picked)
     }
 }
 

@@ -21,6 +21,13 @@ pub struct Limits {
     pub partition: Millis,
 }
 
+impl Limits {
+    /// Whether a peer can be stale before it is partitioned, and two lost words do not make it stale.
+    pub const fn is_ordered(&self) -> bool {
+        self.period.0.saturating_mul(2) <= self.stale.0 && self.stale.0 < self.partition.0
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { period: Millis(1_000), stale: Millis(2_000), partition: Millis(4_000) }

@@ -164,7 +164,7 @@ struct OtherProcess {
 impl OtherProcess {
     fn start(near: &Options) -> Self {
         let node = Command::new(std::env::current_exe().expect("known"))
-            .args(["--ignored", "--exact", "mesh::zenoh::tests::other_process"])
+            .args(["--exact", "mesh::zenoh::tests::other_process"])
             .env(GROUP_VARIABLE, near.scouting_address.as_deref().expect("scouts"))
             .stdout(Stdio::null())
             .spawn()
@@ -268,7 +268,6 @@ async fn a_peer_that_was_met_is_dialled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the other process of the tests that start one"]
 async fn other_process() {
     let Ok(scouting_address) = std::env::var(GROUP_VARIABLE) else {
         return;

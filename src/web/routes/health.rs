@@ -75,7 +75,7 @@ fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
 }
 
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {
-    match shared.store.fault() {
+    match shared.store.fault().or_else(|| shared.store.reads_fault()) {
         None if view.is_read_only => (DEGRADED, "takes no writes".to_owned()),
         None => (OK, "takes writes".to_owned()),
         Some(error @ store::Error::NoSpace { .. }) => (DEGRADED, error.to_string()),
