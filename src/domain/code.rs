@@ -134,7 +134,7 @@ impl Code {
             Self::ClockUncertain => "correct the clock, then `trust-runtime ctl time-reset` as admin",
             Self::Conflict => "use a new request id, or preflight again and send the new plan_hash",
             Self::ContractViolation => "correct the named field; the API description is at /openapi.json",
-            Self::EnvelopeExpired => "synchronise the clocks of origin and target, then send the request again",
+            Self::EnvelopeExpired => "synchronize the clocks of origin and target, then send the request again",
             Self::Interrupted => "read the target's state before deciding whether to repeat with a new request id",
             Self::LeaseUnavailable => "wait for the group to obtain a lease, then send again",
             Self::NotConfigured => "set the named setting in runtime.toml and restart",

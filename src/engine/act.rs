@@ -16,7 +16,7 @@ use crate::domain::time::{Millis, Now};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{QueryId, Received};
 use crate::engine::record::{Receipt, Record, RequestKey};
-use crate::engine::view::{Category, Severity};
+use crate::engine::view::{Category, ClockState, Severity};
 use crate::engine::{Engine, Entropy, Happening, audit_id, judge};
 
 /// Most receipts kept for one origin (DESIGN, *An action across the mesh*).
@@ -45,22 +45,31 @@ impl Engine {
         effects: &mut Effects,
     ) {
         let envelope = &received.envelope;
-        if let Err(denial) = judge::judge(&self.view(), received, now.wall) {
-            self.refuse_act(now, entropy, query, received, denial, effects);
+        let view = self.view();
+        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
+        let memory = self.remember(&key, envelope.digest());
+        if let Memory::Same(receipt) = memory {
+            // Asked before window, trust and policy: a refusal would claim that it was not carried out.
+            match judge::identify(&view, received) {
+                Ok(()) => {
+                    self.count_refused("repeated_request");
+                    self.answer(query, received, *receipt, true, effects);
+                }
+                Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
+            }
             return;
         }
-        let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
-        let outcome = match self.remember(&key, envelope.digest()) {
-            Memory::Same(receipt) => {
-                self.count_refused("repeated_request");
-                self.answer(query, received, *receipt, true, effects);
-                return;
-            }
-            Memory::Other => {
+        let outcome = match judge::judge(&view, received, now.wall) {
+            Err(denial) => Err(denial),
+            Ok(_rule) if matches!(memory, Memory::Other) => {
                 let reason = "this request id was used for another request";
                 Err(Denial::at_target(Code::Conflict, "request_id", reason))
             }
-            Memory::New => self.carry_out(now, entropy, envelope, effects),
+            Ok(_rule) if envelope.issued <= self.dropped_until.plus(SKEW) => {
+                let reason = "it is older than a receipt that was dropped, so it may have been carried out before";
+                Err(Denial::at_target(Code::Replayed, "receipts", reason))
+            }
+            Ok(_rule) => self.carry_out(now, entropy, envelope, effects),
         };
         match outcome {
             Ok(receipt) => self.answer(query, received, receipt, false, effects),
@@ -71,7 +80,7 @@ impl Engine {
     /// Says what became of a write, and changes nothing: a request never seen stays unseen.
     pub(super) fn tell_outcome(&mut self, query: QueryId, received: &Received, effects: &mut Effects) {
         let envelope = &received.envelope;
-        let is_from_origin = received.signer.runtime() == &envelope.origin && envelope.target == *self.me();
+        let is_from_origin = judge::identify(&self.view(), received).is_ok();
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         match self.remember(&key, envelope.digest()) {
             Memory::Same(receipt) if is_from_origin => self.answer(query, received, *receipt, true, effects),
@@ -248,6 +257,7 @@ impl Engine {
 
     fn drop_receipt(&mut self, key: &RequestKey, effects: &mut Effects) {
         if let Some(receipt) = self.receipts.remove(key) {
+            self.dropped_until = self.dropped_until.max(receipt.at);
             self.receipts_by_age.remove(&(receipt.at, receipt.key));
             if let Some(count) = self.receipts_of.get_mut(&receipt.origin) {
                 *count = count.saturating_sub(1);
@@ -258,7 +268,8 @@ impl Engine {
 
     /// Drops receipts whose time is over, some at each write, so that the disk is not touched for this alone.
     pub(super) fn drop_old_receipts(&mut self, now: Now, effects: &mut Effects) {
-        if effects.batch.is_empty() || self.is_read_only {
+        // By a clock that is not believed no receipt is old: once it is right again, its request would run a second time.
+        if effects.batch.is_empty() || self.is_read_only || self.clock.state() == ClockState::Uncertain {
             return;
         }
         let kept = self.receipts_kept.max(RECEIPT_KEPT_MIN);

@@ -22,9 +22,8 @@ impl Engine {
         write: &Write,
         effects: &mut Effects,
     ) -> Answer {
-        if self.is_read_only {
-            let reason = "this runtime's store takes no writes".to_owned();
-            return Answer::Refused { code: Code::StorageUnavailable, reason };
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
         }
         if self.clock.state() == ClockState::Uncertain && self.settings.profile != Profile::Dev {
             let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();
@@ -121,6 +120,10 @@ impl Engine {
         conclusions: Vec<Conclusion>,
         effects: &mut Effects,
     ) -> Answer {
+        // The intent stays open on the disk, and the next start puts the outcome there as unknown.
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
         for conclusion in conclusions {
             let (outcome, code, detail) = match &conclusion.ruling {
                 Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),

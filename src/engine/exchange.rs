@@ -74,6 +74,8 @@ pub struct Exchange {
     pause: Millis,
     asked_outcome: bool,
     was_sent: bool,
+    /// A question was lost on its way back, so the target may have done what it asked.
+    may_have_acted: bool,
     last: Code,
 }
 
@@ -81,8 +83,15 @@ impl Exchange {
     /// Begins: the first step always asks.
     pub fn begin(is_read: bool, now: Monotonic, budget: Millis) -> (Self, Step) {
         let ends = now.plus(budget);
-        let exchange =
-            Self { is_read, ends, pause: FIRST_PAUSE, asked_outcome: false, was_sent: false, last: Code::Timeout };
+        let exchange = Self {
+            is_read,
+            ends,
+            pause: FIRST_PAUSE,
+            asked_outcome: false,
+            was_sent: false,
+            may_have_acted: false,
+            last: Code::Timeout,
+        };
         (exchange, Step::Ask { question: Question::Act, after: Millis(0), within: budget })
     }
 
@@ -93,10 +102,16 @@ impl Exchange {
         }
         match event {
             Event::Answered(receipt) => Step::Done(Box::new(Finding::Receipt(receipt))),
-            Event::Refused(text) if !self.asked_outcome => Self::refused(&text),
-            Event::Refused(_) | Event::Silence => self.give_up(),
-            Event::Forged => self.again(now, Code::UntrustedIdentity),
-            Event::NoReply => self.again(now, Code::Timeout),
+            Event::Refused(text) => self.refused(&text),
+            Event::Silence => self.give_up(),
+            Event::Forged => {
+                self.may_have_acted = true;
+                self.again(now, Code::UntrustedIdentity)
+            }
+            Event::NoReply => {
+                self.may_have_acted = true;
+                self.again(now, Code::Timeout)
+            }
             Event::Unsent => self.again(now, Code::TransportFailure),
         }
     }
@@ -130,9 +145,11 @@ impl Exchange {
         Step::Done(Box::new(Finding::Denied(Denial::at_origin(code, "exchange", reason))))
     }
 
-    /// The target's boundary refused before anything was decided, so nothing happened there.
-    fn refused(text: &str) -> Step {
-        let code = text.parse().unwrap_or(Code::TransportFailure);
+    /// The target's boundary refused before anything was decided, so nothing happened there. That holds for this question
+    /// alone: an earlier one may have been carried out. A word that is no code of ours is not the target's, but the mesh's own.
+    fn refused(&mut self, text: &str) -> Step {
+        let is_proof = !self.asked_outcome && (self.is_read || !self.may_have_acted);
+        let Some(code) = text.parse::<Code>().ok().filter(|_| is_proof) else { return self.give_up() };
         let reason = format!("the target refused the message: {}", code.meaning());
         Step::Done(Box::new(Finding::Denied(Denial::at_target(code, "boundary", reason))))
     }
@@ -201,6 +218,27 @@ mod tests {
     fn what_was_never_sent_needs_no_question_and_says_so() {
         let (mut exchange, _) = Exchange::begin(false, at(0), Millis(10));
         assert_eq!(code(exchange.next(at(0), Event::Unsent)), Code::TransportFailure);
+    }
+
+    #[test]
+    fn a_refusal_proves_nothing_about_an_earlier_question_that_was_lost() {
+        for lost in [Event::NoReply, Event::Forged] {
+            let (mut exchange, _) = Exchange::begin(false, at(0), Millis(1_000));
+            exchange.next(at(1), lost);
+            let asked = exchange.next(at(30), Event::Refused("server_busy".into()));
+            assert_eq!(asks(&asked), Some((Question::Outcome, 0, 500)));
+            assert_eq!(code(exchange.next(at(31), Event::Refused("server_busy".into()))), Code::Timeout);
+        }
+    }
+
+    #[test]
+    fn a_word_of_the_mesh_itself_is_no_refusal_by_the_target() {
+        let (mut exchange, _) = Exchange::begin(false, at(0), Millis(1_000));
+        let asked = exchange.next(at(1_000), Event::Refused("Timeout".into()));
+        assert_eq!(asks(&asked), Some((Question::Outcome, 0, 500)));
+        assert_eq!(code(exchange.next(at(1_500), Event::Refused("Timeout".into()))), Code::Timeout);
+        let (mut exchange, _) = Exchange::begin(true, at(0), Millis(1_000));
+        assert_eq!(code(exchange.next(at(1_000), Event::Refused("Timeout".into()))), Code::Timeout);
     }
 
     #[test]

@@ -84,6 +84,9 @@ impl Engine {
         action: &str,
         effects: &mut Effects,
     ) -> Answer {
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
         let me = self.me().clone();
         self.record_about(now, entropy, asker, action, &me, effects)
     }
@@ -103,7 +106,7 @@ impl Engine {
         Answer::Recorded
     }
 
-    fn refuse_read_only(&self) -> Option<Answer> {
+    pub(super) fn refuse_read_only(&self) -> Option<Answer> {
         self.is_read_only.then(|| refused(Code::StorageUnavailable, "this runtime's store takes no writes".to_owned()))
     }
 }

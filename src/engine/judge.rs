@@ -1,5 +1,7 @@
 //! What the target demands of an envelope before anything happens: pure, asked by the read path and the write path alike.
 
+use std::sync::Arc;
+
 use crate::domain::code::Code;
 use crate::domain::envelope::Envelope;
 use crate::domain::identity::{Role, TrustState};
@@ -7,23 +9,15 @@ use crate::domain::policy::{Denial, Side, actor_name};
 use crate::domain::preflight::{self, Asker, Case, Profile};
 use crate::domain::time::Wall;
 use crate::engine::input::Received;
-use crate::engine::view::{ClockState, View};
+use crate::engine::view::{ClockState, Peer, View};
 
 /// Whether this runtime acts on the envelope now. Gives the rule that allows it.
 ///
 /// Signature and delegation are already verified. The order is that of `reference` section 4: audience, origin, window,
 /// trust, then policy.
 pub fn judge(view: &View, received: &Received, now: Wall) -> Result<String, Denial> {
-    let Received { signer, envelope, .. } = received;
-    check_audience(view, envelope)?;
-    if signer.runtime() != &envelope.origin {
-        let reason = format!("signed by {}, not by its origin {}", signer.runtime(), envelope.origin);
-        return Err(Denial::at_target(Code::UntrustedIdentity, "origin", reason));
-    }
-    if envelope.actor.site != envelope.origin.site || envelope.actor.trust_domain != view.settings.trust_domain {
-        let reason = format!("{} cannot vouch for {}", envelope.origin, envelope.actor);
-        return Err(Denial::at_target(Code::PermissionDenied, "actor_site", reason));
-    }
+    identify(view, received)?;
+    let envelope = &received.envelope;
     envelope.check_window(now)?;
     check_origin(view, received)?;
     let asker = Asker {
@@ -43,6 +37,32 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<String, Deni
     preflight::authorize(case, Side::Inbound)
 }
 
+/// Whether the envelope is for this runtime and comes from whom it names: all that an answer from memory demands.
+///
+/// What was carried out stays carried out, whatever window, policy or trust say by now.
+pub fn identify(view: &View, received: &Received) -> Result<(), Denial> {
+    let Received { signer, envelope, .. } = received;
+    check_audience(view, envelope)?;
+    if signer.runtime() != &envelope.origin {
+        let reason = format!("signed by {}, not by its origin {}", signer.runtime(), envelope.origin);
+        return Err(Denial::at_target(Code::UntrustedIdentity, "origin", reason));
+    }
+    if envelope.actor.site != envelope.origin.site || envelope.actor.trust_domain != view.settings.trust_domain {
+        let reason = format!("{} cannot vouch for {}", envelope.origin, envelope.actor);
+        return Err(Denial::at_target(Code::PermissionDenied, "actor_site", reason));
+    }
+    pinned(view, received).map(|_peer| ())
+}
+
+fn pinned<'a>(view: &'a View, received: &Received) -> Result<&'a Peer, Denial> {
+    let origin = &received.envelope.origin;
+    let is_pinned = |peer: &&Arc<Peer>| peer.pinned == received.signer.identity;
+    view.peers.get(origin).filter(is_pinned).map(Arc::as_ref).ok_or_else(|| {
+        let reason = format!("the key of {origin} is not the one pinned here");
+        Denial::at_target(Code::UntrustedIdentity, "pin", reason)
+    })
+}
+
 fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
     if envelope.target == *view.me() && envelope.target_key == view.identity {
         return Ok(());
@@ -53,10 +73,7 @@ fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
 
 fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
     let origin = &received.envelope.origin;
-    let Some(peer) = view.peers.get(origin).filter(|peer| peer.pinned == received.signer.identity) else {
-        let reason = format!("the key of {origin} is not the one pinned here");
-        return Err(Denial::at_target(Code::UntrustedIdentity, "pin", reason));
-    };
+    let peer = pinned(view, received)?;
     if received.envelope.boot < peer.boot {
         let reason =
             format!("signed in boot {} of {origin}, which is now in boot {}", received.envelope.boot, peer.boot);

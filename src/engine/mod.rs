@@ -54,10 +54,14 @@ pub struct Engine {
     started: Now,
     clock: SteadyClock,
     peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    /// Peers whose new boot could not be made durable, because the store took no writes.
+    unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
     receipts: BTreeMap<RequestKey, Receipt>,
     receipts_by_age: BTreeSet<(Wall, RequestKey)>,
     receipts_of: BTreeMap<RuntimeId, usize>,
+    /// When the youngest dropped receipt was given: what is not younger may have been carried out.
+    dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,
     timeline: Arc<VecDeque<Event>>,
     events: u64,
@@ -128,9 +132,16 @@ impl Engine {
         self.change();
     }
 
-    /// The store takes writes again.
-    pub fn resume_writing(&mut self) {
+    /// Tries the store again. The batch gets something to write, so that the store is really asked: what became known of
+    /// peers meanwhile, and the boot counter once more.
+    pub fn resume_writing(&mut self, effects: &mut Effects) {
         self.is_read_only = false;
+        effects.persist(record::Record::Boot { counter: self.boot });
+        for runtime in std::mem::take(&mut self.unsaved_boots) {
+            if let Some(peer) = self.peers.get(&runtime) {
+                effects.persist(observe::peer_record(&runtime, peer));
+            }
+        }
         self.change();
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::code::Code;
+use crate::domain::envelope::SKEW;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::TrustState;
 use crate::domain::preflight::Profile;
@@ -51,6 +52,7 @@ impl Engine {
             self.count_refused(reason);
             return;
         }
+        let is_fresh = is_fresh(&word, now);
         let is_new = match word {
             Word::Echo(echo) => self.take_echo(now, signer.runtime(), echo),
             Word::Identity(identity) => self.take_identity(signer.runtime(), identity),
@@ -58,10 +60,12 @@ impl Engine {
         };
         match self.peer_mut(signer.runtime()) {
             Some(peer) if is_new => {
-                if !peer.presence.left {
-                    peer.presence.hear(now.monotonic);
+                if is_fresh {
+                    if !peer.presence.left {
+                        peer.presence.hear(now.monotonic);
+                    }
+                    peer.heard_at = Some(now.wall);
                 }
-                peer.heard_at = Some(now.wall);
                 peer.signer = Some(signer.clone());
                 self.change();
             }
@@ -134,7 +138,9 @@ impl Engine {
         peer.presence = Presence::default();
         peer.sequence = 0;
         let record = peer_record(runtime, peer);
-        if !is_read_only {
+        if is_read_only {
+            self.unsaved_boots.insert(runtime.clone());
+        } else {
             effects.persist(record);
         }
     }
@@ -246,6 +252,17 @@ impl Peer {
             told: Lifecycle::Offline,
         }
     }
+}
+
+/// Whether the word says that its sender lives now. Somebody may have kept a genuine one back, or send it again to a
+/// runtime that has forgotten its sequence in a restart; only an echo repeats a nonce of ours.
+fn is_fresh(word: &Word, now: Now) -> bool {
+    let at = match word {
+        Word::Echo(_) => return true,
+        Word::Identity(identity) => identity.at,
+        Word::Observation(observation) => observation.at,
+    };
+    now.wall <= at.plus(SKEW) && at <= now.wall.plus(SKEW)
 }
 
 fn boot_of(word: &Word) -> u64 {

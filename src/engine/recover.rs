@@ -70,10 +70,12 @@ impl Engine {
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
+            unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
             receipts: BTreeMap::new(),
             receipts_by_age: BTreeSet::new(),
             receipts_of: BTreeMap::new(),
+            dropped_until: Wall::default(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
             timeline: Arc::new(VecDeque::new()),
             events: 0,
@@ -118,14 +120,18 @@ impl Engine {
         engine.boot = self.boot;
         engine.started = self.started;
         engine.clock = self.clock;
+        engine.dropped_until = self.dropped_until;
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.refused = Arc::clone(&self.refused);
         engine.generation = self.generation.saturating_add(1);
         for (runtime, durable) in Arc::make_mut(&mut engine.peers) {
             let heard =
-                self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && peer.boot == durable.boot);
+                self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && durable.boot <= peer.boot);
             if let Some(heard) = heard {
+                if durable.boot < heard.boot {
+                    engine.unsaved_boots.insert(runtime.clone());
+                }
                 *durable = Arc::new(view::Peer { trust: durable.trust, ..(**heard).clone() });
             }
         }

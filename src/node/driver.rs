@@ -17,7 +17,7 @@ use crate::domain::audit::{AuditId, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::Receipt;
-use crate::domain::time::Monotonic;
+use crate::domain::time::{Millis, Monotonic};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
@@ -37,7 +37,7 @@ pub(super) const MAILBOX_MAX: usize = 1_024;
 const BATCH_INPUTS_MAX: usize = 256;
 
 /// How often a full disk is tried again.
-const RETRY_WRITING: Duration = Duration::from_secs(5);
+const RETRY_WRITING: Millis = Millis::from_secs(5);
 
 /// Something for the loop, with the place where its answer goes.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub(super) struct Driver {
     pub(super) tasks: TaskTracker,
     pub(super) apply: ApplySettings,
     pub(super) mailbox: mpsc::Receiver<Mail>,
+    /// When a full disk is tried again.
+    pub(super) retry_at: Monotonic,
 }
 
 impl fmt::Debug for Driver {
@@ -102,7 +104,7 @@ impl Driver {
     async fn select(&mut self, stop: &CancellationToken, mails: &mut Vec<Mail>) -> bool {
         let now = self.clock.now().monotonic;
         let deadline = self.engine.next_deadline(now).map(|at| until(now, at));
-        let retry = self.store_may_recover().then_some(RETRY_WRITING);
+        let retry = self.store_may_recover().then(|| until(now, self.retry_at));
         let sleep = [deadline, retry].into_iter().flatten().min().unwrap_or(Duration::from_secs(3_600));
         if stop.is_cancelled() {
             self.mailbox.close();
@@ -131,9 +133,9 @@ impl Driver {
             let input = waiting.admit(mail);
             self.handle(input, &mut effects);
         }
-        if self.store_may_recover() {
-            self.engine.resume_writing();
-            effects.batch.records.push(crate::engine::record::Record::ClockMark { wall: self.clock.now().wall });
+        // Not at every turn: each failure costs the answers of its batch.
+        if self.store_may_recover() && self.retry_at <= self.clock.now().monotonic {
+            self.engine.resume_writing(&mut effects);
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
         let positions = if effects.batch.is_empty() {
@@ -172,6 +174,7 @@ impl Driver {
             Err(error) => tracing::error!(%error, "the stored facts cannot be read back"),
         }
         self.engine.stop_writing();
+        self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
         self.views.store(Arc::new(self.engine.view()));
     }
 

@@ -186,6 +186,7 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
+            retry_at: clock.now().monotonic,
         };
         core.spawn(driver.run(stop_core.clone()));
         let assembly =

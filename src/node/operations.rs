@@ -185,7 +185,8 @@ fn outcome_of(target: &RuntimeId, delivery: Delivery) -> TargetOutcome {
 fn conclude(outcome: &TargetOutcome) -> Conclusion {
     let ruling = match &outcome.result {
         Ok(response) => Some(Ruling::Done(response.clone())),
-        Err(denial) if denial.code == Code::Timeout => None,
+        // A target whose commit failed may find the batch on its disk after a restart, so its word is no proof.
+        Err(denial) if matches!(denial.code, Code::Timeout | Code::StorageUnavailable) => None,
         Err(denial) => Some(Ruling::Refused(denial.clone())),
     };
     Conclusion { target: outcome.target.clone(), ruling, audit_id: outcome.audit_id }

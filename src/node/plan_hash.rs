@@ -58,11 +58,20 @@ impl PlanKey {
             mac.update(text.as_bytes());
         };
         field(request.asker.role.as_str());
+        // Actor, action and parameters are the same for every target: one digest names them all.
+        field(&request_digest(&request.asker.actor, &request.action, view.me()).to_string());
         for row in &plan.rows {
-            field(&request_digest(&request.asker.actor, &request.action, &row.target).to_string());
+            field(row.target.site.as_str());
+            field(row.target.name.as_str());
             match &row.decision {
-                Decision::Allow { rule } => field(&format!("allow {rule}")),
-                Decision::Deny(denial) => field(&format!("deny {} {}", denial.code, denial.rule)),
+                Decision::Allow { rule } => {
+                    field("allow");
+                    field(rule);
+                }
+                Decision::Deny(denial) => {
+                    field(denial.code.as_str());
+                    field(&denial.rule);
+                }
             }
             let published = view.peers.get(&row.target).and_then(|peer| peer.identity.as_ref());
             match published {

@@ -158,15 +158,16 @@ impl Presence {
         }
     }
 
-    /// Peers that spoke but never showed their identity, and peers to probe.
+    /// Peers that spoke but never showed their identity, and peers to probe: everybody who spoke in this life and has not
+    /// said goodbye. A peer whose clock differs is known as alive by its echoes alone.
     fn peers_to_ask(&self) -> (Vec<RuntimeId>, Vec<RuntimeId>) {
         let view = self.views.load();
         let now = self.clock.now().monotonic;
         let mut unknown = Vec::new();
         let mut heard = Vec::new();
-        for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.presence.heard.is_some()) {
+        for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.signer.is_some()) {
             let lifecycle = peer.presence.lifecycle(&view.limits, now);
-            if lifecycle != Lifecycle::Offline && heard.len() < PROBED_MAX {
+            if !peer.presence.left && heard.len() < PROBED_MAX {
                 heard.push(runtime.clone());
             }
             if lifecycle == Lifecycle::Online && peer.identity.is_none() && unknown.len() < 4 {

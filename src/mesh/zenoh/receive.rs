@@ -13,6 +13,7 @@ use zenoh::{Session, Wait};
 use crate::domain::id::RuntimeId;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::Space;
+use crate::mesh::zenoh::REFUSAL_ENCODING;
 use crate::mesh::zenoh::session::MESSAGE_BYTES_MAX;
 use crate::mesh::{Answer, Document, Refusal, Responder};
 
@@ -125,8 +126,8 @@ fn reply(query: &Query, answer: Answer) {
         Answer::Reply(bytes) if MESSAGE_BYTES_MAX <= bytes.len() => {
             return tracing::warn!(length = bytes.len(), "answer is too large for the mesh");
         }
-        Answer::Reply(bytes) => query.reply(query.key_expr(), bytes).express(true).wait(),
-        Answer::Refusal(reason) => query.reply_err(reason).wait(),
+        Answer::Reply(bytes) => query.reply(query.key_expr(), bytes).wait(),
+        Answer::Refusal(reason) => query.reply_err(reason).encoding(REFUSAL_ENCODING).wait(),
     };
     note(sent);
 }
@@ -146,10 +147,12 @@ impl Clerk {
                 Errand::Identify(query) => {
                     // Before the first publication nobody answers, which is what dropping the query says.
                     if let Some(bytes) = self.identity.get() {
-                        note(query.reply(&self.key, bytes).express(true).wait());
+                        note(query.reply(&self.key, bytes).wait());
                     }
                 }
-                Errand::Refuse(query, refusal) => note(query.reply_err(refusal.as_str()).wait()),
+                Errand::Refuse(query, refusal) => {
+                    note(query.reply_err(refusal.as_str()).encoding(REFUSAL_ENCODING).wait())
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use zenoh::internal::runtime::{DynamicRuntime, Runtime, RuntimeBuilder, ZRuntime};
 use zenoh::{Config, Session, Wait};
 
 use crate::mesh::OpenError;
@@ -35,8 +36,14 @@ const WAIT_BEFORE_DROP: Duration = Duration::from_millis(50);
 /// How long Zenoh's own control traffic may wait on a congested link before the link is given up.
 const WAIT_BEFORE_CLOSE: Duration = Duration::from_secs(2);
 
+/// An open session, and the runtime below it, which can dial a peer by its address. Closed when dropped.
+pub(super) struct Opened {
+    pub(super) session: Session,
+    pub(super) runtime: Runtime,
+}
+
 /// Opens a session. For a client this tries each endpoint once; peers and routers dial in the background.
-pub(super) async fn open(options: &Options) -> Result<Session, OpenError> {
+pub(super) async fn open(options: &Options) -> Result<Opened, OpenError> {
     let multi_thread = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
     if !multi_thread {
         // Zenoh blocks in place, which panics on a runtime with one thread.
@@ -47,13 +54,55 @@ pub(super) async fn open(options: &Options) -> Result<Session, OpenError> {
         check_listen(options.listen)?;
     }
     let config = config(options).map_err(failed)?;
-    // Zenoh's `open` waits on the calling thread, whatever its signature says.
-    let opened = tokio::task::spawn_blocking(move || zenoh::open(config).wait()).await.map_err(failed)?;
+    // On Zenoh's own threads, as `zenoh::open` does it, because what is started here belongs to them; and that blocks.
+    let opening = move || ZRuntime::Application.block_in_place(start(config));
+    let opened = tokio::task::spawn_blocking(opening).await.map_err(failed)?;
     opened.map_err(|error| {
         // Somebody may have taken the port since it was checked.
         let in_use = listens.then(|| check_listen(options.listen).err()).flatten();
         in_use.unwrap_or_else(|| failed(error))
     })
+}
+
+/// What `zenoh::open` does, but keeps the runtime.
+pub(super) async fn start(config: Config) -> zenoh::Result<Opened> {
+    let mut runtime = RuntimeBuilder::new(config).build().await?;
+    let session = zenoh::session::init(DynamicRuntime::from(runtime.clone())).await?;
+    let started = runtime.start().await;
+    let opened = Opened { session, runtime };
+    match started {
+        Ok(()) => Ok(opened),
+        Err(error) => {
+            opened.close().await;
+            Err(error)
+        }
+    }
+}
+
+impl Opened {
+    /// Closes the session, then the links below it. Does nothing the second time.
+    pub(super) async fn close(&self) {
+        note(self.session.close().await);
+        if !self.runtime.is_closed() {
+            note(self.runtime.close().await);
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.runtime.is_closed() {
+            note(self.session.close().wait());
+            note(self.runtime.close().wait());
+        }
+    }
+}
+
+/// What fails while closing is of no more use to anybody.
+pub(super) fn note(closed: zenoh::Result<()>) {
+    if let Err(error) = closed {
+        tracing::debug!(%error, "while closing the mesh session");
+    }
 }
 
 /// The addresses a session listens on, as `host:port`.
@@ -108,7 +157,7 @@ fn links(options: &Options, set: &mut Set<'_>) -> zenoh::Result<()> {
 }
 
 /// The configured endpoints in Zenoh's form, without this node's own: one list for a whole site is a usual thing to write.
-fn endpoints(options: &Options) -> Vec<String> {
+pub(super) fn endpoints(options: &Options) -> Vec<String> {
     let own = format!("tcp/{}", options.listen);
     let full = |it: &String| if it.contains('/') { it.clone() } else { format!("tcp/{it}") };
     options.connect.iter().map(full).filter(|it| *it != own).collect()

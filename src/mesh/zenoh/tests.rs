@@ -1,7 +1,8 @@
 //! What only the Zenoh adapter promises: ports, dialling, scouting, healing. The rest is in `mesh::contract`.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,13 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::mesh::support::{in_time, runtime, wait_until};
+use crate::mesh::support::{DEADLINE, in_time, runtime, wait_until};
+use crate::mesh::zenoh::redial::Redial;
+use crate::mesh::zenoh::session::{self, Opened};
 use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
-use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, QueryError, Verb};
+use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, QueryError, Verb};
 
 /// How long `open` may take: far below any handshake, scouting or retry time, so that waiting for one shows.
 const OPEN_MAX: Duration = Duration::from_millis(1_500);
@@ -151,32 +155,120 @@ async fn nodes_meet_by_multicast_on_loopback() {
     asks(&a, "b", &mut b_inbox).await;
 }
 
-/// Starts this test program again as another node, and meets it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_of_two_processes_meet_by_multicast_on_loopback() {
-    let options = scouting("a");
-    let group = options.scouting_address.clone().expect("set");
-    let (a, mut inbox) = opened(options).await;
-    a.announce().await.expect("announced");
-    let mut other = Command::new(std::env::current_exe().expect("known"))
-        .args(["--ignored", "--exact", "mesh::zenoh::tests::other_process"])
-        .env(GROUP_VARIABLE, group)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("started");
-    token(&mut inbox, appeared("other-process")).await;
+/// This test program again, as a node of its own. Killed when dropped.
+struct OtherProcess {
+    node: Child,
+    signaller: Child,
+}
+
+impl OtherProcess {
+    fn start(near: &Options) -> Self {
+        let node = Command::new(std::env::current_exe().expect("known"))
+            .args(["--ignored", "--exact", "mesh::zenoh::tests::other_process"])
+            .env(GROUP_VARIABLE, near.scouting_address.as_deref().expect("scouts"))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("started");
+        // Started now, because a process that is started while Zenoh closes a full link inherits the socket, and hangs for
+        // ten seconds on its linger time before it runs.
+        let signaller = Command::new("sh")
+            .args(["-c", &format!("while read signal; do kill -$signal {}; done", node.id())])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("started");
+        Self { node, signaller }
+    }
+
+    fn signal(&mut self, signal: &str) {
+        writeln!(self.signaller.stdin.as_mut().expect("piped"), "{signal}").expect("written");
+    }
+}
+
+impl Drop for OtherProcess {
+    fn drop(&mut self) {
+        for child in [&mut self.node, &mut self.signaller] {
+            drop(child.kill().and_then(|()| child.wait()));
+        }
+    }
+}
+
+async fn other_process_answers(from: &ZenohMesh) {
     wait_until("the other process answers", async || {
-        let asked = a.query(&runtime("other-process"), Verb::Probe, Vec::new(), BUDGET).await;
-        asked == Ok(b"here".to_vec())
+        from.query(&runtime("other-process"), Verb::Probe, Vec::new(), BUDGET).await == Ok(b"here".to_vec())
     })
     .await;
-    other.kill().expect("killed");
-    other.wait().expect("ended");
-    token(&mut inbox, gone("other-process")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the other side of nodes_of_two_processes_meet_by_multicast_on_loopback"]
+async fn nodes_of_two_processes_meet_by_multicast_on_loopback() {
+    let options = scouting("a");
+    let (a, mut inbox) = opened(options.clone()).await;
+    a.announce().await.expect("announced");
+    let other = OtherProcess::start(&options);
+    token(&mut inbox, appeared("other-process")).await;
+    other_process_answers(&a).await;
+    drop(other);
+    token(&mut inbox, gone("other-process")).await;
+}
+
+/// More than the sockets between two nodes hold, so that the link to a frozen neighbour is full before its lease ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
+    const SHORT: Duration = Duration::from_millis(100);
+    const LATE: Duration = Duration::from_secs(1);
+    let options = scouting("a");
+    let (a, mut inbox) = opened(options.clone()).await;
+    let mut other = OtherProcess::start(&options);
+    token(&mut inbox, appeared("other-process")).await;
+    other_process_answers(&a).await;
+    other.signal("STOP");
+    wait_until("the other process stands still", async || {
+        let asked = a.query(&runtime("other-process"), Verb::Probe, Vec::new(), SHORT).await;
+        asked == Err(QueryError::Timeout)
+    })
+    .await;
+    let mut asking = JoinSet::new();
+    for _ in 0..200 {
+        let a = a.clone();
+        asking.spawn(async move {
+            let asked = Instant::now();
+            let payload = vec![0; PAYLOAD_BYTES_MAX];
+            let answer = a.query(&runtime("other-process"), Verb::Act, payload, SHORT).await;
+            assert!(matches!(answer, Err(QueryError::Timeout | QueryError::NoReply)), "{answer:?}");
+            assert!(asked.elapsed() < LATE, "waited {:?}", asked.elapsed());
+        });
+    }
+    in_time("every query", asking.join_all()).await;
+    token(&mut inbox, gone("other-process")).await;
+    other.signal("CONT");
+    token(&mut inbox, appeared("other-process")).await;
+    other_process_answers(&a).await;
+}
+
+/// Two peers that met by an address nobody configured, as by gossip. The peer's identity outlives its link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_was_met_is_dialled_again() {
+    let linked = async |opened: &Opened| opened.session.info().transports().await.count() != 0;
+    let listen = free_port().await;
+    let mut far_config = session::config(&Options { listen, ..options("far") }).expect("accepted");
+    far_config.insert_json5("id", "\"fa4\"").expect("accepted");
+    let near = session::start(session::config(&options("near")).expect("accepted")).await.expect("opens");
+    let mut redialling = JoinSet::new();
+    redialling.spawn(Redial::watch(&near, Vec::new()).expect("watches").run());
+
+    let far = session::start(far_config.clone()).await.expect("opens");
+    let (peer, locators) = (far.session.zid(), far.runtime.get_locators());
+    assert!(near.runtime.connect_peer(&peer.into(), &locators).await);
+    far.close().await;
+    wait_until("the link is gone", async || !linked(&near).await).await;
+    wait_until("the port is free", async || TcpListener::bind(listen).await.is_ok()).await;
+    let far = session::start(far_config).await.expect("opens again");
+    wait_until("the link is back", async || linked(&near).await).await;
+    assert_eq!(far.session.zid(), peer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the other process of the tests that start one"]
 async fn other_process() {
     let Ok(scouting_address) = std::env::var(GROUP_VARIABLE) else {
         return;
@@ -184,9 +276,13 @@ async fn other_process() {
     let options = Options { scouting_address: Some(scouting_address), ..scouting("other-process") };
     let (mesh, mut inbox) = opened(options).await;
     mesh.announce().await.expect("announced");
-    while let Some(incoming) = in_time("a query or the end", inbox.queries.recv()).await {
-        incoming.responder.answer(Answer::Reply(b"here".to_vec()));
-    }
+    // Ends by itself too, in case the test that started it could not end it.
+    let answering = async {
+        while let Some(incoming) = inbox.queries.recv().await {
+            incoming.responder.answer(Answer::Reply(b"here".to_vec()));
+        }
+    };
+    drop(tokio::time::timeout(DEADLINE.saturating_mul(3), answering).await);
 }
 
 /// A cable between two nodes that a test can pull: relays TCP to `target` while `whole` holds.

@@ -202,6 +202,24 @@ mod tests {
         assert_eq!(seqs(&writer.commit(&[batch(6, 10)])), [Some(4)]);
     }
 
+    /// SQLite takes a whole transaction back when the disk is full; here it takes back only the statement.
+    #[test]
+    fn a_batch_refused_halfway_leaves_nothing_behind() {
+        let (_place, mut writer) = writer(1_000);
+        let too_large = format!(
+            "CREATE TEMP TRIGGER too_large AFTER INSERT ON main.audit WHEN new.audit_id = '{}'
+             BEGIN SELECT zeroblob(2000000000); END",
+            draft(22).audit_id
+        );
+        writer.connection.execute_batch(&too_large).expect("runs");
+        let halfway = Batch { records: vec![receipt(2, b"")], audits: vec![draft(21), draft(22)] };
+        let outcomes = writer.commit(&[batch(1, 1), halfway, batch(3, 1)]);
+        assert_eq!(seqs(&outcomes), [Some(1), None, Some(2)]);
+        assert!(matches!(outcomes[1], Err(Error::Unreadable { .. })), "{:?}", outcomes[1]);
+        assert_eq!((count(&writer, "fact"), count(&writer, "audit")), (2, 2));
+        assert_eq!(writer.health.fault(), None, "the batch was at fault");
+    }
+
     #[test]
     fn a_group_is_one_transaction() {
         let (_place, mut writer) = writer(1_000);

@@ -122,7 +122,20 @@ impl Pages {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    lock: Arc<File>,
+    lock: Arc<Lock>,
+}
+
+/// A hold on the folder.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started still has a copy of the open file for a moment.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "lock of the store is released only when the process ends");
+        }
+    }
 }
 
 impl Folder {
@@ -144,7 +157,7 @@ impl Folder {
     }
 
     /// Another hold on the lock.
-    pub(super) fn lock(&self) -> Arc<File> {
+    pub(super) fn lock(&self) -> Arc<Lock> {
         Arc::clone(&self.lock)
     }
 
@@ -307,12 +320,12 @@ fn objects(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
-fn take_lock(place: &Path) -> Result<File, Error> {
+fn take_lock(place: &Path) -> Result<Lock, Error> {
     is_plain_file(place)?;
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(place);
     let file = opened.map_err(|error| system(place, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::InUse { place: place.display().to_string() }),
         Err(TryLockError::Error(error)) => Err(system(place, &error)),
     }

@@ -238,6 +238,15 @@ fn a_removed_or_swapped_record_breaks_the_chain() {
     assert_eq!(verify_chain(anchor, vec![second, third.clone()]), Ok(Anchor { seq: 3, hash: third.1 }));
 }
 
+/// Its hash is made over the right predecessor, but the record names another.
+#[test]
+fn a_record_that_names_another_predecessor_breaks_the_chain() {
+    let bytes = canonical(&sample(), 1, Hash([5; 32])).expect("encodes");
+    let hash = Hash::chain(Anchor::START.hash, &bytes);
+    let broken = verify_chain(Anchor::START, [(bytes, hash)]).expect_err("foreign");
+    assert!(broken.seq == 1 && broken.reason.contains("prev_hash"), "{broken}");
+}
+
 #[test]
 fn rows_of_another_hand_are_refused_by_name() {
     let request = "spiffe://trust/s/alice r1";

@@ -1,0 +1,25 @@
+//! Real binaries on loopback: whole nodes started, cut off, killed and restarted, seen from outside only.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::print_stderr,
+    reason = "a test may stop at the first surprise, and says what it measured"
+)]
+
+mod harness;
+mod http;
+mod proxy;
+mod question;
+mod watch;
+
+mod cli;
+mod crash;
+mod disk;
+mod dispatch;
+mod idle;
+mod presence;
+mod shutdown;
+mod walkthrough;

@@ -1,0 +1,90 @@
+//! A TCP relay between two nodes that can be cut and healed: a cable in the hands of the test.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Relays connections to one address.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    /// Swallows whatever comes while it is set, as a dead cable does: nobody is told.
+    is_cut: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    pub(crate) fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared { target, is_cut: AtomicBool::new(false), streams: Mutex::default() });
+        let relay = Arc::clone(&shared);
+        // Ends with the process: each test has one of its own.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                relay.join(stream);
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// From now on nothing passes, and nobody is told.
+    pub(crate) fn cut(&self) {
+        self.shared.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// New connections pass again. Those that lost bytes are gone, as after any real cut that outlives their patience.
+    pub(crate) fn heal(&self) {
+        for stream in self.shared.streams.lock().expect("no panic").drain(..) {
+            // Whoever has closed already needs no closing.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+        self.shared.is_cut.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn join(self: &Arc<Self>, near: TcpStream) {
+        let mut kept = self.streams.lock().expect("no panic");
+        kept.push(near.try_clone().expect("a copy"));
+        if self.is_cut.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(far) = TcpStream::connect_timeout(&self.target, Duration::from_secs(1)) else {
+            drop(near.shutdown(Shutdown::Both));
+            return;
+        };
+        kept.push(far.try_clone().expect("a copy"));
+        drop(kept);
+        self.pump(near.try_clone().expect("a copy"), far.try_clone().expect("a copy"));
+        self.pump(far, near);
+    }
+
+    fn pump(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream) {
+        let shared = Arc::clone(self);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 16 * 1024];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                let is_cut = shared.is_cut.load(Ordering::SeqCst);
+                if !is_cut && to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+            if !shared.is_cut.load(Ordering::SeqCst) {
+                drop(to.shutdown(Shutdown::Both));
+            }
+        });
+    }
+}

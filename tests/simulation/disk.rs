@@ -1,0 +1,93 @@
+//! One node's disk: a commit is all or nothing, may fail, and is all that outlives a crash.
+
+use std::collections::BTreeMap;
+
+use trust_runtime::domain::audit::{Entry, GENESIS, Hash, Position};
+use trust_runtime::domain::config::Overlay;
+use trust_runtime::domain::id::RuntimeId;
+use trust_runtime::domain::time::Wall;
+use trust_runtime::engine::record::{Batch, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+
+/// How the disk does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Fails every commit until a restart finds it repaired.
+    Broken,
+    Fine,
+    /// Fails every commit until somebody frees space.
+    Full,
+}
+
+/// The newest of every fact, by what it is about (see `engine::record`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Facts {
+    pub(crate) boot: Option<u64>,
+    pub(crate) mark: Option<Wall>,
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) peers: BTreeMap<RuntimeId, Peer>,
+    pub(crate) receipts: BTreeMap<RequestKey, Receipt>,
+    pub(crate) intents: BTreeMap<IntentKey, Intent>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) facts: Facts,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) condition: Condition,
+}
+
+impl Disk {
+    pub(crate) fn empty() -> Self {
+        Self { facts: Facts::default(), entries: Vec::new(), condition: Condition::Fine }
+    }
+
+    /// All of the batch or nothing of it; each audit record gets its place.
+    pub(crate) fn commit(&mut self, batch: &Batch) -> Result<Vec<Position>, Condition> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.condition != Condition::Fine {
+            return Err(self.condition);
+        }
+        batch.records.iter().for_each(|record| self.facts.take(record.clone()));
+        let mut positions = Vec::new();
+        for draft in &batch.audits {
+            let (seq, previous) =
+                self.entries.last().map_or((0, GENESIS), |last| (last.position.seq, last.position.hash));
+            let hash = Hash::chain(previous, format!("{draft:?}").as_bytes());
+            let position = Position { seq: seq + 1, previous, hash };
+            positions.push(position);
+            self.entries.push(Entry { draft: draft.clone(), position });
+        }
+        Ok(positions)
+    }
+
+    /// What a start reads back.
+    pub(crate) fn recall(&self) -> Vec<Record> {
+        let Facts { boot, mark, overlay, peers, receipts, intents } = self.facts.clone();
+        let mut records = Vec::new();
+        records.extend(boot.map(|counter| Record::Boot { counter }));
+        records.extend(mark.map(|wall| Record::ClockMark { wall }));
+        records.extend(overlay.map(Record::Overlay));
+        records.extend(peers.into_values().map(Record::Peer));
+        records.extend(receipts.into_values().map(Record::Receipt));
+        records.extend(intents.into_values().map(Record::Intent));
+        records
+    }
+}
+
+impl Facts {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Boot { counter } => self.boot = Some(counter),
+            Record::ClockMark { wall } => self.mark = Some(wall),
+            Record::Intent(intent) => drop(self.intents.insert(intent.key.clone(), intent)),
+            Record::IntentClosed(key) => drop(self.intents.remove(&key)),
+            Record::Overlay(overlay) => self.overlay = Some(overlay),
+            Record::Peer(peer) => drop(self.peers.insert(peer.runtime.clone(), peer)),
+            Record::PeerForgotten { runtime } => drop(self.peers.remove(&runtime)),
+            Record::Receipt(receipt) => drop(self.receipts.insert(receipt.key.clone(), receipt)),
+            Record::ReceiptDropped(key) => drop(self.receipts.remove(&key)),
+        }
+    }
+}

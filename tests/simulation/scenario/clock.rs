@@ -1,0 +1,53 @@
+//! A wall clock that goes back or jumps a day ahead: reads go on, nothing new is granted, nothing runs twice.
+
+use trust_runtime::domain::code::Code;
+use trust_runtime::domain::preflight::Profile;
+use trust_runtime::engine::input::Request;
+
+use super::{LOOPBACK, assert_whole, captured, denied, done, key, quiet, replay, revision, write};
+use crate::fault::log_level;
+use crate::node::{Setup, asker};
+
+const PLANT: Setup = Setup { nodes: 2, profile: Profile::Plant, is_loopback: false };
+const DAY_MS: i64 = 86_400_000;
+
+#[test]
+fn an_uncertain_clock_grants_nothing_until_a_person_says_that_it_is_right() {
+    let mut world = quiet(PLANT);
+    world.set_wall(1, -20_000);
+    world.run(1_500);
+    let refused = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+    world.run(1_500);
+    assert_eq!(denied(&world, refused), Code::ClockUncertain);
+    world.admin(1, Request::TimeReset { asker: asker("admin") });
+    world.run(500);
+    let granted = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+    world.run(1_500);
+    assert_whole(&world);
+    assert!(done(&world, granted));
+}
+
+#[test]
+fn a_clock_that_runs_ahead_for_a_while_does_not_forget_what_was_carried_out() {
+    // One jump that is noticed, and two that are each too small to be.
+    for jumps in [[DAY_MS + 3_600_000, DAY_MS + 3_600_000], [20 * 3_600_000, 2 * 20 * 3_600_000]] {
+        let mut world = quiet(LOOPBACK);
+        let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+        world.run(1_500);
+        assert!(done(&world, number));
+        let act = captured(&world, "act").pop().expect("captured");
+        for (index, jump) in jumps.into_iter().enumerate() {
+            world.set_wall(1, jump);
+            world.run(1_500);
+            world.ask(1, write(&format!("own-{index}"), log_level("info"), &[1]), 1_000);
+            world.run(500);
+        }
+        let before = revision(&world, 1);
+        world.set_wall(1, 0);
+        replay(&mut world, act);
+        world.run(1_500);
+        assert_whole(&world);
+        assert_eq!(revision(&world, 1), before, "{jumps:?}");
+        assert!(world.ledger.executions.contains_key(&(1, key("w"))));
+    }
+}
