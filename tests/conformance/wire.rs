@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::envelope::dsse::PayloadType;
 use trust_runtime::domain::policy::Policy;
@@ -167,6 +167,20 @@ fn an_unknown_field_is_refused_wherever_it_stands() {
         }
     }
     assert_none(&wrong);
+}
+
+#[test]
+fn the_values_without_their_names_are_refused() {
+    for (kind, values) in [
+        ("http_control", json!([])),
+        ("http_peer", json!(["1.0", "other"])),
+        ("http_action", json!(["1.0", "r", "target", ["target"], "spiffe://trust/site-a/alice", "status_read"])),
+        ("probe", json!([NONCE])),
+        ("echo", json!([NONCE, 5])),
+        ("observation", json!([ORIGIN, 5, 17, 1, "healthy", 3, null, false])),
+    ] {
+        assert!(read(kind, &enclose(kind, &values)).is_err(), "{kind}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::domain::policy::{Denial, Stage};
 use crate::domain::projection::{Edge, EdgeState};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::word;
-use crate::wire::api::v1::json::Object;
+use crate::wire::api::v1::json::{self, Object};
 use crate::wire::mesh::Refusal;
 use crate::wire::value;
 
@@ -28,6 +28,9 @@ pub(super) fn write(body: &impl Serialize) -> Vec<u8> {
 }
 
 pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
+    if json::is_array(bytes) {
+        return Err(Refusal::Malformed);
+    }
     serde_json::from_slice(bytes).map_err(|_any_fault| Refusal::Malformed)
 }
 

@@ -12,9 +12,17 @@ use crate::domain::config;
 
 /// Reads one JSON document and nothing behind it. Depth is bounded by `serde_json` (128), size by the caller.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    if is_array(bytes) {
+        return Err(Fault::at("", "invalid type: sequence, expected an object"));
+    }
     // The place is worked out only once something is wrong: keeping track of it costs an allocation per member.
     serde_json::from_slice(bytes)
         .map_err(|error| locate::<T>(bytes).unwrap_or_else(|| Fault::at("", error.to_string())))
+}
+
+/// Derived readers also take an object's values as an array, in the order of our source: no form that we have agreed on.
+pub(in crate::wire) fn is_array(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"[")
 }
 
 /// Where the fault is, unless it stands behind the document.
