@@ -13,18 +13,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::audit::{AuditId, Hash, Position};
+use crate::domain::audit::{AuditId, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
-use crate::domain::envelope::{Receipt, Ruling};
-use crate::domain::id::{RequestId, RuntimeId};
-use crate::domain::policy::Denial;
+use crate::domain::envelope::Receipt;
 use crate::domain::time::{Millis, Monotonic};
+use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
-use crate::engine::{Engine, audit_id};
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::clock::{Clock, SystemEntropy};
@@ -56,27 +54,12 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
-/// What a signed refusal has to name.
-struct Asked {
-    envelope: Hash,
-    origin: RuntimeId,
-    request_id: RequestId,
-}
-
-impl Asked {
-    fn of(received: &Received) -> Self {
-        Self {
-            envelope: received.digest,
-            origin: received.signer.runtime().clone(),
-            request_id: received.envelope.request_id.clone(),
-        }
-    }
-}
-
 /// What a batch still has to answer.
 #[derive(Default)]
 struct Waiting {
-    queries: BTreeMap<QueryId, (Responder, Asked)>,
+    queries: BTreeMap<QueryId, Responder>,
+    /// The writes among the queries, to be asked again if the batch fails.
+    acts: BTreeMap<QueryId, Box<Received>>,
     replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
     met: Vec<oneshot::Sender<()>>,
     next: u64,
@@ -163,9 +146,9 @@ impl Driver {
             match self.store.commit(effects.batch).await {
                 Ok(positions) => positions,
                 Err(error) => {
-                    self.refuse(&mut waiting.queries, &error);
-                    waiting.fail(&error);
                     self.fall_back(&error).await;
+                    self.ask_again(&mut waiting);
+                    waiting.fail(&error);
                     return;
                 }
             }
@@ -182,24 +165,14 @@ impl Driver {
         self.engine.handle(self.clock.now(), &mut SystemEntropy, input, effects);
     }
 
-    /// Refuses the writes of a failed batch under a signature, because an unsigned word proves nothing to their origins.
-    fn refuse(&self, queries: &mut BTreeMap<QueryId, (Responder, Asked)>, error: &store::Error) {
-        let now = self.clock.now();
-        for (responder, asked) in std::mem::take(queries).into_values() {
-            let denial = Denial::at_target(Code::StorageUnavailable, "store", error.to_string());
-            let receipt = Receipt {
-                envelope: asked.envelope,
-                target: self.views.load().me().clone(),
-                origin: asked.origin,
-                request_id: asked.request_id,
-                ruling: Ruling::Refused(denial),
-                audit_id: audit_id(now, &mut SystemEntropy),
-                position: None,
-                repeated: false,
-                at: now.wall,
-            };
-            self.answer(responder, receipt, &BTreeMap::new());
+    /// Asks the engine again, now without the failed batch and without writing: a write that was done before gets its stored
+    /// receipt, any other a signed refusal. An unsigned word would prove nothing to its origin.
+    fn ask_again(&mut self, waiting: &mut Waiting) {
+        let mut effects = Effects::default();
+        for (query, received) in std::mem::take(&mut waiting.acts) {
+            self.handle(Input::Act { query, received: *received }, &mut effects);
         }
+        self.release(effects.after, waiting, &BTreeMap::new());
     }
 
     /// Nothing of the failed batch happened: forget it and go on without writing.
@@ -226,7 +199,7 @@ impl Driver {
         for effect in after {
             match effect {
                 Effect::Answer { query, receipt } => {
-                    if let Some((responder, _)) = waiting.queries.remove(&query) {
+                    if let Some(responder) = waiting.queries.remove(&query) {
                         self.answer(responder, *receipt, positions);
                     }
                 }
@@ -237,7 +210,7 @@ impl Driver {
                     }
                 }
                 Effect::Refuse { query, code } => {
-                    if let Some((responder, _)) = waiting.queries.remove(&query) {
+                    if let Some(responder) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
                     }
                 }
@@ -278,11 +251,12 @@ impl Waiting {
                 Input::Request { reply, request }
             }
             Mail::Act(received, responder) => {
-                self.queries.insert(query, (responder, Asked::of(&received)));
+                self.queries.insert(query, responder);
+                self.acts.insert(query, received.clone());
                 Input::Act { query, received: *received }
             }
             Mail::AskOutcome(received, responder) => {
-                self.queries.insert(query, (responder, Asked::of(&received)));
+                self.queries.insert(query, responder);
                 Input::AskOutcome { query, received: *received }
             }
             Mail::Met(signer, boot, met) => {
@@ -293,6 +267,9 @@ impl Waiting {
     }
 
     fn fail(&mut self, error: &store::Error) {
+        for responder in std::mem::take(&mut self.queries).into_values() {
+            responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
+        }
         for caller in std::mem::take(&mut self.replies).into_values() {
             let failure = Failure { code: Code::StorageUnavailable, reason: error.to_string() };
             drop(caller.send(Err(failure)));

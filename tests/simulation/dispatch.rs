@@ -212,6 +212,10 @@ impl World {
 /// What goes on record about one target.
 fn conclusion(target: trust_runtime::domain::id::RuntimeId, finding: &Finding) -> Conclusion {
     match finding {
+        // A target whose commit failed may find the batch on its disk after a restart, so its word is no proof.
+        Finding::Receipt(receipt) if matches!(&receipt.ruling, Ruling::Refused(denial) if denial.code == Code::StorageUnavailable) => {
+            Conclusion { target, ruling: None, audit_id: None }
+        }
         Finding::Receipt(receipt) => {
             Conclusion { target, ruling: Some(receipt.ruling.clone()), audit_id: Some(receipt.audit_id) }
         }

@@ -1,6 +1,6 @@
 //! The driver's loop in virtual time: take inputs, decide, make durable, then speak. A crash may come between any two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trust_runtime::domain::audit::{AuditId, Hash, Position};
 use trust_runtime::domain::code::Code;
@@ -42,6 +42,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Turn {
     pub(crate) effects: Effects,
     pub(crate) queries: BTreeMap<QueryId, (Received, Option<Ticket>)>,
+    /// Which of the queries ask to act; the others ask for an outcome.
+    pub(crate) acts: BTreeSet<QueryId>,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
     pub(crate) met: Vec<(Question, Received, Option<Ticket>)>,
     /// What the oracle says of each write in it.
@@ -64,6 +66,7 @@ impl Node {
                 let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
                 turn.allowances.entry(key).or_default().push(allowance);
                 turn.queries.insert(query, ((*received).clone(), ticket));
+                turn.acts.insert(query);
                 Input::Act { query, received: *received }
             }
             Mail::AskOutcome(received, ticket) => {
@@ -147,7 +150,7 @@ impl World {
     }
 
     /// Nothing of the failed batch happened: its callers hear so, and the engine is rebuilt, read-only.
-    fn fall_back(&mut self, node: usize, turn: Turn) {
+    fn fall_back(&mut self, node: usize, mut turn: Turn) {
         let it = &mut self.nodes[node];
         let now = it.now(self.now);
         let records = it.disk.recall();
@@ -155,6 +158,21 @@ impl World {
         live.engine = live.engine.rebuilt(records, now).expect("facts hold no removal");
         live.engine.stop_writing();
         live.view = live.engine.view();
+        // As the driver does: asked again, a write that was done before gets its receipt and any other a signed refusal.
+        let mut again = Effects::default();
+        for query in &turn.acts {
+            if let Some((received, _)) = turn.queries.get(query) {
+                let input = Input::Act { query: *query, received: received.clone() };
+                live.engine.handle(now, &mut live.entropy, input, &mut again);
+            }
+        }
+        assert!(again.batch.is_empty(), "a read-only engine wants nothing durable");
+        let keys = live.keys.clone();
+        for effect in again.after {
+            let Effect::Answer { query, receipt } = effect else { continue };
+            let Some((received, ticket)) = turn.queries.remove(&query) else { continue };
+            self.answer_query(node, &received, ticket, Ok(wire::seal_receipt(&keys, &receipt)));
+        }
         for (received, ticket) in turn.queries.into_values() {
             self.answer_query(node, &received, ticket, Err(Code::StorageUnavailable.to_string()));
         }
