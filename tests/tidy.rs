@@ -1,10 +1,19 @@
 //! House rules that the compiler cannot check, as plain tests.
 
-#![expect(clippy::arithmetic_side_effects, clippy::expect_used, reason = "a test may stop at the first surprise")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use trust_runtime::domain::code::Code;
+use trust_runtime::settings;
+use trust_runtime::wire::api::v1::action::{self, Ask, Reading};
 
 /// Layers from the bottom up, each with the layers it may name.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -30,6 +39,9 @@ const IMPURE_STD: &[&str] = &["std::env", "std::fs", "std::net", "std::process",
 
 /// File names that say nothing about what is inside.
 const VAGUE: &[&str] = &["common.rs", "helpers.rs", "manager.rs", "misc.rs", "types.rs", "util.rs", "utils.rs"];
+
+/// Where the tests in a source file begin. Not at the first `#[cfg(test)]`: that may name a module in a file of its own.
+const TEST_MODULE: &str = "mod tests {";
 
 const FILE_LINES_MAX: usize = 600;
 
@@ -90,6 +102,127 @@ fn files_are_short_documented_and_named() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
+#[test]
+fn tests_wait_for_conditions_and_not_for_time() {
+    // Put together, or this file would find itself.
+    let call = ["sle", "ep("].concat();
+    let mut broken = Vec::new();
+    for file in files(&root().join("tests"), "rs").into_iter().chain(files(&root().join("fuzz"), "rs")).chain(sources())
+    {
+        let text = fs::read_to_string(&file).expect("source is readable");
+        let is_support =
+            file.components().any(|part| part.as_os_str() == "support" || part.as_os_str() == "support.rs");
+        let is_harness = file.file_name().is_some_and(|name| name == "harness.rs");
+        let says_why = text.lines().any(|line| line.trim_start().starts_with("// waits: "));
+        if is_support || is_harness || says_why {
+            continue;
+        }
+        for (number, line) in test_lines(&file, &text) {
+            if line.split("//").next().is_some_and(|code| code.contains(&call)) {
+                broken.push(format!("{}:{number}: wait for a condition, or say why in `// waits:`", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn no_queue_is_unbounded_and_no_path_climbs_twice() {
+    let mut broken = Vec::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).expect("source is readable");
+        for (index, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for (found, why) in [
+                ("unbounded_channel", "a queue without a limit is a leak"),
+                ("super::super", "name the path from `crate`"),
+            ] {
+                if code.contains(found) {
+                    broken.push(format!("{}:{}: {why}", file.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let mut broken = Vec::new();
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).expect("a manifest");
+        let (mut is_dependency, mut before) = (false, "");
+        for line in text.lines() {
+            if line.starts_with('[') {
+                is_dependency = line.trim_end_matches(']').ends_with("dependencies");
+            } else if is_dependency && line.contains(" = ") && !before.starts_with("# ") && !line.contains(" # ") {
+                broken.push(format!("{manifest}: {line}"));
+            }
+            before = line;
+        }
+    }
+    assert!(broken.is_empty(), "a comment above or beside says why it is there:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_example_is_read_as_a_node_reads_it() {
+    let all = files(&root().join("examples"), "");
+    assert!(!all.is_empty());
+    for file in all {
+        let text = fs::read_to_string(&file).expect("an example is readable");
+        let shown = file.display().to_string();
+        match file.extension().and_then(|it| it.to_str()) {
+            Some("md") => {}
+            Some("toml") => {
+                settings::parse(&text, &shown, "example", []).unwrap_or_else(|problems| panic!("{problems}"));
+            }
+            Some("json") => check_request(&shown, &text),
+            other => panic!("{shown}: nothing here reads {other:?}; add it"),
+        }
+    }
+}
+
+/// A request is read by the runtime that it is sent through.
+fn check_request(shown: &str, text: &str) {
+    let body: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let field = |name: &str| body.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let actor: trust_runtime::domain::identity::Actor = field("actor").parse().expect("an actor");
+    let via = field("connected_via");
+    let me = if via.contains('/') { via } else { format!("{}/{via}", actor.site) };
+    match action::read(text.as_bytes(), Ask::Dispatch, &me.parse().expect("a runtime")) {
+        Ok(Reading::Wanted(_)) => {}
+        other => panic!("{shown}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_page_of_codes_is_current() {
+    let text = fs::read_to_string(root().join("docs/reference/errors.md")).expect("docs/reference/errors.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        cells.join(" | ")
+    });
+    // The first table is that of the codes.
+    let rows: Vec<String> = rows.take(Code::ALL.len()).collect();
+    let wanted = Code::ALL.map(|code| {
+        let retryable = if code.is_retryable() { "yes" } else { "no" };
+        format!("`{code}` | {} | {} | {retryable}", code.meaning(), code.remediation())
+    });
+    for (row, wanted) in rows.iter().zip(&wanted) {
+        assert_eq!(row, wanted);
+    }
+    assert_eq!(rows.len(), wanted.len(), "a code has no row");
+}
+
+/// Lines that only tests run: all of a file that belongs to tests, else what follows the mark of the test module.
+fn test_lines<'a>(file: &Path, text: &'a str) -> Vec<(usize, &'a str)> {
+    let is_source = file.starts_with(src());
+    let path = file.strip_prefix(root()).expect("under the root").to_string_lossy().into_owned();
+    let is_all_test = !is_source || path.contains("/tests") || path.ends_with("contract.rs");
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    if is_all_test { numbered.collect() } else { numbered.skip_while(|(_, line)| *line != TEST_MODULE).collect() }
+}
+
 /// The first path segment after each `crate::`, every arm of `crate::{a, b::{c}}` included.
 fn crate_paths(code: &str) -> Vec<String> {
     let mut names = Vec::new();
@@ -128,7 +261,7 @@ fn code_lines(file: &Path) -> Vec<(usize, String)> {
     let text = fs::read_to_string(file).expect("source is readable");
     text.lines()
         .enumerate()
-        .take_while(|(_, line)| !line.contains("#[cfg(test)]"))
+        .take_while(|(_, line)| *line != TEST_MODULE)
         .map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default().to_owned()))
         .collect()
 }
@@ -141,14 +274,20 @@ fn layer_of(file: &Path) -> Option<String> {
 }
 
 fn sources() -> Vec<PathBuf> {
+    files(&src(), "rs")
+}
+
+/// Every file below a folder with this ending; with any where it is empty.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![src()];
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("folder is readable") {
             let path = entry.expect("entry is readable").path();
-            if path.is_dir() {
+            let is_built = path.file_name().is_some_and(|name| name == "target");
+            if path.is_dir() && !is_built {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ext| ext == "rs") {
+            } else if path.is_file() && (ending.is_empty() || path.extension().is_some_and(|it| it == ending)) {
                 files.push(path);
             }
         }
@@ -158,5 +297,9 @@ fn sources() -> Vec<PathBuf> {
 }
 
 fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    root().join("src")
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,5 +1,7 @@
 //! The only place of the suite that reads a clock or sleeps: waits with a deadline and with the last thing that was seen.
 
+// waits: for real processes, which tell nobody when they are done; every wait ends with its condition or a deadline.
+
 use std::time::{Duration, Instant};
 
 /// How often a condition is looked at.

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::super::{file, open_within};
 use super::{
     Chain, Error, Filter, PATIENCE, Store, draft, end_of, open, opened, options, place, receipt, until, write,
 };
 use crate::engine::record::Batch;
+use crate::store::sqlite::{file, open_within};
 
 /// A file system of a few MiB. Needs the right to mount; without it the test has nothing to run on and says so.
 struct SmallDisk {
