@@ -55,7 +55,11 @@ impl Engine {
                     self.count_refused("repeated_request");
                     self.answer(query, received, *receipt, true, effects);
                 }
-                Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
+                // A signed refusal would say that it was not carried out, and whoever asks may not be told that it was.
+                Err(denial) => {
+                    self.count_refused(denial.code.as_str());
+                    effects.then(Effect::Refuse { query, code: denial.code });
+                }
             }
             return;
         }
