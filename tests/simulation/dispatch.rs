@@ -43,7 +43,7 @@ impl Dispatch {
 #[derive(Debug, Clone)]
 pub(crate) enum Told {
     /// Denied or refused before anything was sent.
-    Nothing(String),
+    Nothing,
     /// What came of each sent part.
     Findings(Vec<(usize, Finding)>),
 }
@@ -84,8 +84,7 @@ impl World {
         self.log(format!("n{node} replies {purpose:?}: {}", word_of(answer.as_ref())));
         let Purpose::Begin(number) = purpose else { return };
         let Some(Answer::Begun { started, .. }) = answer else {
-            let told = word_of(answer.as_ref());
-            self.end_dispatch(node, number, Told::Nothing(told));
+            self.end_dispatch(node, number, Told::Nothing);
             return;
         };
         self.check_begun(node, number, &started);
@@ -97,7 +96,7 @@ impl World {
             }
         }
         if !is_sent {
-            self.end_dispatch(node, number, Told::Nothing("here".to_owned()));
+            self.end_dispatch(node, number, Told::Nothing);
         }
     }
 
