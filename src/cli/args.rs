@@ -86,7 +86,7 @@ pub enum Peers {
     List(Reach),
     /// Trust a peer whose key you have compared.
     Approve {
-        /// The peer, as <name> or <site>/<name>.
+        /// The peer, as `name` or `site/name`.
         runtime: String,
         /// The key you compared: 64 hexadecimal digits.
         #[arg(long, value_name = "HEX")]
@@ -97,7 +97,7 @@ pub enum Peers {
     },
     /// Forget a peer and its pinned key.
     Forget {
-        /// The peer, as <name> or <site>/<name>.
+        /// The peer, as `name` or `site/name`.
         runtime: String,
         /// How to reach the node.
         #[command(flatten)]

@@ -64,6 +64,8 @@ impl Engine {
         let intent = Intent { key: key.clone(), action: action_name(action), at: now.wall };
         effects.audit(self.write_draft(now, entropy, write, target, Outcome::Intended));
         effects.persist(Record::Intent(intent.clone()));
+        let under_way = self.under_way.entry(key.clone()).or_default();
+        *under_way = under_way.saturating_add(1);
         self.intents.insert(key, intent);
         Ok(Started::Send(Box::new(envelope)))
     }
@@ -139,10 +141,23 @@ impl Engine {
             effects.audit(draft);
             let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
             let key = IntentKey { request, target: conclusion.target };
-            self.intents.remove(&key);
-            effects.persist(Record::IntentClosed(key));
+            if self.is_last_under_way(&key) {
+                self.intents.remove(&key);
+                effects.persist(Record::IntentClosed(key));
+            }
         }
         Answer::Recorded
+    }
+
+    /// Takes one dispatch off an intent. The intent stays while the same request is still under way a second time.
+    fn is_last_under_way(&mut self, key: &IntentKey) -> bool {
+        let left = self.under_way.get(key).copied().unwrap_or_default().saturating_sub(1);
+        if left == 0 {
+            self.under_way.remove(key);
+        } else {
+            self.under_way.insert(key.clone(), left);
+        }
+        left == 0
     }
 
     fn record_denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan, effects: &mut Effects) {

@@ -63,6 +63,8 @@ pub struct Engine {
     /// When the youngest dropped receipt was given: what is not younger may have been carried out.
     dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,
+    /// How many dispatches are under way under one intent: the same request may be sent again before the first is over.
+    under_way: BTreeMap<IntentKey, usize>,
     /// Who spoke with another key than the pinned one in this boot, each told once.
     impostors: BTreeSet<(RuntimeId, Fingerprint)>,
     timeline: Arc<VecDeque<Event>>,

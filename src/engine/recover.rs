@@ -76,6 +76,7 @@ impl Engine {
             receipts_by_age: BTreeSet::new(),
             receipts_of: BTreeMap::new(),
             dropped_until: Wall::default(),
+            under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
             impostors: BTreeSet::new(),
             timeline: Arc::new(VecDeque::new()),

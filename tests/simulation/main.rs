@@ -38,7 +38,7 @@ use crate::world::World;
 const SEEDS: u64 = 300;
 
 /// How long the storm of a run lasts, in virtual milliseconds.
-const STORM: u64 = 20_000;
+const STORM: u64 = 15_000;
 
 fn setup(seed: u64) -> Setup {
     let mut chance = Chance::new(seed ^ 0xa5a5);

@@ -11,8 +11,8 @@ use crate::dispatch::Told;
 use crate::node::runtime;
 use crate::world::World;
 
-/// Until everybody sees everybody: a few periods.
-const CALM: u64 = 7_000;
+/// Half of the time until everybody agrees: edges are repeated every ten periods for those who missed them.
+const CALM: u64 = 6_000;
 
 /// Acknowledged writes that are asked for again.
 const REPEATED: usize = 6;
@@ -23,12 +23,11 @@ impl World {
         self.heal();
         self.run(CALM);
         // An outcome whose record was lost with a failed commit is closed by the next start, at the latest.
-        let mut calm = 2_000;
+        let mut calm = CALM;
         for node in 0..self.nodes.len() {
             if !self.nodes[node].disk.facts.intents.is_empty() {
                 self.crash(node);
                 self.start(node);
-                // Edges are repeated every ten periods for those who came later.
                 calm = 2 * CALM;
             }
         }
@@ -62,7 +61,9 @@ impl World {
                         && edges(&peer.edges) == edges(&theirs.said_edges)
                 });
                 if lifecycle != Some(Lifecycle::Online) || !is_same {
-                    wrong.push(format!("n{index} sees n{other} {lifecycle:?}: {peer:?}"));
+                    let seen = peer.map(|peer| (peer.boot, peer.config_revision, &peer.edges));
+                    let said = theirs.map(|live| (live.view.boot, live.view.overlay.revision, &live.said_edges));
+                    wrong.push(format!("n{index} sees n{other} {lifecycle:?} {seen:?}, which says {said:?}"));
                 }
             }
         }

@@ -51,3 +51,24 @@ fn a_clock_that_runs_ahead_for_a_while_does_not_forget_what_was_carried_out() {
         assert!(world.ledger.executions.contains_key(&(1, key("w"))));
     }
 }
+
+#[test]
+fn a_restart_after_a_clock_that_ran_ahead_remembers_what_was_carried_out() {
+    let mut world = quiet(LOOPBACK);
+    let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+    world.run(1_500);
+    assert!(done(&world, number));
+    let act = captured(&world, "act").pop().expect("captured");
+    world.set_wall(1, 3 * DAY_MS);
+    world.run(1_500);
+    world.ask(1, write("own", log_level("info"), &[1]), 1_000);
+    world.run(500);
+    world.crash(1);
+    world.set_wall(1, 0);
+    world.start(1);
+    let before = revision(&world, 1);
+    replay(&mut world, act);
+    world.run(1_500);
+    assert_whole(&world);
+    assert_eq!(revision(&world, 1), before);
+}

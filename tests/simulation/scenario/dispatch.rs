@@ -2,9 +2,11 @@
 
 use trust_runtime::domain::action::Action;
 use trust_runtime::domain::code::Code;
-use trust_runtime::engine::exchange::Finding;
+use trust_runtime::engine::exchange::{Event, Finding};
 
-use super::{LOOPBACK, assert_whole, captured, denied, done, finding, quiet, receipt, replay, revision, write};
+use super::{
+    LOOPBACK, assert_whole, captured, denied, done, finding, quiet, receipt, replay, revision, step_until, write,
+};
 use crate::fault::log_level;
 use crate::network::Weather;
 
@@ -12,9 +14,7 @@ use crate::network::Weather;
 fn a_lost_receipt_is_learned_by_asking_for_the_outcome() {
     let mut world = quiet(LOOPBACK);
     let number = world.ask(0, write("w", log_level("debug"), &[1]), 400);
-    while revision(&world, 1) == 0 {
-        world.step();
-    }
+    step_until(&mut world, |world| revision(world, 1) == 1);
     world.network.weather = Weather { lost: 1_000, ..Weather::default() };
     world.run(300);
     world.network.weather = Weather::default();
@@ -22,6 +22,21 @@ fn a_lost_receipt_is_learned_by_asking_for_the_outcome() {
     assert_whole(&world);
     assert!(done(&world, number) && receipt(&world, number).repeated);
     assert_eq!(revision(&world, 1), 1);
+}
+
+#[test]
+fn a_refusal_of_a_repeated_question_is_not_taken_for_the_fate_of_the_first() {
+    let mut world = quiet(LOOPBACK);
+    let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+    step_until(&mut world, |world| revision(world, 1) == 1);
+    // The link breaks under the answer, and what is sent after that does not verify any more.
+    let live = world.nodes[0].live.as_ref().expect("alive");
+    let ticket = live.dispatches[&number].open_ticket(0, world.nodes[0].epoch, number).expect("open");
+    world.exchange_event(ticket, Event::NoReply);
+    world.network.weather = Weather { bent: 1_000, ..Weather::default() };
+    world.run(2_000);
+    assert_whole(&world);
+    assert_eq!(denied(&world, number), Code::Timeout);
 }
 
 #[test]
@@ -111,9 +126,7 @@ fn the_origin_may_be_killed_at_any_point() {
 fn a_target_that_is_gone_leaves_the_outcome_unknown_and_on_record() {
     let mut world = quiet(LOOPBACK);
     let number = world.ask(0, write("w", Action::ping(), &[1]), 500);
-    while world.nodes[0].disk.facts.intents.is_empty() {
-        world.step();
-    }
+    step_until(&mut world, |world| !world.nodes[0].disk.facts.intents.is_empty());
     world.crash(1);
     world.run(3_000);
     assert_whole(&world);

@@ -38,6 +38,17 @@ fn key(id: &str) -> RequestKey {
     RequestKey { actor: asker("alice").actor, request_id: id.parse().expect("legal") }
 }
 
+/// Steps to a moment that must come soon.
+fn step_until(world: &mut World, has_come: impl Fn(&World) -> bool) {
+    for _ in 0..2_000 {
+        if has_come(world) {
+            return;
+        }
+        world.step();
+    }
+    panic!("the moment does not come: {:#?}", world.log);
+}
+
 /// How often this node really carried it out: its receipts and its revision say the same.
 fn revision(world: &World, node: usize) -> u64 {
     world.nodes[node].disk.facts.overlay.as_ref().map_or(0, |overlay| overlay.revision)
