@@ -35,12 +35,21 @@ impl World {
         if self.breach.is_some() {
             return;
         }
-        self.check_presence();
+        // What was said a moment ago may still be under way.
+        for _ in 0..10 {
+            if self.disagreement().is_some() {
+                self.run(100);
+            }
+        }
+        if let Some(detail) = self.disagreement() {
+            self.breach("once healed, everybody sees everybody online with the same boot, revision and edges", detail);
+        }
         self.check_conclusions();
         self.check_repetition();
     }
 
-    fn check_presence(&mut self) {
+    /// The first thing about presence that two nodes see differently.
+    fn disagreement(&self) -> Option<String> {
         let mut wrong = Vec::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let now = node.monotonic_of(self.now);
@@ -67,9 +76,7 @@ impl World {
                 }
             }
         }
-        if let Some(detail) = wrong.into_iter().next() {
-            self.breach("once healed, everybody sees everybody online with the same boot, revision and edges", detail);
-        }
+        wrong.into_iter().next()
     }
 
     fn check_conclusions(&mut self) {
