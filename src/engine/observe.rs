@@ -37,6 +37,8 @@ impl Engine {
         }
     }
 
+    /// Nobody holds the token any more: a copy that a stranger takes back is not told (tests/interop). One that a stranger
+    /// keeps only hides a death until the silence shows it.
     pub(super) fn token_gone(&mut self, now: Now, runtime: &RuntimeId, boot: u64) {
         if let Some(peer) = self.peer_mut(runtime).filter(|peer| peer.boot == boot) {
             peer.presence.token_gone = Some(now.monotonic);

@@ -10,7 +10,7 @@ use ::zenoh::{Session, Wait};
 
 use crate::domain::id::RuntimeId;
 use crate::mesh::memory::Hub;
-use crate::mesh::support::{DEADLINE, in_time, runtime, wait_until};
+use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::{self, Options, session};
 use crate::mesh::{
     Answer, Document, Fact, Inbox, Mesh, PAYLOAD_BYTES_MAX, QUERIES_QUEUE_MAX, QueryError, Refusal, Verb,
@@ -116,7 +116,7 @@ impl Rig {
         b.hears(&Fact::TokenAppeared { runtime: a.id.clone(), boot: 1 }).await;
         for (asking, asked) in [(&a, &b), (&b, &a)] {
             wait_until("the nodes reach each other", async || {
-                asking.mesh.fetch_identity(&asked.id, BUDGET).await.is_ok()
+                asking.mesh.fetch_identity(&asked.id, BUDGET, &any_answer).await.is_ok()
             })
             .await;
         }
@@ -188,13 +188,13 @@ async fn a_query_carries_its_verb_origin_and_payload_and_brings_the_answer(rig: 
     let (a, mut b) = rig.pair().await;
     for verb in Verb::ALL {
         let target = b.id.clone();
-        let asked = a.mesh.query(&target, verb, b"question".to_vec(), BUDGET);
+        let asked = a.mesh.query(&target, verb, b"question".to_vec(), BUDGET, &any_answer);
         let (answer, heard) = tokio::join!(asked, b.answers(Answer::Reply(b"answer".to_vec())));
         assert_eq!(answer, Ok(b"answer".to_vec()));
         assert_eq!(heard, (verb, a.id.clone(), b"question".to_vec()));
     }
     let target = b.id.clone();
-    let empty = a.mesh.query(&target, Verb::Probe, Vec::new(), BUDGET);
+    let empty = a.mesh.query(&target, Verb::Probe, Vec::new(), BUDGET, &any_answer);
     assert_eq!(tokio::join!(empty, b.answers(Answer::Reply(Vec::new()))).0, Ok(Vec::new()));
     assert_eq!((a.mesh.links().await, b.mesh.links().await), (1, 1));
 }
@@ -204,7 +204,7 @@ async fn a_refusal_brings_its_reason(rig: Rig) {
     // The second word is what Zenoh's own timer says.
     for reason in ["permission_denied", "Timeout"] {
         let target = b.id.clone();
-        let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET);
+        let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET, &any_answer);
         let (answer, _) = tokio::join!(asked, b.answers(Answer::Refusal(reason.into())));
         assert_eq!(answer, Err(QueryError::Refused(reason.into())));
     }
@@ -212,19 +212,19 @@ async fn a_refusal_brings_its_reason(rig: Rig) {
 
 async fn an_unanswered_query_ends_when_its_budget_does(rig: Rig) {
     let (a, mut b) = rig.pair().await;
-    assert_eq!(a.mesh.query(&b.id, Verb::Act, Vec::new(), SHORT).await, Err(QueryError::Timeout));
+    assert_eq!(a.mesh.query(&b.id, Verb::Act, Vec::new(), SHORT, &any_answer).await, Err(QueryError::Timeout));
     let held = in_time("the query", b.inbox.queries.recv()).await.expect("arrived");
     held.responder.answer(Answer::Reply(b"too late".to_vec()));
     // The late answer must not become the answer of the next query.
     let target = b.id.clone();
-    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET);
+    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET, &any_answer);
     assert_eq!(tokio::join!(asked, b.answers(Answer::Reply(b"in time".to_vec()))).0, Ok(b"in time".to_vec()));
 }
 
 async fn a_dropped_query_ends_at_once(rig: Rig) {
     let (a, mut b) = rig.pair().await;
     let target = b.id.clone();
-    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), DEADLINE);
+    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), DEADLINE, &any_answer);
     let (answer, incoming) = tokio::join!(asked, async { drop(b.inbox.queries.recv().await.expect("arrived")) });
     assert_eq!((answer, incoming), (Err(QueryError::NoReply), ()));
 }
@@ -232,8 +232,8 @@ async fn a_dropped_query_ends_at_once(rig: Rig) {
 async fn nobody_there_is_no_reply(rig: Rig) {
     let (a, _b) = rig.pair().await;
     for target in [runtime("nobody"), a.id.clone()] {
-        assert_eq!(a.mesh.query(&target, Verb::Act, Vec::new(), DEADLINE).await, Err(QueryError::NoReply));
-        assert_eq!(a.mesh.fetch_identity(&target, DEADLINE).await, Err(QueryError::NoReply));
+        assert_eq!(a.mesh.query(&target, Verb::Act, Vec::new(), DEADLINE, &any_answer).await, Err(QueryError::NoReply));
+        assert_eq!(a.mesh.fetch_identity(&target, DEADLINE, &any_answer).await, Err(QueryError::NoReply));
     }
 }
 
@@ -241,16 +241,16 @@ async fn payloads_pass_at_the_limit_and_no_further(rig: Rig) {
     let (a, mut b) = rig.pair().await;
     let (largest, above) = (vec![7; PAYLOAD_BYTES_MAX], vec![7; PAYLOAD_BYTES_MAX + 1]);
     let target = b.id.clone();
-    let asked = a.mesh.query(&target, Verb::Act, largest.clone(), BUDGET);
+    let asked = a.mesh.query(&target, Verb::Act, largest.clone(), BUDGET, &any_answer);
     let (answer, heard) = tokio::join!(asked, b.answers(Answer::Reply(largest.clone())));
     assert_eq!((answer, heard.2), (Ok(largest.clone()), largest));
 
     let too_large = Err(QueryError::TooLarge(above.len()));
-    assert_eq!(a.mesh.query(&b.id, Verb::Act, above.clone(), BUDGET).await, too_large);
+    assert_eq!(a.mesh.query(&b.id, Verb::Act, above.clone(), BUDGET, &any_answer).await, too_large);
     assert_eq!(a.mesh.publish(Document::Observation, above.clone()).await, too_large.clone().map(drop));
     assert!(b.inbox.queries.try_recv().is_err(), "nothing was sent");
 
-    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET);
+    let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET, &any_answer);
     assert_eq!(tokio::join!(asked, b.answers(Answer::Reply(above))).0, too_large);
     assert_eq!(a.refused(Refusal::TooLarge), 1);
 }
@@ -263,7 +263,7 @@ async fn each_of_many_queries_is_carried_out_once_and_gets_its_own_answer(rig: R
         let (mesh, target) = (a.mesh.clone(), b.id.clone());
         asking.spawn(async move {
             let sent = number.to_be_bytes().to_vec();
-            assert_eq!(mesh.query(&target, Verb::Act, sent.clone(), BUDGET).await, Ok(sent));
+            assert_eq!(mesh.query(&target, Verb::Act, sent.clone(), BUDGET, &any_answer).await, Ok(sent));
         });
     }
     let mut carried_out = BTreeSet::new();
@@ -282,11 +282,11 @@ async fn a_full_queue_refuses_as_busy(rig: Rig) {
     let busy = Err(QueryError::Refused(Refusal::Busy.as_str().into()));
     for _ in 0..QUERIES_QUEUE_MAX {
         let (mesh, target) = (a.mesh.clone(), b.id.clone());
-        waiting.spawn(async move { mesh.query(&target, Verb::Act, Vec::new(), DEADLINE).await });
+        waiting.spawn(async move { mesh.query(&target, Verb::Act, Vec::new(), DEADLINE, &any_answer).await });
     }
     wait_until("the queue is full", async || b.inbox.queries.len() == QUERIES_QUEUE_MAX).await;
     assert_eq!(b.refused(Refusal::Busy), 0);
-    assert_eq!(a.mesh.query(&b.id, Verb::Act, Vec::new(), BUDGET).await, busy);
+    assert_eq!(a.mesh.query(&b.id, Verb::Act, Vec::new(), BUDGET, &any_answer).await, busy);
     assert_eq!(b.refused(Refusal::Busy), 1);
 }
 
@@ -343,7 +343,11 @@ async fn documents_are_published_and_identities_fetched(rig: Rig) {
     let silent = rig.node("silent", 1).await;
     silent.mesh.announce().await.expect("announced");
     a.hears(&Fact::TokenAppeared { runtime: silent.id.clone(), boot: 1 }).await;
-    assert_eq!(a.mesh.fetch_identity(&silent.id, BUDGET).await, Err(QueryError::NoReply), "nothing published yet");
+    assert_eq!(
+        a.mesh.fetch_identity(&silent.id, BUDGET, &any_answer).await,
+        Err(QueryError::NoReply),
+        "nothing published yet"
+    );
 
     for (document, bytes) in [
         (Document::Identity, b"newer".to_vec()),
@@ -353,7 +357,7 @@ async fn documents_are_published_and_identities_fetched(rig: Rig) {
         b.mesh.publish(document, bytes.clone()).await.expect("published");
         a.hears(&Fact::Published { runtime: b.id.clone(), document, bytes }).await;
     }
-    assert_eq!(a.mesh.fetch_identity(&b.id, BUDGET).await, Ok(b"newer".to_vec()));
+    assert_eq!(a.mesh.fetch_identity(&b.id, BUDGET, &any_answer).await, Ok(b"newer".to_vec()));
 
     let own = |fact: &Fact| matches!(fact, Fact::Published { runtime, .. } if *runtime == a.id);
     a.mesh.publish(Document::Observation, b"own".to_vec()).await.expect("published");
@@ -431,7 +435,7 @@ async fn foreign_keys_and_sizes_are_counted(rig: Rig) {
     assert!(verb.contains(Refusal::MalformedKey.as_str()), "{verb}");
     // None of that stops the node.
     let target = a.id.clone();
-    let asked = b.mesh.query(&target, Verb::Probe, Vec::new(), BUDGET);
+    let asked = b.mesh.query(&target, Verb::Probe, Vec::new(), BUDGET, &any_answer);
     assert_eq!(tokio::join!(asked, a.answers(Answer::Reply(Vec::new()))).0, Ok(Vec::new()));
     while let Ok(fact) = a.inbox.facts.try_recv() {
         assert!(!matches!(fact, Fact::Published { runtime, .. } if runtime != b.id), "a foreign document got in");
@@ -442,9 +446,9 @@ async fn a_closed_mesh_says_so(rig: Rig) {
     let (a, b) = rig.pair().await;
     a.mesh.close().await;
     a.mesh.close().await;
-    let answer = a.mesh.query(&b.id, Verb::Act, Vec::new(), BUDGET).await;
+    let answer = a.mesh.query(&b.id, Verb::Act, Vec::new(), BUDGET, &any_answer).await;
     assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
-    assert!(matches!(a.mesh.fetch_identity(&b.id, BUDGET).await, Err(QueryError::Session(_))));
+    assert!(matches!(a.mesh.fetch_identity(&b.id, BUDGET, &any_answer).await, Err(QueryError::Session(_))));
     assert!(matches!(a.mesh.publish(Document::Identity, Vec::new()).await, Err(QueryError::Session(_))));
     assert!(matches!(a.mesh.announce().await, Err(QueryError::Session(_))));
     assert_eq!(a.mesh.links().await, 0);

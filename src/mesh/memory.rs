@@ -16,8 +16,8 @@ use crate::domain::id::RuntimeId;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::{
-    Answer, Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Responder,
-    Verb,
+    Accept, Answer, Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals,
+    Responder, Verb,
 };
 
 /// The medium that nodes join. A clone is the same medium.
@@ -235,6 +235,8 @@ impl Mesh for MemoryMesh {
         verb: Verb,
         payload: Vec<u8>,
         budget: Duration,
+        // Nobody but the target answers here, so there is nothing to choose from.
+        _accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         Box::pin(async move {
             tokio::time::timeout(budget, self.ask(target, verb, payload)).await.unwrap_or(Err(QueryError::Timeout))
@@ -245,6 +247,7 @@ impl Mesh for MemoryMesh {
         &'a self,
         runtime: &'a RuntimeId,
         _budget: Duration,
+        _accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         Box::pin(async move {
             let identity = self.find(runtime, |it| it.identity.clone())?;

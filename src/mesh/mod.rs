@@ -241,22 +241,28 @@ impl Refusal {
 /// A boxed future, so that the port can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Whether an answer is the target's own word on this question. Anybody on the mesh may answer, and sooner than the target.
+pub type Accept<'a> = &'a (dyn Fn(&[u8]) -> bool + Send + Sync);
+
 /// An open mesh, cheap to share. `contract.rs` says what every adapter must hold.
 pub trait Mesh: Send + Sync + fmt::Debug {
-    /// Asks one runtime and waits at most `budget`. The first answer counts; the end of the stream is not waited for.
+    /// Asks one runtime and waits at most `budget`. The first answer that is accepted counts, and the end of the stream is
+    /// not waited for. Without one, the first of the others is given when the stream or the budget ends.
     fn query<'a>(
         &'a self,
         target: &'a RuntimeId,
         verb: Verb,
         payload: Vec<u8>,
         budget: Duration,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>>;
 
-    /// Asks a runtime for its identity document.
+    /// Asks a runtime for its identity document, by the same rule.
     fn fetch_identity<'a>(
         &'a self,
         runtime: &'a RuntimeId,
         budget: Duration,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>>;
 
     /// Publishes a document of this runtime. The newest identity is also what [`Mesh::fetch_identity`] gives to others.

@@ -30,3 +30,8 @@ pub(super) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T
     };
     value
 }
+
+/// For tests in which nobody but the target answers.
+pub(super) fn any_answer(_bytes: &[u8]) -> bool {
+    true
+}

@@ -1,7 +1,7 @@
 //! Carries one envelope to its target and brings back what is known: the hands of `engine::exchange`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use crate::engine::exchange::{Event, Exchange, Finding, Question, Step};
 use crate::engine::view::View;
 use crate::mesh::{Mesh, PAYLOAD_BYTES_MAX, QueryError, Verb};
 use crate::node::clock::Clock;
+use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
 use crate::wire;
 
@@ -25,6 +26,7 @@ pub(super) struct Courier {
     pub(super) keyring: Arc<Keyring>,
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) sequence: AtomicU64,
+    pub(super) refused: Counters,
 }
 
 /// What came of carrying one envelope.
@@ -71,18 +73,26 @@ impl Courier {
             Question::Outcome => Verb::Outcome,
         };
         let is_too_large = sealed.len() > PAYLOAD_BYTES_MAX;
-        match self.mesh.query(target, verb, sealed, Duration::from_millis(within.0)).await {
-            Ok(bytes) => {
-                let opened =
-                    wire::mesh::open_receipt(&self.views.load(), target, digest, &bytes, self.clock.now().wall);
-                match opened {
-                    Ok(receipt) => (Event::Answered(Box::new(receipt)), Some(bytes)),
-                    Err(refusal) => {
-                        tracing::warn!(runtime_id = %target, %refusal, "a receipt does not verify");
-                        (Event::Forged, None)
-                    }
-                }
+        let opened = OnceLock::new();
+        let accept = |bytes: &[u8]| match wire::mesh::open_receipt(
+            &self.views.load(),
+            target,
+            digest,
+            bytes,
+            self.clock.now().wall,
+        ) {
+            Ok(receipt) => opened.set(receipt).is_ok(),
+            Err(refusal) => {
+                self.refused.count(refusal.as_str());
+                tracing::warn!(runtime_id = %target, %refusal, "a receipt does not verify");
+                false
             }
+        };
+        match self.mesh.query(target, verb, sealed, Duration::from_millis(within.0), &accept).await {
+            Ok(bytes) => match opened.into_inner() {
+                Some(receipt) => (Event::Answered(Box::new(receipt)), Some(bytes)),
+                None => (Event::Forged, None),
+            },
             Err(QueryError::NoReply) => (Event::NoReply, None),
             Err(QueryError::Timeout) => (Event::Silence, None),
             Err(QueryError::Refused(text)) => (Event::Refused(text), None),

@@ -1,7 +1,7 @@
 //! What comes in from the mesh: checked for signatures here, in parallel, before the loop or a read ever sees it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -48,8 +48,8 @@ pub(super) struct Ingress {
 }
 
 /// Counts of refused messages by reason.
-#[derive(Debug, Default)]
-pub(super) struct Counters(Mutex<BTreeMap<&'static str, u64>>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counters(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
 impl Counters {
     pub(super) fn count(&self, reason: &'static str) {
@@ -137,8 +137,13 @@ impl Ingress {
 
     /// Asks a runtime who it is, and takes the answer in if it holds.
     pub(super) async fn ask_identity(&self, runtime: &RuntimeId) {
-        let Ok(bytes) = self.mesh.fetch_identity(runtime, IDENTITY_BUDGET).await else { return };
-        if let Some(input) = self.open_document(runtime, Document::Identity, &bytes) {
+        let opened = OnceLock::new();
+        let accept = |bytes: &[u8]| {
+            self.open_document(runtime, Document::Identity, bytes).is_some_and(|input| opened.set(input).is_ok())
+        };
+        // Why there was none shows in the counters; the peer is asked again.
+        drop(self.mesh.fetch_identity(runtime, IDENTITY_BUDGET, &accept).await);
+        if let Some(input) = opened.into_inner() {
             self.send(Mail::Input(Box::new(input))).await;
         }
     }

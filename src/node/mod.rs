@@ -289,6 +289,7 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             sequence: AtomicU64::new(0),
+            refused: ingress.refused.clone(),
         };
         NodeOperations {
             clock: self.clock,

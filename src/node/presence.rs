@@ -1,7 +1,7 @@
 //! The node's regular voice: observations every period, an identity document on change, probes of the peers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -189,14 +189,22 @@ impl Presence {
         let nonce: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let probe = wire::mesh::Probe { nonce: nonce.clone() };
         let before = self.clock.now().monotonic;
-        let answer = self.mesh.query(runtime, Verb::Probe, probe.to_bytes(), budget).await;
-        let after = self.clock.now();
-        let round_trip_us = after.monotonic.0.saturating_sub(before.0).wrapping_div(1_000);
-        let opened = answer
-            .ok()
-            .and_then(|bytes| wire::mesh::open_echo(&self.views.load(), runtime, &nonce, &bytes, after.wall).ok());
-        let input = match opened {
-            Some((signer, echo)) => {
+        let opened = OnceLock::new();
+        let accept = |bytes: &[u8]| {
+            let now = self.clock.now();
+            match wire::mesh::open_echo(&self.views.load(), runtime, &nonce, bytes, now.wall) {
+                Ok((signer, echo)) => opened.set((signer, echo, now.monotonic)).is_ok(),
+                Err(refusal) => {
+                    self.ingress.refused.count(refusal.as_str());
+                    false
+                }
+            }
+        };
+        // Why there was no echo makes no difference.
+        drop(self.mesh.query(runtime, Verb::Probe, probe.to_bytes(), budget, &accept).await);
+        let input = match opened.into_inner() {
+            Some((signer, echo, after)) => {
+                let round_trip_us = after.0.saturating_sub(before.0).wrapping_div(1_000);
                 let word = Word::Echo(word::Echo { boot: echo.boot, round_trip_us });
                 Input::Word { signer, word }
             }

@@ -18,6 +18,7 @@ OBSERVATION_TYPE = "application/vnd.trust-runtime.observation.v1+json"
 
 session = None
 tokens = {}
+queryables = {}
 
 
 def connect(order):
@@ -137,9 +138,30 @@ def drop_token(order):
     return {}
 
 
+def flap_token(order):
+    """Declares and takes back somebody's token again and again, faster than anybody speaks."""
+    for _ in range(order["times"]):
+        session.liveliness().declare_token(order["key"]).undeclare()
+    return {}
+
+
+def impersonate(order):
+    """Answers every query that is meant for another, at once and with what was ordered."""
+    def answer(query):
+        query.reply(query.key_expr, bytes.fromhex(order["payload"]))
+
+    queryables[order["key"]] = session.declare_queryable(order["key"], answer, complete=True)
+    return {}
+
+
+def impersonate_no_more(order):
+    queryables.pop(order["key"]).undeclare()
+    return {}
+
+
 ORDERS = [
-    connect, declare_token, disconnect, drop_token, flipped_put, flipped_query, identity, large_put, large_query,
-    liveliness, observation, put, query, random_signature,
+    connect, declare_token, disconnect, drop_token, flap_token, flipped_put, flipped_query, identity, large_put, large_query,
+    impersonate, impersonate_no_more, liveliness, observation, put, query, random_signature,
 ]
 
 

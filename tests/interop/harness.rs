@@ -47,8 +47,13 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node that listens on free ports and dials these others.
     pub(crate) async fn start(name: &'static str, connect: &[&str]) -> Self {
+        Self::start_speaking(name, connect, Duration::from_millis(250)).await
+    }
+
+    /// Starts a node that speaks and probes once in so long.
+    pub(crate) async fn start_speaking(name: &'static str, connect: &[&str], period: Duration) -> Self {
         let project = tempfile::tempdir().expect("a folder");
-        fs::write(project.path().join("runtime.toml"), settings(name, connect)).expect("settings written");
+        fs::write(project.path().join("runtime.toml"), settings(name, connect, period)).expect("settings written");
         let log = fs::File::create(project.path().join("log")).expect("a log");
         let ready_file = project.path().join("ready.json");
         let mut child = Command::new(env!("CARGO_BIN_EXE_trust-runtime"))
@@ -149,6 +154,12 @@ impl Node {
         fs::read_to_string(self.project.path().join("log")).unwrap_or_default()
     }
 
+    /// Sends a signal by name: STOP leaves a process alive and silent until CONT.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.expect("kill is there").success(), "kill -{name} {}", self.name);
+    }
+
     /// Fails where the process has ended.
     pub(crate) fn check_alive(&mut self) {
         let ended = self.child.try_wait().expect("its own child");
@@ -172,7 +183,8 @@ fn end(child: &mut Child) {
 }
 
 /// Silence alone takes long to show, so that only a token or a word can change how a node stands.
-fn settings(name: &str, connect: &[&str]) -> String {
+fn settings(name: &str, connect: &[&str], period: Duration) -> String {
+    let period = period.as_millis();
     format!(
         r#"[bundle]
 version = 1
@@ -189,7 +201,8 @@ listen = "127.0.0.1:0"
 connect = {}
 zenohd_version = "1.7.2"
 [runtime.mesh.timing]
-period_ms = 250
+period_ms = {period}
+probe_ms = {}
 stale_ms = 20000
 partition_ms = 40000
 [runtime.cloud]
@@ -197,7 +210,8 @@ profile = "dev"
 [runtime.log]
 level = "info"
 "#,
-        Json::from(connect)
+        Json::from(connect),
+        period.max(1_000),
     )
 }
 

@@ -14,6 +14,8 @@
 mod forgery;
 mod harness;
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::time::{Millis, Wall};
 
@@ -28,6 +30,86 @@ async fn the_client_of_zenoh_1_7_2_sees_the_mesh_and_cannot_harm_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_of_zenoh_1_10_2_sees_the_mesh_and_cannot_harm_it() {
     check("1.10.2").await;
+}
+
+/// Nobody speaks by itself for a while, so that only the question after a lost token can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_peer_whose_token_a_stranger_takes_back_stays_online() {
+    let mut client = Client::start("1.10.2");
+    let rarely = Duration::from_secs(8);
+    let a = Node::start_speaking("node-a", &[], rarely).await;
+    let b = Node::start_speaking("node-b", &[&a.mesh], rarely).await;
+    wait_until("node-b sees node-a online", async || {
+        let belief = b.belief().await;
+        if is_online(&belief, a.name) { Ok(()) } else { Err(belief.to_string()) }
+    })
+    .await;
+    client.order(json!({ "do": "connect", "mode": "peer", "endpoints": [&a.mesh, &b.mesh] })).await;
+    let before = b.belief().await;
+    for times in [1, 1, 200] {
+        client.order(json!({ "do": "flap_token", "key": token(&a), "times": times })).await;
+        // waits: for longer than a lost token's grace and the answer within it; nothing must happen, so there is no condition.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(b.belief().await, before, "after {times} times");
+    }
+}
+
+/// A stranger answers for node b, sooner than node b can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_anothers_name_is_no_answer() {
+    let mut client = Client::start("1.10.2");
+    let b = Node::start("node-b", &[]).await;
+    let a = Node::start("node-a", &[&b.mesh]).await;
+    wait_until("node-a sees node-b online", async || {
+        let belief = a.belief().await;
+        if is_online(&belief, b.name) { Ok(()) } else { Err(belief.to_string()) }
+    })
+    .await;
+    client.order(json!({ "do": "connect", "mode": "peer", "endpoints": [&a.mesh, &b.mesh] })).await;
+    let key = format!("truST/{}/svc/rpc/**", b.runtime());
+    for (turn, payload) in ["", "7b7d", "7bff"].into_iter().enumerate() {
+        client.order(json!({ "do": "impersonate", "key": key, "payload": payload })).await;
+        let beside = dispatched(&a, read(&a, &b, &format!("beside-{turn}"))).await;
+        assert_eq!(beside, json!("ok"), "node b answers too");
+        b.signal("STOP");
+        let before = a.refused("malformed").await;
+        let read = dispatched(&a, read(&a, &b, &format!("read-{turn}"))).await;
+        assert_eq!(read, json!("untrusted_identity"), "payload {payload:?}");
+        assert!(before < a.refused("malformed").await, "counted, payload {payload:?}");
+        let write = dispatched(&a, set_level(&a, &b, &format!("write-{turn}"))).await;
+        assert_eq!(write, json!("timeout"), "payload {payload:?}");
+        b.signal("CONT");
+        client.order(json!({ "do": "impersonate_no_more", "key": key })).await;
+    }
+}
+
+/// The code of the only target's result, or `ok`.
+async fn dispatched(origin: &Node, body: Json) -> Json {
+    let answer = origin.post("/api/runtime-cloud/actions/dispatch", &body).await;
+    let result = answer.pointer("/results/0").unwrap_or_else(|| panic!("no result in {answer}"));
+    if result.get("ok") == Some(&json!(true)) {
+        return json!("ok");
+    }
+    result.get("denial_code").unwrap_or_else(|| panic!("no code in {result}")).clone()
+}
+
+fn set_level(origin: &Node, target: &Node, request_id: &str) -> Json {
+    let mut body = read(origin, target, request_id);
+    body["action_type"] = json!("cfg_apply");
+    body["payload"] = json!({ "params": { "log.level": "warn" } });
+    body["query_budget_ms"] = json!(300);
+    body
+}
+
+fn read(origin: &Node, target: &Node, request_id: &str) -> Json {
+    json!({
+        "api_version": "1.0",
+        "request_id": request_id,
+        "connected_via": origin.name,
+        "target_runtimes": [target.name],
+        "actor": "spiffe://trust/default-site/observer",
+        "action_type": "status_read",
+    })
 }
 
 async fn check(version: &str) {

@@ -5,12 +5,11 @@
 //! the engine handles anyway.
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zenoh::bytes::Encoding;
@@ -26,7 +25,9 @@ use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::Opened;
-use crate::mesh::{Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Verb};
+use crate::mesh::{
+    Accept, Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Verb,
+};
 
 mod receive;
 mod redial;
@@ -46,6 +47,9 @@ const CLOSE_MAX: Duration = Duration::from_millis(1_900);
 
 /// Pause between a client's attempts to reach one of its routers.
 const CLIENT_REDIAL: Duration = Duration::from_secs(1);
+
+/// Most replies to one query that are looked at: one is the target's, the rest are strangers'.
+const REPLIES_MAX: usize = 16;
 
 /// How a target marks a refusal's reason.
 const REFUSAL_ENCODING: Encoding = Encoding::TEXT_PLAIN;
@@ -278,36 +282,60 @@ impl Core {
             .map_err(broken)
     }
 
-    /// Asks on an exact key. The caller gives up waiting after `budget` by itself.
-    async fn get(&self, key: String, payload: Vec<u8>, budget: Duration) -> Result<Vec<u8>, QueryError> {
+    /// Asks everybody who answers on an exact key: only the right one should, but anybody can.
+    async fn get(
+        &self,
+        key: String,
+        payload: Vec<u8>,
+        budget: Duration,
+        accept: Accept<'_>,
+    ) -> Result<Vec<u8>, QueryError> {
         if PAYLOAD_BYTES_MAX < payload.len() {
             return Err(QueryError::TooLarge(payload.len()));
         }
-        let (tx, rx) = oneshot::channel();
-        let tx = Mutex::new(Some(tx));
-        // The first reply is taken and the end of the stream is not waited for: it can be late by the whole timeout
-        // (zenoh #2454).
-        let first = move |reply: Reply| {
-            if let Some(tx) = tx.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                drop(tx.send(reply));
-            }
-        };
+        let (tx, replies) = mpsc::channel(REPLIES_MAX);
+        // What does not fit is a flood.
+        let pass_on = move |reply: Reply| drop(tx.try_send(reply));
         let builder = self
             .session()?
             .get(KeyExpr::try_from(key).map_err(broken)?)
             .payload(payload)
-            .target(QueryTarget::BestMatching)
+            .target(QueryTarget::All)
             .consolidation(ConsolidationMode::None)
             .timeout(budget)
             .priority(OPERATIONS)
             // Not express: that costs a write each, a quarter of the rate with 64 callers, and one caller is no faster.
             .congestion_control(CongestionControl::Drop)
             .allowed_destination(Locality::Remote)
-            .callback(first);
+            .callback(pass_on);
         builder.wait().map_err(broken)?;
-        // Zenoh drops the callback, and `tx` with it, when the query ends without a reply.
-        let reply = rx.await.map_err(|_ended| QueryError::NoReply)?;
-        self.judge(reply)
+        self.choose(replies, budget, accept).await
+    }
+
+    /// The first accepted reply. The end of the stream is not waited for: it can be late by the whole timeout (zenoh #2454).
+    /// Nor is Zenoh's own timer trusted: it stops while its threads are stuck.
+    async fn choose(
+        &self,
+        mut replies: mpsc::Receiver<Reply>,
+        budget: Duration,
+        accept: Accept<'_>,
+    ) -> Result<Vec<u8>, QueryError> {
+        let mut other = None;
+        let first_accepted = async {
+            while let Some(reply) = replies.recv().await {
+                match self.judge(reply) {
+                    Ok(bytes) if accept(&bytes) => return Some(bytes),
+                    judged => other = other.take().or(Some(judged)),
+                }
+            }
+            // Zenoh drops the callback, and the channel with it, when the query ends.
+            None
+        };
+        match tokio::time::timeout(budget, first_accepted).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => other.unwrap_or(Err(QueryError::NoReply)),
+            Err(_elapsed) => other.unwrap_or(Err(QueryError::Timeout)),
+        }
     }
 
     fn judge(&self, reply: Reply) -> Result<Vec<u8>, QueryError> {
@@ -347,18 +375,20 @@ impl Mesh for ZenohMesh {
         verb: Verb,
         payload: Vec<u8>,
         budget: Duration,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.rpc(target, verb, &self.core.own);
-        Box::pin(within(budget, self.core.get(key, payload, budget)))
+        Box::pin(self.core.get(key, payload, budget, accept))
     }
 
     fn fetch_identity<'a>(
         &'a self,
         runtime: &'a RuntimeId,
         budget: Duration,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.document(runtime, Document::Identity);
-        Box::pin(within(budget, self.core.get(key, Vec::new(), budget)))
+        Box::pin(self.core.get(key, Vec::new(), budget, accept))
     }
 
     fn publish<'a>(&'a self, document: Document, bytes: Vec<u8>) -> Pending<'a, Result<(), QueryError>> {
@@ -405,11 +435,6 @@ impl fmt::Debug for ZenohMesh {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ZenohMesh({} on {:?})", self.core.own, self.listening)
     }
-}
-
-/// Zenoh's own timer stops while its threads are stuck; the budget holds anyway.
-async fn within<T>(budget: Duration, answer: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
-    tokio::time::timeout(budget, answer).await.unwrap_or(Err(QueryError::Timeout))
 }
 
 /// Zenoh's timers, here and in every router on the way, answer with this word as if they were the target. Only a target

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::mesh::support::{DEADLINE, in_time, runtime, wait_until};
+use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Opened};
 use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
@@ -68,7 +68,7 @@ async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
         }
     };
     let asking = wait_until("the query is answered", async || {
-        from.query(&runtime(target), Verb::Probe, Vec::new(), BUDGET).await == Ok(b"here".to_vec())
+        from.query(&runtime(target), Verb::Probe, Vec::new(), BUDGET, &any_answer).await == Ok(b"here".to_vec())
     });
     tokio::select! {
         () = answering => panic!("the inbox is open"),
@@ -114,7 +114,7 @@ async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come(
         token(&mut early_inbox, appeared("late")).await;
         asks(&early, "late", &mut late_inbox).await;
         asks(&late, "early", &mut early_inbox).await;
-        assert_eq!(late.fetch_identity(&runtime("early"), BUDGET).await, Ok(b"early".to_vec()));
+        assert_eq!(late.fetch_identity(&runtime("early"), BUDGET, &any_answer).await, Ok(b"early".to_vec()));
         in_time("both close", async { tokio::join!(early.close(), late.close()) }).await;
     }
 }
@@ -123,7 +123,7 @@ async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come(
 async fn a_client_that_never_reached_a_router_closes_and_says_so() {
     let connect = vec![free_port().await.to_string()];
     let (client, _inbox) = opened(Options { role: Role::Client, connect, ..options("a") }).await;
-    let answer = client.query(&runtime("b"), Verb::Act, Vec::new(), BUDGET).await;
+    let answer = client.query(&runtime("b"), Verb::Act, Vec::new(), BUDGET, &any_answer).await;
     assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
     tokio::time::timeout(Duration::from_secs(2), client.close()).await.expect("closes in time");
 }
@@ -194,7 +194,8 @@ impl Drop for OtherProcess {
 
 async fn other_process_answers(from: &ZenohMesh) {
     wait_until("the other process answers", async || {
-        from.query(&runtime("other-process"), Verb::Probe, Vec::new(), BUDGET).await == Ok(b"here".to_vec())
+        from.query(&runtime("other-process"), Verb::Probe, Vec::new(), BUDGET, &any_answer).await
+            == Ok(b"here".to_vec())
     })
     .await;
 }
@@ -223,7 +224,7 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
     other_process_answers(&a).await;
     other.signal("STOP");
     wait_until("the other process stands still", async || {
-        let asked = a.query(&runtime("other-process"), Verb::Probe, Vec::new(), SHORT).await;
+        let asked = a.query(&runtime("other-process"), Verb::Probe, Vec::new(), SHORT, &any_answer).await;
         asked == Err(QueryError::Timeout)
     })
     .await;
@@ -233,7 +234,7 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
         asking.spawn(async move {
             let asked = Instant::now();
             let payload = vec![0; PAYLOAD_BYTES_MAX];
-            let answer = a.query(&runtime("other-process"), Verb::Act, payload, SHORT).await;
+            let answer = a.query(&runtime("other-process"), Verb::Act, payload, SHORT, &any_answer).await;
             assert!(matches!(answer, Err(QueryError::Timeout | QueryError::NoReply)), "{answer:?}");
             assert!(asked.elapsed() < LATE, "waited {:?}", asked.elapsed());
         });
@@ -335,7 +336,7 @@ async fn a_cut_link_to_a_configured_endpoint_heals() {
 
         // A query under way when the cable is pulled ends, and does not wait for its budget.
         let (target, budget) = (runtime("far"), Duration::from_secs(60));
-        let asked = near.query(&target, Verb::Act, b"cut".to_vec(), budget);
+        let asked = near.query(&target, Verb::Act, b"cut".to_vec(), budget, &any_answer);
         let pull = async {
             let held = in_time("the query", async {
                 loop {
