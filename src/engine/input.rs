@@ -1,11 +1,14 @@
 //! What the engine is told: time passing, peers speaking, people asking.
 
+use std::sync::Arc;
+
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditId, Hash};
 use crate::domain::envelope::{Envelope, Ruling};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
+use crate::engine::view::Settings;
 use crate::engine::word::{Signer, Word};
 
 /// Names a query from the mesh that waits for an answer. Given by the driver.
@@ -122,6 +125,15 @@ pub enum Request {
         asker: Asker,
         /// What, as the audit log names it.
         action: &'static str,
+    },
+    /// Run with these settings from now on; they are valid.
+    Reload {
+        /// Who asks, or whose change of a file was noticed.
+        asker: Asker,
+        /// The settings.
+        settings: Arc<Settings>,
+        /// What differs, for the record.
+        detail: String,
     },
     /// Accept the wall clock as it is.
     TimeReset {

@@ -14,6 +14,7 @@ pub mod judge;
 mod observe;
 pub mod record;
 mod recover;
+mod reload;
 mod steady;
 pub mod view;
 pub mod word;
@@ -94,6 +95,9 @@ impl Engine {
                     }
                     Request::PeersForget { asker, runtime } => self.forget(now, entropy, &asker, &runtime, effects),
                     Request::Record { asker, action } => self.record(now, entropy, &asker, action, effects),
+                    Request::Reload { asker, settings, detail } => {
+                        self.reload(now, entropy, &asker, settings, &detail, effects)
+                    }
                     Request::TimeReset { asker } => self.reset_time(now, entropy, &asker, effects),
                 };
                 effects.then(effect::Effect::Reply { reply, answer: Box::new(answer) });

@@ -91,7 +91,7 @@ impl Engine {
     }
 
     /// A value edited in the file beats what was applied over it, and that is on record (DESIGN, *What cfg_apply may touch*).
-    fn let_the_file_win(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
+    pub(super) fn let_the_file_win(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
         let (overlay, mut edited) = self.overlay.without_edited(&self.settings.file_values);
         if edited.is_empty() {
             return;

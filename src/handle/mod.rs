@@ -89,6 +89,26 @@ pub enum Control {
     TimeReset,
 }
 
+/// What became of reading the node's files again: everything that changed was taken up, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What changed and holds from now on, as sections of runtime.toml or names of files.
+    pub applied: Vec<String>,
+    /// What changed and takes effect at the next start.
+    pub needs_restart: Vec<String>,
+    /// What is not valid; while there is any, nothing is taken up.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A file that was not taken up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which.
+    pub what: String,
+    /// What is wrong with it, with places.
+    pub reason: String,
+}
+
 /// Why an operation could not be carried out at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {reason}")]
@@ -118,6 +138,9 @@ pub trait Operations: Send + Sync + fmt::Debug {
 
     /// Changes this node itself. The caller has checked that the asker is an admin.
     fn control(&self, asker: Asker, control: Control) -> Pending<'_, Result<(), Failure>>;
+
+    /// Reads the node's files again. The caller has checked that the asker is an admin.
+    fn reload(&self, asker: Asker) -> Pending<'_, Result<Reloaded, Failure>>;
 
     /// Puts a refusal at the HTTP boundary on record. A full queue is a `server_busy`.
     fn record(&self, draft: Draft) -> Result<(), Failure>;

@@ -16,6 +16,7 @@ use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
+use crate::node::project::Project;
 use crate::node::{self, ApplySettings, Error, Node, Parts};
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
@@ -55,6 +56,7 @@ pub fn state_folder(project: &Path, settings: &Settings) -> PathBuf {
 pub async fn run(
     project: &Path,
     settings: &Settings,
+    environment: Vec<(String, String)>,
     set_log_level: LogLevel,
     stop: CancellationToken,
 ) -> Result<Running, Error> {
@@ -62,7 +64,9 @@ pub async fn run(
     let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
     let store = Arc::new(sqlite::open(options)?);
     let (key, is_new_identity) = node::identity_key(&folder.join(IDENTITY_FILE))?;
-    let bound = bind_web(settings, &folder).await?;
+    let tokens = settings::tokens::load(&folder, settings.site())?;
+    let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
+    let bound = bind_web(settings, Arc::clone(&credentials)).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let prepared = node::prepare(Arc::new(engine_settings(settings)), key, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
@@ -70,8 +74,9 @@ pub async fn run(
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
-    let parts =
-        Parts { mesh, inbox, web: web.map(|it| format!("http://{it}")), probe_ms: settings.timing.probe_ms.0, apply };
+    let sources = Arc::new(Project::new(project, &folder, environment, settings.clone(), tokens, credentials));
+    let web_url = web.map(|it| format!("http://{it}"));
+    let parts = Parts { mesh, inbox, web: web_url, probe_ms: settings.timing.probe_ms.0, apply, sources };
     let node = prepared.start(parts, stop);
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|(bound, options)| {
@@ -89,6 +94,11 @@ impl Running {
         self.node.stopping().await;
     }
 
+    /// Reads the project's files again, as when one of them changes.
+    pub async fn reload(&self) {
+        self.node.reload().await;
+    }
+
     /// Readiness off, listener ended, goodbye said, work finished, store flushed.
     pub async fn shutdown(self) {
         self.node.leave();
@@ -102,12 +112,20 @@ impl Running {
     }
 }
 
-async fn bind_web(settings: &Settings, folder: &Path) -> Result<Option<(web::Bound, web::Options)>, Error> {
+/// The node's own admin token and the configured one, as digests.
+fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Error> {
+    let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
+    let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
+    Ok(std::iter::once(own).chain(configured).collect())
+}
+
+async fn bind_web(
+    settings: &Settings,
+    credentials: Arc<web::Credentials>,
+) -> Result<Option<(web::Bound, web::Options)>, Error> {
     if !settings.web.enabled {
         return Ok(None);
     }
-    let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
-    let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
     let options = web::Options {
         listen: settings.web.listen,
         hosts: settings.web.hosts.clone(),
@@ -115,7 +133,7 @@ async fn bind_web(settings: &Settings, folder: &Path) -> Result<Option<(web::Bou
             settings::WebAuth::Local => web::Auth::Local,
             settings::WebAuth::Token => web::Auth::Token,
         },
-        admin_tokens: std::iter::once(own).chain(configured).collect(),
+        credentials,
         limits: web::Limits::default(),
     };
     let address = settings.web.listen;
@@ -148,7 +166,7 @@ fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
     })
 }
 
-fn engine_settings(settings: &Settings) -> view::Settings {
+pub(super) fn engine_settings(settings: &Settings) -> view::Settings {
     let timing = settings.timing;
     view::Settings {
         me: settings.runtime_id.clone(),

@@ -31,6 +31,13 @@ impl Clock {
     }
 }
 
+/// Random bytes of the system.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemEntropy.fill(&mut bytes);
+    bytes
+}
+
 /// The system's randomness.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;

@@ -14,6 +14,8 @@ mod keyring;
 mod operations;
 mod plan_hash;
 mod presence;
+mod project;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,6 +50,7 @@ use crate::store::Store;
 pub use driver::ApplySettings;
 pub use keyring::Error as KeyError;
 pub use presence::API_VERSION;
+pub use reload::{Fresh, Sources, Stamp};
 
 pub use crate::store::Error as StoreError;
 
@@ -80,6 +83,9 @@ pub enum Error {
     /// The node's own admin token cannot be read or made.
     #[error("{0}")]
     Token(std::io::Error),
+    /// The file of the node's tokens is not what it should be.
+    #[error("{0}")]
+    Tokens(#[from] crate::settings::tokens::Error),
     /// The mesh cannot be opened.
     #[error("{0}")]
     Mesh(#[from] crate::mesh::OpenError),
@@ -131,6 +137,8 @@ pub struct Parts {
     pub probe_ms: u64,
     /// Applies live settings outside the engine.
     pub apply: ApplySettings,
+    /// The files to read again when they change.
+    pub sources: Arc<dyn Sources>,
 }
 
 impl fmt::Debug for Parts {
@@ -195,7 +203,7 @@ impl Prepared {
         core.spawn(driver.run(stop_core.clone()));
         let assembly =
             Assembly { clock, views, mailbox, keyring, store, mesh: parts.mesh, work, core, stop, stop_core };
-        assembly.node(parts.inbox, parts.web, probe_ms)
+        assembly.node(parts.inbox, parts.web, probe_ms, parts.sources)
     }
 }
 
@@ -231,7 +239,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn node(self, inbox: Inbox, web: Option<String>, probe_ms: Arc<AtomicU64>) -> Node {
+    fn node(self, inbox: Inbox, web: Option<String>, probe_ms: Arc<AtomicU64>, sources: Arc<dyn Sources>) -> Node {
         let links = Arc::new(AtomicU64::new(0));
         let is_ready = Arc::new(AtomicBool::new(false));
         let ingress = Arc::new(self.ingress());
@@ -239,7 +247,9 @@ impl Assembly {
         let presence = Arc::new(self.presence(&ingress, web, probe_ms, &links));
         self.work.spawn(Arc::clone(&presence).speak(self.stop.clone()));
         self.work.spawn(Arc::clone(&presence).probe(self.stop.clone()));
-        let operations = SharedNode(Arc::new(self.operations(&ingress, &is_ready, &links)));
+        let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
+        self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
+        let operations = SharedNode(operations);
         let Self { store, mesh, work, core, stop, stop_core, .. } = self;
         Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready }
     }
@@ -282,7 +292,13 @@ impl Assembly {
         }
     }
 
-    fn operations(&self, ingress: &Arc<Ingress>, is_ready: &Arc<AtomicBool>, links: &Arc<AtomicU64>) -> NodeOperations {
+    fn operations(
+        &self,
+        ingress: &Arc<Ingress>,
+        is_ready: &Arc<AtomicBool>,
+        links: &Arc<AtomicU64>,
+        sources: Arc<dyn Sources>,
+    ) -> NodeOperations {
         let courier = Courier {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -303,6 +319,8 @@ impl Assembly {
             stop: self.stop.clone(),
             is_ready: Arc::clone(is_ready),
             links: Arc::clone(links),
+            sources,
+            reloading: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -319,6 +337,11 @@ impl Node {
             tracing::warn!(%error, "the liveliness token was not declared");
         }
         self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads the files again, as when one of them changes.
+    pub async fn reload(&self) {
+        self.operations.0.take_up_changes().await;
     }
 
     /// Not ready any more: whoever watches readiness stops sending.

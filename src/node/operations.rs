@@ -1,6 +1,7 @@
 //! What callers of this node may do: preflight from the snapshot, reads past the loop, writes through it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,16 +23,16 @@ use crate::engine::exchange::Finding;
 use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
 use crate::engine::view::View;
 use crate::engine::{action_name, audit_id};
-use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Request, TargetOutcome};
+use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
 use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::plan_hash::PlanKey;
+use crate::node::reload::Sources;
 use crate::store::Store;
 
 /// The node as its callers see it.
-#[derive(Debug)]
 pub(super) struct NodeOperations {
     pub(super) clock: Clock,
     pub(super) views: Arc<ArcSwap<View>>,
@@ -44,6 +45,14 @@ pub(super) struct NodeOperations {
     pub(super) stop: CancellationToken,
     pub(super) is_ready: Arc<AtomicBool>,
     pub(super) links: Arc<AtomicU64>,
+    pub(super) sources: Arc<dyn Sources>,
+    pub(super) reloading: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for NodeOperations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("NodeOperations").field("mesh", &self.ingress.mesh).finish_non_exhaustive()
+    }
 }
 
 impl NodeOperations {
@@ -161,7 +170,7 @@ impl NodeOperations {
         }
     }
 
-    async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
+    pub(super) async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
         let (tx, rx) = oneshot::channel();
         let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
         self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
@@ -262,6 +271,10 @@ impl Operations for SharedNode {
                 Answer::Begun { .. } => Err(unexpected_answer()),
             }
         })
+    }
+
+    fn reload(&self, asker: Asker) -> Pending<'_, Result<Reloaded, Failure>> {
+        Box::pin(self.0.reload(asker))
     }
 
     fn record(&self, draft: Draft) -> Result<(), Failure> {

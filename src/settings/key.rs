@@ -12,6 +12,8 @@ pub enum Applies {
     File,
     /// At once, through the API or the file.
     Live,
+    /// At once, through the file only.
+    Reload,
     /// At the next start.
     Restart,
 }
@@ -22,6 +24,7 @@ impl Applies {
         match self {
             Self::File => "file",
             Self::Live => "live",
+            Self::Reload => "reload",
             Self::Restart => "restart",
         }
     }
@@ -59,6 +62,10 @@ impl Key {
 
     const fn live(self) -> Self {
         Self { applies: Applies::Live, ..self }
+    }
+
+    const fn reloaded(self) -> Self {
+        Self { applies: Applies::Reload, ..self }
     }
 
     const fn file(self) -> Self {
@@ -104,8 +111,11 @@ pub const KEYS: &[Key] = &[
         "",
         "Who is granted: `<site>/<principal>`, `<site>/*` or the actor's SPIFFE ID.",
     )
-    .required(),
-    key("runtime.identity.grant[].role", Kind::OneOf(ROLES), "", "The most that this actor may be here.").required(),
+    .required()
+    .reloaded(),
+    key("runtime.identity.grant[].role", Kind::OneOf(ROLES), "", "The most that this actor may be here.")
+        .required()
+        .reloaded(),
     key("runtime.control.auth_token", Kind::Secret, "", "The admin token of this node."),
     key(
         "runtime.control.mode",
@@ -190,69 +200,91 @@ pub const KEYS: &[Key] = &[
         "dev",
         "How much must be proven before anything is answered.",
     ),
-    key("runtime.cloud.wan.allow_write[].id", Kind::Text, "", "The rule's name in decisions."),
-    key("runtime.cloud.wan.allow_write[].effect", Kind::OneOf(VERDICTS), "allow", "Allow, or deny over every allow."),
+    key("runtime.cloud.wan.allow_write[].id", Kind::Text, "", "The rule's name in decisions.").reloaded(),
+    key("runtime.cloud.wan.allow_write[].effect", Kind::OneOf(VERDICTS), "allow", "Allow, or deny over every allow.")
+        .reloaded(),
     key(
         "runtime.cloud.wan.allow_write[].action",
         Kind::Text,
         "",
         "`cfg_apply`, `cmd_invoke`, `cmd_invoke/<command>` or `*`.",
     )
-    .required(),
-    key("runtime.cloud.wan.allow_write[].target", Kind::Text, "", "`<site>/<name>`, `<site>/*` or `*`.").required(),
-    key("runtime.cloud.wan.allow_write[].actor", Kind::Text, "*", "`<site>/<principal>`, `<site>/*` or `*`."),
+    .required()
+    .reloaded(),
+    key("runtime.cloud.wan.allow_write[].target", Kind::Text, "", "`<site>/<name>`, `<site>/*` or `*`.")
+        .required()
+        .reloaded(),
+    key("runtime.cloud.wan.allow_write[].actor", Kind::Text, "*", "`<site>/<principal>`, `<site>/*` or `*`.")
+        .reloaded(),
     key(
         "runtime.cloud.wan.allow_write[].params",
         Kind::Params,
         "{}",
         "Parameters that must have exactly these values.",
-    ),
-    key("runtime.cloud.wan.allow_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks."),
-    key("runtime.cloud.wan.allow_write[].not_after", Kind::Time, "", "The moment from which the rule is silent."),
-    key("runtime.cloud.wan.allow_write[].reason", Kind::Text, "", "Why the rule is there."),
-    key("runtime.cloud.wan.accept_write[].id", Kind::Text, "", "The rule's name in decisions."),
-    key("runtime.cloud.wan.accept_write[].effect", Kind::OneOf(VERDICTS), "allow", "Allow, or deny over every allow."),
+    )
+    .reloaded(),
+    key("runtime.cloud.wan.allow_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks.")
+        .reloaded(),
+    key("runtime.cloud.wan.allow_write[].not_after", Kind::Time, "", "The moment from which the rule is silent.")
+        .reloaded(),
+    key("runtime.cloud.wan.allow_write[].reason", Kind::Text, "", "Why the rule is there.").reloaded(),
+    key("runtime.cloud.wan.accept_write[].id", Kind::Text, "", "The rule's name in decisions.").reloaded(),
+    key("runtime.cloud.wan.accept_write[].effect", Kind::OneOf(VERDICTS), "allow", "Allow, or deny over every allow.")
+        .reloaded(),
     key(
         "runtime.cloud.wan.accept_write[].action",
         Kind::Text,
         "",
         "`cfg_apply`, `cmd_invoke`, `cmd_invoke/<command>` or `*`.",
     )
-    .required(),
+    .required()
+    .reloaded(),
     key(
         "runtime.cloud.wan.accept_write[].actor",
         Kind::Text,
         "",
         "`<site>/<principal>` or `<site>/*`; an allowing rule must name the site.",
     )
-    .required(),
-    key("runtime.cloud.wan.accept_write[].target", Kind::Text, "*", "`<site>/<name>`, `<site>/*` or `*`."),
+    .required()
+    .reloaded(),
+    key("runtime.cloud.wan.accept_write[].target", Kind::Text, "*", "`<site>/<name>`, `<site>/*` or `*`.").reloaded(),
     key(
         "runtime.cloud.wan.accept_write[].params",
         Kind::Params,
         "{}",
         "Parameters that must have exactly these values.",
-    ),
-    key("runtime.cloud.wan.accept_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks."),
-    key("runtime.cloud.wan.accept_write[].not_after", Kind::Time, "", "The moment from which the rule is silent."),
-    key("runtime.cloud.wan.accept_write[].reason", Kind::Text, "", "Why the rule is there."),
-    key("runtime.cloud.wan.test[].actor", Kind::Text, "", "Who asks: `<site>/<principal>` or a SPIFFE ID.").required(),
-    key("runtime.cloud.wan.test[].action", Kind::Text, "", "`cfg_apply` or `cmd_invoke/<command>`.").required(),
-    key("runtime.cloud.wan.test[].target", Kind::Text, "", "The runtime that is asked about.").required(),
-    key("runtime.cloud.wan.test[].params", Kind::Params, "{}", "The parameters of the action."),
+    )
+    .reloaded(),
+    key("runtime.cloud.wan.accept_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks.")
+        .reloaded(),
+    key("runtime.cloud.wan.accept_write[].not_after", Kind::Time, "", "The moment from which the rule is silent.")
+        .reloaded(),
+    key("runtime.cloud.wan.accept_write[].reason", Kind::Text, "", "Why the rule is there.").reloaded(),
+    key("runtime.cloud.wan.test[].actor", Kind::Text, "", "Who asks: `<site>/<principal>` or a SPIFFE ID.")
+        .required()
+        .reloaded(),
+    key("runtime.cloud.wan.test[].action", Kind::Text, "", "`cfg_apply` or `cmd_invoke/<command>`.")
+        .required()
+        .reloaded(),
+    key("runtime.cloud.wan.test[].target", Kind::Text, "", "The runtime that is asked about.").required().reloaded(),
+    key("runtime.cloud.wan.test[].params", Kind::Params, "{}", "The parameters of the action.").reloaded(),
     key(
         "runtime.cloud.wan.test[].side",
         Kind::OneOf(&["outbound", "inbound"]),
         "outbound",
         "Which list is asked: `outbound` is allow_write, `inbound` is accept_write.",
-    ),
+    )
+    .reloaded(),
     key(
         "runtime.cloud.wan.test[].at",
         Kind::Time,
         "",
         "The moment of the question; when absent, every rule speaks as if inside its window.",
-    ),
-    key("runtime.cloud.wan.test[].expect", Kind::OneOf(VERDICTS), "", "What the rules must answer.").required(),
+    )
+    .reloaded(),
+    key("runtime.cloud.wan.test[].expect", Kind::OneOf(VERDICTS), "", "What the rules must answer.")
+        .required()
+        .reloaded(),
     key("runtime.cloud.links.transports[].source", Kind::Text, "", "This runtime.").required(),
     key("runtime.cloud.links.transports[].target", Kind::Text, "", "The runtime at the other end.").required(),
     key("runtime.cloud.links.transports[].transport", Kind::OneOf(TRANSPORTS), "", "What the link is to use.")

@@ -14,10 +14,12 @@ mod profile;
 mod programs;
 mod raw;
 mod reference;
+mod reload;
 mod rules;
 mod scaffold;
 mod secret;
 mod table;
+pub mod tokens;
 mod valid;
 mod walk;
 mod when;
@@ -37,6 +39,7 @@ pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
 pub use programs::BUILT_IN_COMMANDS;
 pub use raw::FILE_BYTES_MAX;
 pub use reference::reference;
+pub use reload::Changes;
 pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
 pub use secret::Secret;
 pub use valid::{
@@ -45,11 +48,18 @@ pub use valid::{
     Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
 };
 
+use crate::domain::time::Wall;
+
 use problem::Faults;
 use raw::At;
 
 /// The name of the settings file in the project folder.
 pub const FILE_NAME: &str = "runtime.toml";
+
+/// A moment as the files of a project show it: RFC 3339 in UTC, to the second.
+pub fn moment_text(at: Wall) -> String {
+    when::moment(at).to_string()
+}
 
 /// Loads the project's settings with the environment over them.
 pub fn load(project: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, Problems> {

@@ -16,6 +16,7 @@ A file has at most 256 KiB, 16 levels of nesting and 1,000 entries in each list.
 *Applies* says when a change takes effect:
 
 - **live**: at once, through the API or the file.
+- **reload**: at once when the file is read again, which a running node does when it changes; not through the API.
 - **restart**: at the next start.
 - **file**: at the next start, and only through the file, because the key names a program.
 

@@ -1,6 +1,6 @@
 //! TOML moments as wall time: only those with date, time and offset name one moment.
 
-use toml::value::{Datetime, Offset};
+use toml::value::{Date, Datetime, Offset, Time};
 
 use crate::domain::time::{NANOS_PER_MILLI, Wall};
 
@@ -48,9 +48,54 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era.saturating_mul(146_097).saturating_add(day_of_era).saturating_sub(719_468)
 }
 
+/// The wall time as a TOML moment in UTC, to the second below.
+pub(crate) fn moment(wall: Wall) -> Datetime {
+    let seconds = wall.0.wrapping_div(NANOS_PER_MILLI).wrapping_div(1_000);
+    let (days, of_day) = (seconds.wrapping_div(86_400), seconds.wrapping_rem(86_400));
+    let [hour, minute, second] =
+        [of_day.wrapping_div(3_600), of_day.wrapping_div(60).wrapping_rem(60), of_day.wrapping_rem(60)]
+            .map(|part| u8::try_from(part).unwrap_or_default());
+    let time = Time { hour, minute, second: Some(second), nanosecond: None };
+    Datetime { date: Some(date_of(days)), time: Some(time), offset: Some(Offset::Z) }
+}
+
+/// The inverse of [`days_since_1970`] (Howard Hinnant, `civil_from_days`), for days from 1970 on.
+fn date_of(days: u64) -> Date {
+    let shifted = days.saturating_add(719_468);
+    let (era, day_of_era) = (shifted.wrapping_div(146_097), shifted.wrapping_rem(146_097));
+    let leap_days = day_of_era.wrapping_div(1_460).saturating_add(day_of_era.wrapping_div(146_096));
+    let year_of_era =
+        day_of_era.saturating_add(day_of_era.wrapping_div(36_524)).saturating_sub(leap_days).wrapping_div(365);
+    let days_before = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era.wrapping_div(4))
+        .saturating_sub(year_of_era.wrapping_div(100));
+    let day_of_year = day_of_era.saturating_sub(days_before);
+    let month_from_march = day_of_year.saturating_mul(5).saturating_add(2).wrapping_div(153);
+    let day = day_of_year.saturating_sub(month_from_march.saturating_mul(153).saturating_add(2).wrapping_div(5));
+    let month =
+        if month_from_march < 10 { month_from_march.saturating_add(3) } else { month_from_march.saturating_sub(9) };
+    let year = era.saturating_mul(400).saturating_add(year_of_era).saturating_add(u64::from(month <= 2));
+    Date {
+        year: u16::try_from(year).unwrap_or(u16::MAX),
+        month: u8::try_from(month).unwrap_or_default(),
+        day: u8::try_from(day.saturating_add(1)).unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_moment_reads_back(seconds in 0_u64..16_725_225_600) {
+            let at = Wall(seconds.saturating_mul(1_000_000_000));
+            prop_assert_eq!(wall(&moment(at)), Some(at));
+        }
+    }
 
     #[test]
     fn moments_become_unix_time() {

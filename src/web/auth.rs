@@ -2,20 +2,20 @@
 //!
 //! Every bad credential gets the same answer at the same cost, whatever is wrong with it.
 
-use std::hint::black_box;
-
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, FORWARDED, HeaderName};
-use sha2::{Digest, Sha256};
 
+use super::credential::Known;
 use super::error::{Kind, Problem};
 use super::guard::only;
 use super::serve::PeerAddress;
 use super::{Auth, Options};
 use crate::domain::code::Code;
+use crate::domain::identity::token::{self, TokenRecord};
 use crate::domain::identity::{Actor, Role};
 use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Profile};
+use crate::domain::time::Wall;
 use crate::engine::view::View;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -25,7 +25,7 @@ const TOKEN_BYTES_MAX: usize = 1_024;
 
 /// What a token is kept as.
 pub fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+    token::digest(token.as_bytes())
 }
 
 /// Who asks, as far as the credential says.
@@ -35,6 +35,8 @@ pub(crate) enum Caller {
     Admin(Actor),
     /// Nobody in particular on this machine. Holds the actor that stands for whoever names none.
     Local(Actor),
+    /// One of the node's own tokens. Holds the actor that stands for whoever names none.
+    Token(Box<TokenRecord>, Actor),
 }
 
 impl Caller {
@@ -42,31 +44,35 @@ impl Caller {
         match self {
             Self::Admin(_) => Role::Admin,
             Self::Local(_) => Role::Engineer,
+            Self::Token(record, _) => record.role,
         }
     }
 
     /// The asker where the request names no actor.
     pub(crate) fn asker(&self) -> Asker {
-        let (Self::Admin(actor) | Self::Local(actor)) = self;
+        let (Self::Admin(actor) | Self::Local(actor) | Self::Token(_, actor)) = self;
         self.asker_as(actor.clone())
     }
 
     fn asker_as(&self, actor: Actor) -> Asker {
-        Asker { actor, role: self.role(), is_verified: matches!(self, Self::Admin(_)) }
+        Asker { actor, role: self.role(), is_verified: !matches!(self, Self::Local(_)) }
     }
 
     /// The asker that a body names, if the credential covers it.
     pub(crate) fn asker_for(&self, actor: &Actor) -> Result<Asker, Denial> {
-        let (is_covered, covered) = match self {
-            Self::Admin(own) => (actor == own, format!("{own}")),
-            Self::Local(own) => {
-                let is_own = actor.site == own.site && actor.trust_domain == own.trust_domain;
-                (is_own, format!("spiffe://{}/{}/*", own.trust_domain, own.site))
-            }
+        let is_covered = match self {
+            Self::Admin(own) => actor == own,
+            Self::Local(own) => actor.site == own.site && actor.trust_domain == own.trust_domain,
+            Self::Token(record, own) => actor.trust_domain == own.trust_domain && record.covers(actor),
         };
         if is_covered {
             return Ok(self.asker_as(actor.clone()));
         }
+        let covered = match self {
+            Self::Admin(own) => own.to_string(),
+            Self::Local(own) => format!("spiffe://{}/{}/*", own.trust_domain, own.site),
+            Self::Token(record, own) => format!("spiffe://{}/{}", own.trust_domain, record.actor),
+        };
         let reason = format!("the credential covers {covered}, not {actor}");
         Err(Denial::at_origin(Code::PermissionDenied, "credential", reason))
     }
@@ -78,19 +84,30 @@ pub(crate) fn identify(
     view: &View,
     headers: &HeaderMap,
     peer: Option<&PeerAddress>,
+    now: Wall,
 ) -> Result<Caller, Problem> {
     let bad = || Problem::new(Kind::BadCredential, "wanted a valid credential");
     if is_anonymous(headers) {
         return local(options, view, headers, peer).ok_or_else(bad);
     }
     let token = only(headers, &AUTHORIZATION).and_then(|value| token(value.as_bytes())).unwrap_or_default();
-    // Nothing, too, is hashed and compared, so that every wrong credential costs the same.
-    let presented: [u8; 32] = Sha256::digest(token).into();
-    let is_known = options.admin_tokens.iter().fold(false, |found, known| found | is_equal(known, &presented));
-    if is_known && !token.is_empty() {
-        return actor(view, "admin").map(Caller::Admin).ok_or_else(bad);
+    match options.credentials.find(token, now) {
+        Some(Known::Admin) => actor(view, "admin").map(Caller::Admin).ok_or_else(bad),
+        Some(Known::Token(record)) => {
+            let stands_for = actor_of(view, &record).ok_or_else(bad)?;
+            Ok(Caller::Token(record, stands_for))
+        }
+        None => Err(bad()),
     }
-    Err(bad())
+}
+
+/// The actor of a request that names none: the token's only one, or one named after the token.
+fn actor_of(view: &View, record: &TokenRecord) -> Option<Actor> {
+    let pattern = record.actor.to_string();
+    match pattern.split_once('/')?.1 {
+        "*" => actor(view, &format!("token-{}", record.id)),
+        principal => actor(view, principal),
+    }
 }
 
 /// The asker in whose name a bad credential goes on record: nobody is known.
@@ -106,11 +123,6 @@ pub(crate) fn is_anonymous(headers: &HeaderMap) -> bool {
 fn token(header: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
     (scheme.eq_ignore_ascii_case(b"Bearer ") && token.len() <= TOKEN_BYTES_MAX).then_some(token)
-}
-
-fn is_equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
-    let differing = left.iter().zip(right).fold(0, |found, (left, right)| black_box(found | (left ^ right)));
-    black_box(differing) == 0
 }
 
 /// A caller without a credential: only in `dev`, only where settings say so, only from this machine and not through a proxy,

@@ -5,6 +5,7 @@
 //! through [`Operations`].
 
 mod auth;
+mod credential;
 mod error;
 mod guard;
 mod limit;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use auth::digest;
+pub use credential::Credentials;
 pub use limit::Limits;
 pub use router::{Access, App, ROUTES, Route};
 pub use serve::{Bound, PeerAddress, bind};
@@ -32,8 +34,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Whether a caller without a credential is let in.
     pub auth: Auth,
-    /// SHA-256 of every token that stands for `spiffe://<trust-domain>/<site>/admin`.
-    pub admin_tokens: Vec<[u8; 32]>,
+    /// Which credentials are known.
+    pub credentials: Arc<Credentials>,
     /// Bounds on callers.
     pub limits: Limits,
 }

@@ -138,7 +138,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 14] = [
+pub static ROUTES: [Route; 15] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -202,6 +202,13 @@ pub static ROUTES: [Route; 14] = [
         "The live settings of this node, applied and in force.",
         Described::Config,
         Handler::Now(config::read),
+    ),
+    post(
+        "/api/runtime-cloud/control/reload",
+        Role::Admin,
+        "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
+        (Described::Control, Described::Reloaded),
+        Handler::Later(control::reload),
     ),
     post(
         "/api/runtime-cloud/control/shutdown",
@@ -375,7 +382,7 @@ impl Shared {
             Access::Least(role) => Some(role),
         };
         let view = self.node.view();
-        let caller = match auth::identify(&self.options, &view, headers, peer) {
+        let caller = match auth::identify(&self.options, &view, headers, peer, self.node.now().wall) {
             Ok(caller) => caller,
             Err(_) if least.is_none() && auth::is_anonymous(headers) => return Ok(None),
             Err(problem) => {

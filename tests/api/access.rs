@@ -9,7 +9,7 @@ use axum::http::{Request, StatusCode};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::identity::Role;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::handle::{Control, Failure};
+use trust_runtime::handle::{self, Control, Failure};
 use trust_runtime::web::{Access, Auth, PeerAddress, ROUTES, Route};
 
 use crate::fleet::{Bench, READ, Seen, TOKEN, bench, bench_with, get, post, settings};
@@ -53,6 +53,7 @@ fn the_table_says_who_may_ask() {
         "POST /api/runtime-cloud/actions/preflight Least(Viewer) 262144",
         "POST /api/runtime-cloud/control/peers-approve Least(Admin) 262144",
         "POST /api/runtime-cloud/control/peers-forget Least(Admin) 262144",
+        "POST /api/runtime-cloud/control/reload Least(Admin) 262144",
         "POST /api/runtime-cloud/control/shutdown Least(Admin) 262144",
         "POST /api/runtime-cloud/control/time-reset Least(Admin) 262144",
     ];
@@ -260,6 +261,24 @@ async fn control_reaches_the_node_as_admin() {
             Control::PeersApprove { runtime: runtime("site-2/d"), fingerprint },
             Control::PeersForget { runtime: runtime("site-1/b") },
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_reload_says_what_holds_what_waits_and_what_was_rejected() {
+    let bench = bench();
+    *bench.node.reloaded.lock().unwrap() = handle::Reloaded {
+        applied: vec!["runtime.cloud.wan".into()],
+        needs_restart: vec!["runtime.web".into()],
+        rejected: vec![handle::Rejected { what: "tokens.toml".into(), reason: "line 3".into() }],
+    };
+    let seen = bench.post_as_admin(&format!("{CONTROL}/reload"), "{}").await;
+    assert_eq!(
+        seen.text(),
+        concat!(
+            r#"{"api_version":"1.0","ok":false,"connected_via":"a","applied":["runtime.cloud.wan"],"#,
+            r#""needs_restart":["runtime.web"],"rejected":[{"what":"tokens.toml","reason":"line 3"}]}"#
+        )
     );
 }
 

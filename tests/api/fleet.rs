@@ -15,6 +15,7 @@ use trust_runtime::domain::audit::{AuditId, Draft, Entry, Hash, Position};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::envelope::{Health, Response as Brought};
+use trust_runtime::domain::identity::token::Tokens;
 use trust_runtime::domain::identity::{Fingerprint, TrustState};
 use trust_runtime::domain::policy::{Decision, Policy};
 use trust_runtime::domain::preflight::{Asker, Plan, Profile};
@@ -23,9 +24,9 @@ use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::record::{Batch, Record};
 use trust_runtime::engine::view::{Category, ClockState, Event, Peer, Settings, Severity, View};
 use trust_runtime::engine::word::Identity;
-use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, TargetOutcome};
+use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
-use trust_runtime::web::{self, App, Auth, Limits, Options, PeerAddress, State};
+use trust_runtime::web::{self, App, Auth, Credentials, Limits, Options, PeerAddress, State};
 
 /// The admin's token.
 pub(crate) const TOKEN: &str = "trt1_00_an-admin-token-of-43-characters-0123456789";
@@ -47,6 +48,8 @@ pub(crate) struct FakeNode {
     pub(crate) now: Mutex<Now>,
     pub(crate) recorded: Mutex<Vec<Draft>>,
     pub(crate) controlled: Mutex<Vec<(Asker, Control)>>,
+    /// What the next reload brings.
+    pub(crate) reloaded: Mutex<Reloaded>,
     pub(crate) dispatched: Mutex<Vec<handle::Request>>,
     /// Times at which the view was asked for: nothing before the guard may do so.
     pub(crate) views: AtomicUsize,
@@ -114,6 +117,13 @@ impl Operations for FakeNode {
             self.fail()?;
             self.controlled.lock().unwrap().push((asker, control));
             Ok(())
+        })
+    }
+
+    fn reload(&self, _asker: Asker) -> handle::Pending<'_, Result<Reloaded, Failure>> {
+        Box::pin(async move {
+            self.fail()?;
+            Ok(self.reloaded.lock().unwrap().clone())
         })
     }
 
@@ -223,7 +233,7 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         listen: "127.0.0.1:0".parse().unwrap(),
         hosts: vec!["Panel.example".into(), "proxy.example:9000".into()],
         auth: Auth::Local,
-        admin_tokens: vec![web::digest("another"), web::digest(TOKEN)],
+        credentials: Arc::new(Credentials::new(vec![web::digest("another"), web::digest(TOKEN)], Tokens::default())),
         limits: Limits {
             head_read: Duration::from_millis(500),
             body_read: Duration::from_millis(500),
@@ -236,6 +246,7 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         now: Mutex::new(Now { wall: Wall(NOW_NS), monotonic: Monotonic(NOW_NS) }),
         recorded: Mutex::default(),
         controlled: Mutex::default(),
+        reloaded: Mutex::default(),
         dispatched: Mutex::default(),
         views: AtomicUsize::default(),
         is_ready: AtomicBool::new(true),

@@ -16,3 +16,4 @@ mod fleet;
 mod guard;
 mod routes;
 mod sockets;
+mod tokens;

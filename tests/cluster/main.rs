@@ -21,5 +21,6 @@ mod disk;
 mod dispatch;
 mod idle;
 mod presence;
+mod reload;
 mod shutdown;
 mod walkthrough;

@@ -14,6 +14,7 @@ pub async fn run(command: &Ctl) -> Result<(), Failure> {
         Ctl::Status(reach) => status::run(reach).await,
         Ctl::ConfigGet { key, reach } => config_get(key.as_deref(), reach).await,
         Ctl::ConfigSet { key, value, reach } => config_set(key, value, reach).await,
+        Ctl::Reload(reach) => reload(reach).await,
         Ctl::Shutdown(reach) => control(reach, "shutdown", "stopping").await,
         Ctl::TimeReset(reach) => control(reach, "time-reset", "the clock is accepted as it is").await,
     }
@@ -23,6 +24,34 @@ async fn control(reach: &Reach, verb: &str, done: &str) -> Result<(), Failure> {
     let path = format!("/api/runtime-cloud/control/{verb}");
     let answer = Client::reach(reach)?.post(&path, &json!({ "api_version": "1.0" })).await?;
     if reach.json { output::json(&answer) } else { output::line(done) }
+}
+
+async fn reload(reach: &Reach) -> Result<(), Failure> {
+    let path = "/api/runtime-cloud/control/reload";
+    let answer = Client::reach(reach)?.post(path, &json!({ "api_version": "1.0" })).await?;
+    let rows = |name: &str| answer.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
+    let rejected = rows("rejected");
+    if reach.json {
+        output::json(&answer)?;
+    } else {
+        let lines = |title: &str, rows: &[Json]| match rows {
+            [] => Ok(()),
+            rows => {
+                rows.iter().try_for_each(|it| output::line(&format!("{title} {}", it.as_str().unwrap_or_default())))
+            }
+        };
+        lines("applied      ", &rows("applied"))?;
+        lines("at restart   ", &rows("needs_restart"))?;
+        if rejected.is_empty() && rows("applied").is_empty() && rows("needs_restart").is_empty() {
+            output::line("nothing has changed")?;
+        }
+    }
+    if rejected.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<_> = rejected.iter().map(|it| output::field(it, "reason")).collect();
+    let message = format!("what was in force stays, because of:\n{}", reasons.join("\n"));
+    Err(Failure::new(Exit::Configuration, message))
 }
 
 async fn config_get(key: Option<&str>, reach: &Reach) -> Result<(), Failure> {

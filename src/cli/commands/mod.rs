@@ -5,4 +5,5 @@ pub mod control;
 pub mod peers;
 pub mod play;
 pub mod status;
+pub mod token;
 pub mod validate;

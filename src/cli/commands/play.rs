@@ -21,8 +21,10 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
     let settings = load(project)?;
     let set_level = logging::start(settings.log)?;
     let mut signals = Signals::listen()?;
+    let mut hangup = listen(SignalKind::hangup())?;
     let stop = CancellationToken::new();
-    let running = assemble::run(project, &settings, set_level, stop).await.map_err(start_failure)?;
+    let running =
+        assemble::run(project, &settings, environment().collect(), set_level, stop).await.map_err(start_failure)?;
     if let Some(path) = &made.settings_written {
         output::note(&format!("made {}", path.display()));
     }
@@ -30,7 +32,11 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
     let ready = write_ready(project, command.ready_file.as_deref(), &settings, &running);
     let outcome = match ready {
         Ok(()) => {
-            tokio::select! { () = signals.next() => {}, () = running.stopping() => {} }
+            tokio::select! {
+                () = signals.next() => {}
+                () = running.stopping() => {}
+                () = reload_on_hangup(&running, &mut hangup) => {}
+            }
             Ok(())
         }
         Err(failure) => Err(failure),
@@ -59,7 +65,7 @@ fn load(project: &Path) -> Result<Settings, Failure> {
 
 fn start_failure(error: Error) -> Failure {
     let exit = match &error {
-        Error::Web { .. } | Error::Mesh(_) | Error::Key(_) | Error::Token(_) => Exit::Configuration,
+        Error::Web { .. } | Error::Mesh(_) | Error::Key(_) | Error::Token(_) | Error::Tokens(_) => Exit::Configuration,
         Error::Store(StoreError::InUse { .. }) => Exit::Conflict,
         Error::Store(_) | Error::Recover(_) => Exit::Failed,
     };
@@ -112,6 +118,18 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(&draft, path)
 }
 
+/// SIGHUP means "read your files again". Never resolves.
+async fn reload_on_hangup(running: &Running, hangup: &mut Signal) {
+    while hangup.recv().await.is_some() {
+        running.reload().await;
+    }
+    std::future::pending().await
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format!("signals: {error}")))
+}
+
 /// The signals that mean "stop".
 struct Signals {
     interrupt: Signal,
@@ -120,7 +138,6 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

@@ -20,6 +20,21 @@ pub(crate) fn time_reset(shared: Arc<Shared>, call: Call) -> Waiting {
     change(shared, call, control)
 }
 
+/// Reads the node's files again.
+pub(crate) fn reload(shared: Arc<Shared>, call: Call) -> Waiting {
+    Box::pin(async move {
+        control::read_plain(&call.body)?;
+        let asker = call.caller()?.asker();
+        let node = Arc::clone(&shared.node);
+        let task = shared.tasks.spawn(async move { node.reload(asker).await });
+        let failed = |failure: Failure| Problem::new(Kind::Failed(failure.code), failure.reason);
+        let reloaded = task.await.map_err(lost)?.map_err(failed)?;
+        let rejected = reloaded.rejected.iter().map(|it| (it.what.as_str(), it.reason.as_str()));
+        let me = shared.node.view().me().clone();
+        Ok(json(control::reloaded(&me, &reloaded.applied, &reloaded.needs_restart, rejected)))
+    })
+}
+
 /// Trusts a peer.
 pub(crate) fn peers_approve(shared: Arc<Shared>, call: Call) -> Waiting {
     let read = control::read_peer(&call.body, shared.node.view().me());
@@ -38,12 +53,15 @@ fn change(shared: Arc<Shared>, call: Call, control: Result<Control, Fault>) -> W
     Box::pin(async move { carry_out(&shared, &call, control?).await })
 }
 
+fn lost(_panicked: tokio::task::JoinError) -> Failure {
+    Failure { code: Code::Interrupted, reason: "the request was cut off".to_owned() }
+}
+
 async fn carry_out(shared: &Shared, call: &Call, control: Control) -> Answered {
     let asker = call.caller()?.asker();
     let node = Arc::clone(&shared.node);
     // In a task of its own, as a dispatch is: a caller who hangs up does not stop it half-way.
     let task = shared.tasks.spawn(async move { node.control(asker, control).await });
-    let lost = |_panicked| Failure { code: Code::Interrupted, reason: "the request was cut off".to_owned() };
     task.await.map_err(lost)?.map_err(|failure| Problem::new(Kind::Failed(failure.code), failure.reason))?;
     Ok(json(control::answer(shared.node.view().me())))
 }

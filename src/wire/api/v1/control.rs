@@ -45,6 +45,32 @@ pub struct DoneBody<'a> {
     connected_via: Shown<'a>,
 }
 
+/// What became of reading the node's files again: everything that changed was taken up, or nothing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReloadedBody<'a> {
+    api_version: &'static str,
+    /// Whether nothing was rejected.
+    ok: bool,
+    /// The node that did it.
+    #[schema(value_type = String)]
+    connected_via: Shown<'a>,
+    /// What changed and holds from now on: sections of runtime.toml, names of files.
+    applied: &'a [String],
+    /// What changed and takes effect at the next start.
+    needs_restart: &'a [String],
+    /// What is not valid. While there is any, nothing is taken up and what was in force stays.
+    rejected: Vec<RejectedBody<'a>>,
+}
+
+/// A file that was not taken up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RejectedBody<'a> {
+    /// Which.
+    what: &'a str,
+    /// What is wrong with it, with places.
+    reason: &'a str,
+}
+
 /// Reads a request that concerns no peer.
 pub fn read_plain(bytes: &[u8]) -> Result<(), Fault> {
     let body: ControlBody = json::parse(bytes)?;
@@ -65,6 +91,24 @@ pub fn read_peer(bytes: &[u8], me: &RuntimeId) -> Result<(RuntimeId, Option<Fing
 /// It is done.
 pub fn answer(me: &RuntimeId) -> Vec<u8> {
     encode(&DoneBody { api_version: API_VERSION, ok: true, connected_via: Shown::Id(me, &me.site) })
+}
+
+/// The files were read again; `rejected` holds names and reasons.
+pub fn reloaded<'a>(
+    me: &RuntimeId,
+    applied: &[String],
+    needs_restart: &[String],
+    rejected: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Vec<u8> {
+    let rejected: Vec<_> = rejected.map(|(what, reason)| RejectedBody { what, reason }).collect();
+    encode(&ReloadedBody {
+        api_version: API_VERSION,
+        ok: rejected.is_empty(),
+        connected_via: Shown::Id(me, &me.site),
+        applied,
+        needs_restart,
+        rejected,
+    })
 }
 
 fn check_version(version: Option<&str>) -> Result<(), Fault> {

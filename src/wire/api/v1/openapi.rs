@@ -34,6 +34,8 @@ pub enum Body {
     Peer,
     /// The decisions.
     Preflight,
+    /// What became of reading the node's files again.
+    Reloaded,
     /// The fleet.
     State,
     /// Plain text.
@@ -148,6 +150,7 @@ fn content(body: Body) -> Option<Value> {
         Body::Health => "HealthBody",
         Body::Peer => "PeerBody",
         Body::Preflight => "PreflightBody",
+        Body::Reloaded => "ReloadedBody",
         Body::State => "StateBody",
     };
     Some(json!({ "application/json": { "schema": reference(name) } }))
@@ -162,6 +165,7 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     collect::<control::ControlBody>(&mut all);
     collect::<control::DoneBody<'_>>(&mut all);
     collect::<control::PeerBody>(&mut all);
+    collect::<control::ReloadedBody<'_>>(&mut all);
     collect::<decision::DispatchBody<'_>>(&mut all);
     collect::<error::ProblemBody<'_>>(&mut all);
     collect::<health::HealthBody<'_>>(&mut all);

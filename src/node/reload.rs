@@ -1,0 +1,124 @@
+//! Files that changed while the node runs: read together, checked together, taken up together or not at all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::code::Code;
+use crate::domain::identity::{Actor, Role};
+use crate::domain::preflight::Asker;
+use crate::engine::input::Request as EngineRequest;
+use crate::engine::view;
+use crate::handle::{Failure, Rejected, Reloaded};
+use crate::node::operations::NodeOperations;
+
+/// How often the files are looked at. A revoked token or a changed rule counts within this and the reading.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How many looks lie between two notes: one minute.
+const LOOKS_PER_NOTE: u32 = 120;
+
+/// What was read, all of it valid.
+pub struct Fresh {
+    /// What the engine runs with from now on.
+    pub settings: Arc<view::Settings>,
+    /// What the caller is told.
+    pub reloaded: Reloaded,
+    /// Takes up what stands outside the engine.
+    pub take: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Fresh").field("reloaded", &self.reloaded).finish_non_exhaustive()
+    }
+}
+
+/// The files behind a running node.
+pub trait Sources: Send + Sync {
+    /// Something that differs whenever a file may differ. Cheap, because it is asked all the time.
+    fn stamp(&self) -> Stamp;
+
+    /// Reads and checks everything; nothing is changed yet.
+    fn read(&self) -> Result<Fresh, Vec<Rejected>>;
+
+    /// Notes what is worth keeping and not worth a commit, such as when a token was last used.
+    fn note(&self);
+}
+
+/// Names a state of the files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp(pub Vec<(u64, u128)>);
+
+impl NodeOperations {
+    /// Reads everything again. One reload at a time, so that two never mix their halves.
+    pub(super) async fn reload(&self, asker: Asker) -> Result<Reloaded, Failure> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let sources = Arc::clone(&self.sources);
+        let read = tokio::task::spawn_blocking(move || sources.read()).await;
+        let Fresh { settings, reloaded, take } = match read {
+            Ok(Ok(fresh)) => fresh,
+            Ok(Err(rejected)) => return Ok(Reloaded { rejected, ..Reloaded::default() }),
+            Err(error) => {
+                let reason = format!("the files could not be read: {error}");
+                return Err(Failure { code: Code::Interrupted, reason });
+            }
+        };
+        if reloaded.applied.is_empty() {
+            return Ok(reloaded);
+        }
+        let detail = reloaded.applied.join(", ");
+        self.ask_engine(EngineRequest::Reload { asker, settings, detail }).await?;
+        take();
+        Ok(reloaded)
+    }
+
+    /// Reloads whenever a file has changed, until the node stops. What is rejected is logged once per change.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut seen = self.sources.stamp();
+        let mut looks: u32 = 0;
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_NOTE) {
+                self.sources.note();
+            }
+            let now = self.sources.stamp();
+            if now != seen {
+                seen = now;
+                self.take_up_changes().await;
+            }
+        }
+        self.sources.note();
+    }
+
+    /// Reloads in the name of whoever changed the files: an owner of this machine's account.
+    pub(super) async fn take_up_changes(&self) {
+        let Some(asker) = self.owner() else { return };
+        match self.reload(asker).await {
+            Ok(reloaded) => tell(&reloaded),
+            Err(failure) => tracing::error!(%failure, "changed files were not taken up"),
+        }
+    }
+
+    fn owner(&self) -> Option<Asker> {
+        let view = self.views.load();
+        let actor = Actor {
+            trust_domain: view.settings.trust_domain.clone(),
+            site: view.me().site.clone(),
+            principal: "local".parse().ok()?,
+        };
+        Some(Asker { actor, role: Role::Admin, is_verified: false })
+    }
+}
+
+fn tell(reloaded: &Reloaded) {
+    let Reloaded { applied, needs_restart, rejected } = reloaded;
+    for Rejected { what, reason } in rejected {
+        tracing::error!(%what, %reason, "a changed file is not valid; what was in force stays");
+    }
+    if !applied.is_empty() || !needs_restart.is_empty() {
+        tracing::info!(?applied, ?needs_restart, "files were read again");
+    }
+}

@@ -1,0 +1,97 @@
+//! What differs between the settings that a node runs with and those that its file has now.
+
+use crate::settings::valid::{Identity, Log, Settings, Store, Web};
+
+/// The sections that differ, as the file names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Those that take effect at once.
+    pub live: Vec<&'static str>,
+    /// Those that take effect at the next start.
+    pub restart: Vec<&'static str>,
+}
+
+impl Changes {
+    fn live(&mut self, section: &'static str, differs: bool) {
+        self.live.extend(differs.then_some(section));
+    }
+
+    fn restart(&mut self, section: &'static str, differs: bool) {
+        self.restart.extend(differs.then_some(section));
+    }
+}
+
+impl Settings {
+    /// What a reload of `file` would do to these running settings.
+    pub fn changes_to(&self, file: &Self) -> Changes {
+        // No `..`: whoever adds a section has to decide here when a change of it takes effect.
+        let Self {
+            runtime_id,
+            identity,
+            control,
+            web,
+            admin,
+            tls,
+            discovery,
+            mesh,
+            timing,
+            profile,
+            policy,
+            links,
+            log,
+            store,
+            time_source,
+            workload,
+            commands,
+            agents,
+        } = self;
+        let mut changes = Changes::default();
+        changes.live("runtime.identity.grant", identity.grants != file.identity.grants);
+        changes.live("runtime.mesh.timing", *timing != file.timing);
+        changes.live("runtime.cloud.wan", *policy != file.policy);
+        changes.live("runtime.log.level", log.level != file.log.level);
+        changes.live("runtime.store", !is_same_but_live(store, &file.store));
+        changes.restart("resource.name", *runtime_id != file.runtime_id);
+        let with_grants = Identity { grants: identity.grants.clone(), ..file.identity.clone() };
+        changes.restart("runtime.identity", *identity != with_grants);
+        changes.restart("runtime.control", *control != file.control);
+        changes.restart("runtime.web", *web != Web { ..file.web.clone() });
+        changes.restart("runtime.admin", *admin != file.admin);
+        changes.restart("runtime.tls", *tls != file.tls);
+        changes.restart("runtime.discovery", *discovery != file.discovery);
+        changes.restart("runtime.mesh", *mesh != file.mesh);
+        changes.restart("runtime.cloud.profile", *profile != file.profile);
+        changes.restart("runtime.cloud.links", *links != file.links);
+        changes.restart("runtime.log.format", *log != Log { level: log.level, ..file.log });
+        changes.restart("runtime.store.path", !is_same_at_rest(store, &file.store));
+        changes.restart("runtime.time", *time_source != file.time_source);
+        changes.restart("runtime.workload", *workload != file.workload);
+        changes.restart("runtime.command", *commands != file.commands);
+        changes.restart("runtime.agent", *agents != file.agents);
+        changes
+    }
+
+    /// These settings with everything from `file` that takes effect at once.
+    pub fn with_live_of(&self, file: &Self) -> Self {
+        Self {
+            identity: Identity { grants: file.identity.grants.clone(), ..self.identity.clone() },
+            timing: file.timing,
+            policy: file.policy.clone(),
+            log: Log { level: file.log.level, ..self.log },
+            store: Store {
+                receipts_kept: file.store.receipts_kept,
+                read_audit_max_mb: file.store.read_audit_max_mb,
+                ..self.store.clone()
+            },
+            ..self.clone()
+        }
+    }
+}
+
+fn is_same_but_live(running: &Store, file: &Store) -> bool {
+    running.receipts_kept == file.receipts_kept && running.read_audit_max_mb == file.read_audit_max_mb
+}
+
+fn is_same_at_rest(running: &Store, file: &Store) -> bool {
+    running.path == file.path && running.runs_kept == file.runs_kept
+}

@@ -1,0 +1,101 @@
+//! Files that change under a running node: tokens and rules count at once, and a bad file changes nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Cluster, Running, SEEN_MAX, program, run_to_end};
+use crate::http;
+
+const COMMAND_MAX: Duration = Duration::from_secs(10);
+
+const PREFLIGHT: &str = "/api/runtime-cloud/actions/preflight";
+
+fn token(node: &Running, arguments: &[&str]) -> Json {
+    let mut command = program();
+    command.arg("token").args(arguments).arg("--json").arg("--project").arg(node.project());
+    let (output, _) = run_to_end(&mut command, COMMAND_MAX);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn status_with(node: &Running, token: &str) -> u16 {
+    let sent = http::send(node.web(), "/api/runtime-cloud/state", Some(token), None).expect("sent");
+    sent.answer().expect("answered").status
+}
+
+#[test]
+fn a_token_opens_a_running_node_until_it_is_revoked() {
+    let cluster = Cluster::new();
+    let [a] = cluster.site(["a"]);
+    let made = token(&a, &["create", "--role", "viewer", "--actor", "alice", "--expires-days", "1"]);
+    let text = made["token"].as_str().expect("shown once");
+    let opens = |wanted: u16| {
+        a.wait_until(&format!("the token gives {wanted}"), SEEN_MAX, |a| {
+            let got = status_with(a, text);
+            (got == wanted).then_some(()).ok_or_else(|| got.to_string())
+        });
+    };
+    opens(200);
+    let listed = token(&a, &["list"]);
+    assert_eq!(listed[0]["actor"], "default-site/alice", "{listed}");
+    assert!(listed[0].get("token").is_none(), "{listed}");
+    token(&a, &["revoke", made["id"].as_str().expect("an id")]);
+    opens(401);
+}
+
+/// What the node says about a ping of itself.
+fn ping(node: &Running) -> Json {
+    let body = json!({
+        "api_version": "1.0",
+        "request_id": "reload",
+        "connected_via": node.name(),
+        "target_runtimes": [node.name()],
+        "actor": "spiffe://trust/default-site/alice",
+        "action_type": "cmd_invoke",
+        "payload": { "command": "ping" },
+    });
+    node.post(PREFLIGHT, &body).body["denial_code"].clone()
+}
+
+fn reload(node: &Running) -> (Option<i32>, Json) {
+    let output = node.command(&["ctl", "reload", "--json"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+#[test]
+fn a_rule_counts_without_a_restart_and_a_bad_file_changes_nothing() {
+    let cluster = Cluster::new();
+    let [a] = cluster.site(["a"]);
+    let path = a.project().join("runtime.toml");
+    let before = fs::read_to_string(&path).expect("text");
+    assert_eq!(reload(&a).0, Some(0));
+    assert_eq!(ping(&a), Json::Null);
+
+    let rule = "[[runtime.cloud.wan.allow_write]]\neffect = \"deny\"\naction = \"cmd_invoke\"\ntarget = \"a\"\n";
+    fs::write(&path, format!("{before}\n{rule}")).expect("written");
+    a.wait_until("the rule counts", SEEN_MAX, |a| {
+        let got = ping(a);
+        if got == "permission_denied" { Ok(()) } else { Err(got.to_string()) }
+    });
+    let audit = a.get("/api/runtime-cloud/audit?action=reload").text;
+    assert!(audit.contains("\"reload\""), "{audit}");
+
+    fs::write(&path, before.replace("[bundle]", "[bundel]")).expect("written");
+    let (code, answer) = reload(&a);
+    assert_eq!((code, &answer["ok"]), (Some(3), &json!(false)), "{answer}");
+    assert!(answer["rejected"][0]["reason"].as_str().is_some_and(|it| it.contains("bundel")), "{answer}");
+    assert_eq!(ping(&a), "permission_denied", "what was in force stays");
+
+    fs::write(&path, format!("{before}\n[runtime.admin]\nlisten = \"127.0.0.1:0\"\n")).expect("written");
+    a.signal("HUP");
+    a.wait_until("the rule is gone", SEEN_MAX, |a| {
+        let got = ping(a);
+        if got.is_null() { Ok(()) } else { Err(got.to_string()) }
+    });
+    let (code, answer) = reload(&a);
+    let waits = answer["needs_restart"].as_array().is_some_and(|it| it.contains(&json!("runtime.admin")));
+    assert!(code == Some(0) && waits, "{answer}");
+    assert_eq!(a.get("/readyz").status, 200, "SIGHUP does not end it");
+}
