@@ -91,7 +91,9 @@ pub enum Refusal {
     #[error("every anchor of site {0} has expired, is not valid yet or is banned: fetch the site's present anchors")]
     AnchorsOver(SiteId),
     /// The site's anchors did not sign it.
-    #[error("no anchor of site {0} has issued it: have it issued by that site's CA, or renew the site's anchors")]
+    #[error(
+        "no anchor of site {0} has issued it as it is: have it issued by that site's CA, or renew the site's anchors"
+    )]
     UnknownIssuer(SiteId),
     /// A certificate on the path is over.
     #[error("it has expired: renew it, and compare the clocks")]
@@ -252,7 +254,7 @@ fn find_path<'a>(
     usage: Usage,
     site: &SiteId,
 ) -> Result<&'a Signer, Refusal> {
-    let leaf = EndEntityCert::try_from(leaf).map_err(|error| refusal(error, site))?;
+    let leaf = EndEntityCert::try_from(leaf).map_err(refusal)?;
     let purpose = match usage {
         Usage::Client => webpki::KeyUsage::client_auth(),
         Usage::Server => webpki::KeyUsage::server_auth(),
@@ -267,10 +269,9 @@ fn find_path<'a>(
                 reason = Refusal::Path(webpki::Error::PathLenConstraintViolated);
             }
             Ok(_path) => return Ok(&anchor.signer),
-            Err(webpki::Error::UnknownIssuer) => {}
-            // Another anchor of the same name is likely the one that signed, and its answer says more.
-            Err(webpki::Error::InvalidSignatureForPublicKey) if !matches!(reason, Refusal::UnknownIssuer(_)) => {}
-            Err(error) => reason = refusal(error, site),
+            // Of another name, or of this name with another key, as after a site has changed its authority.
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {}
+            Err(error) => reason = refusal(error),
         }
     }
     Err(reason)
@@ -282,15 +283,12 @@ fn is_too_long(path: &webpki::VerifiedPath<'_>, anchor: &Signer) -> bool {
     anchor.signers_below.is_some_and(|limit| usize::try_from(limit).is_ok_and(|limit| signers > limit))
 }
 
-fn refusal(error: webpki::Error, site: &SiteId) -> Refusal {
+fn refusal(error: webpki::Error) -> Refusal {
     if matches!(error, webpki::Error::CertExpired { .. }) {
         return Refusal::Expired;
     }
     if matches!(error, webpki::Error::CertNotValidYet { .. }) {
         return Refusal::NotYetValid;
-    }
-    if error == webpki::Error::UnknownIssuer {
-        return Refusal::UnknownIssuer(site.clone());
     }
     Refusal::Path(error)
 }
