@@ -7,6 +7,7 @@ pub mod engine;
 pub mod settings;
 pub mod handle;
 pub mod wire;
+pub mod tls;
 pub mod store;
 pub mod mesh;
 pub mod web;

@@ -7,7 +7,7 @@ use trust_runtime::domain::action::ActionKind;
 use trust_runtime::domain::audit::{AuditId, Hash};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::id::{RequestId, RuntimeId, Segment, SiteId};
-use trust_runtime::domain::identity::{Actor, Fingerprint, Role, SpiffeId, TrustDomain};
+use trust_runtime::domain::identity::{Actor, Ban, Fingerprint, Mapping, Naming, Role, SpiffeId, TrustDomain};
 use trust_runtime::domain::policy::Pattern;
 
 /// Whether it names an actor.
@@ -19,6 +19,8 @@ pub fn is_accepted(data: &[u8]) -> bool {
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     reads_back::<SpiffeId>(text);
+    agrees_with_another_reader(text);
+    names_one_holder(text);
     reads_back::<TrustDomain>(text);
     reads_back::<Segment>(text);
     reads_back::<SiteId>(text);
@@ -40,9 +42,46 @@ pub fn run(data: &[u8]) {
         // A pattern without a star is the name itself and no other.
         assert!(pattern.matches(text) || text.contains('*'), "{text} does not match itself");
     }
+    reads_back::<Ban>(text);
     let own: SiteId = "own".parse().expect("a site");
     if let Ok(runtime) = RuntimeId::parse_in(text, &own) {
         assert!(runtime.shown_in(&own) == text || runtime.to_string() == text, "{text} is shown as another name");
+    }
+}
+
+/// What we take, another reader of SPIFFE ids takes as the same id. What it takes and we do not is one of the two things on
+/// which we are stricter: it makes capitals of the scheme and the trust domain small, and has no limit on the whole.
+fn agrees_with_another_reader(text: &str) {
+    let ours = text.parse::<SpiffeId>();
+    match (ours, spiffe::SpiffeId::new(text)) {
+        (Ok(ours), Ok(theirs)) => {
+            assert_eq!(theirs.to_string(), text);
+            assert_eq!(theirs.trust_domain_name(), ours.trust_domain.as_str());
+            let path: String = ours.path.iter().map(|segment| format!("/{segment}")).collect();
+            assert_eq!(theirs.path(), path);
+        }
+        (Ok(_), Err(error)) => panic!("{text} is an id here and none there: {error}"),
+        (Err(error), Ok(theirs)) => {
+            let is_stricter = theirs.to_string() != text || text.len() > 2_048;
+            assert!(is_stricter, "{text} is an id there and none here: {error}");
+        }
+        (Err(_), Err(_)) => {}
+    }
+}
+
+/// In each of the two forms an id names at most one holder, and that holder has this id and no other.
+fn names_one_holder(text: &str) {
+    let Ok(id) = text.parse::<SpiffeId>() else { return };
+    let bases =
+        [id.trust_domain.to_string(), id.trust_domain.as_str().split('.').skip(1).collect::<Vec<_>>().join(".")];
+    for trust_domain in bases.iter().filter_map(|base| base.parse::<TrustDomain>().ok()) {
+        for mapping in [Mapping::PathSite, Mapping::DomainSite] {
+            let naming = Naming { trust_domain: trust_domain.clone(), mapping };
+            if let Ok(holder) = naming.holder(&id) {
+                assert_eq!(naming.id_of(&holder), Ok(id.clone()), "{text} as {holder}");
+                assert_ne!(holder.as_runtime().is_some(), holder.as_principal().is_some());
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ const SPIFFE_ID_BYTES_MAX: usize = 2_048;
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
 const SCHEME: &str = "spiffe://";
-const RUNTIME_MARK: &str = "runtime";
+pub(super) const RUNTIME_MARK: &str = "runtime";
 
 /// Why a SPIFFE ID was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of the exact 32 bytes of an Ed25519 public key. Displays as 64 lower-case hexadecimal digits.
+/// SHA-256 of the exact 32 bytes of an Ed25519 public key, or of a certificate or its public key in DER. Displays as 64
+/// lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -14,6 +15,11 @@ impl Fingerprint {
     /// Names a public key.
     pub fn of(key: &VerifyingKey) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Names a certificate, or a public key together with its algorithm.
+    pub fn of_der(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
     }
 }
 

@@ -1,11 +1,17 @@
 //! Who is who: actors, roles, and the keys that stand for a runtime.
 
 mod actor;
+pub mod anchors;
+mod bans;
 mod key;
+mod naming;
 mod role;
+pub mod svid;
 pub mod token;
 
 pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
+pub use bans::{BANS_MAX, Ban, BanFault, Bans, BansFault};
 pub(crate) use key::parse_hex32;
 pub use key::{Fingerprint, IdentityKey, NotHex, TrustState};
+pub use naming::{Holder, Mapping, Naming, NamingError, Subject};
 pub use role::{Role, UnknownRole};

@@ -1,0 +1,253 @@
+//! Whom a SPIFFE ID names here: a site and in it an actor or a runtime, whatever of the two forms a plant writes ids in.
+//!
+//! `path-site` keeps every site in one trust domain: `spiffe://trust/site-a/alice`. `domain-site` gives each site a trust
+//! domain of its own below the common one: `spiffe://site-a.trust/alice`. In both a runtime has the segment `runtime` before
+//! its name and an actor does not, so that neither is ever taken for the other. A certificate that is read by the wrong form
+//! names nobody.
+
+use std::fmt;
+
+use crate::domain::id::{self, RuntimeId, Segment, SiteId};
+use crate::domain::identity::actor::RUNTIME_MARK;
+use crate::domain::identity::{Actor, ActorError, SpiffeId, TrustDomain};
+
+/// Where an id says its site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mapping {
+    /// In the first segment of the path.
+    PathSite,
+    /// In the trust domain, before the common one.
+    DomainSite,
+}
+
+/// Why an id names nobody here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NamingError {
+    /// The id is of another trust domain.
+    #[error("wanted an id of trust domain {wanted}, got {got}: compare runtime.identity.trust_domain and mapping")]
+    TrustDomain {
+        /// What ids begin with here.
+        wanted: String,
+        /// What this one begins with.
+        got: TrustDomain,
+    },
+    /// The path has neither of the two shapes.
+    #[error("wanted {wanted}, got {got} path segments: issue a certificate with an id of that form")]
+    Shape {
+        /// The two shapes.
+        wanted: &'static str,
+        /// How many segments there are.
+        got: usize,
+    },
+    /// A site or a name that is no name here.
+    #[error("{0}: names here have 1 to 64 letters, digits, '.', '-' or '_'")]
+    Name(#[source] id::Error),
+    /// A site that cannot be part of a trust domain.
+    #[error("site {site} cannot stand in a trust domain ({source}): use lower-case letters, or mapping path-site")]
+    Site {
+        /// The site.
+        site: SiteId,
+        /// What a trust domain wants.
+        source: ActorError,
+    },
+}
+
+/// Who is named: a site's actor or a site's runtime.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// The site that vouches for the holder.
+    pub site: SiteId,
+    /// Which of the site's.
+    pub subject: Subject,
+}
+
+/// One of the two kinds of holders.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A person, group or program.
+    Actor(Segment),
+    /// A node.
+    Runtime(Segment),
+}
+
+impl Holder {
+    /// A runtime as the holder of a certificate.
+    pub fn of_runtime(runtime: &RuntimeId) -> Self {
+        Self { site: runtime.site.clone(), subject: Subject::Runtime(runtime.name.clone()) }
+    }
+
+    /// The runtime, if it is one.
+    pub fn as_runtime(&self) -> Option<RuntimeId> {
+        match &self.subject {
+            Subject::Runtime(name) => Some(RuntimeId::new(self.site.clone(), name.clone())),
+            Subject::Actor(_) => None,
+        }
+    }
+
+    /// The principal, if it is an actor.
+    pub fn as_principal(&self) -> Option<&Segment> {
+        match &self.subject {
+            Subject::Actor(principal) => Some(principal),
+            Subject::Runtime(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Subject::Actor(name) => write!(formatter, "actor {}/{name}", self.site),
+            Subject::Runtime(name) => write!(formatter, "runtime {}/{name}", self.site),
+        }
+    }
+}
+
+/// How ids are read and written here: the common trust domain and the place of the site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    /// The trust domain that all ids here share, as a whole or as an ending.
+    pub trust_domain: TrustDomain,
+    /// Where the site is.
+    pub mapping: Mapping,
+}
+
+impl Naming {
+    /// The trust domain whose authority speaks for a site.
+    pub fn domain_of(&self, site: &SiteId) -> Result<TrustDomain, NamingError> {
+        match self.mapping {
+            Mapping::PathSite => Ok(self.trust_domain.clone()),
+            Mapping::DomainSite => format!("{site}.{}", self.trust_domain)
+                .parse()
+                .map_err(|source| NamingError::Site { site: site.clone(), source }),
+        }
+    }
+
+    /// Who is named by this id.
+    pub fn holder(&self, id: &SpiffeId) -> Result<Holder, NamingError> {
+        match self.mapping {
+            Mapping::PathSite if id.trust_domain != self.trust_domain => {
+                Err(self.foreign(self.trust_domain.to_string(), id))
+            }
+            Mapping::PathSite => {
+                let wanted = "/<site>/<principal> or /<site>/runtime/<name>";
+                let (site, rest) = id.path.split_first().ok_or(NamingError::Shape { wanted, got: 0 })?;
+                holder(site, rest, id, wanted)
+            }
+            Mapping::DomainSite => {
+                let site = id.trust_domain.as_str().strip_suffix(self.trust_domain.as_str());
+                let site = site.and_then(|site| site.strip_suffix('.'));
+                let site = site.ok_or_else(|| self.foreign(format!("<site>.{}", self.trust_domain), id))?;
+                holder(site, &id.path, id, "/<principal> or /runtime/<name>")
+            }
+        }
+    }
+
+    /// The id of this holder.
+    pub fn id_of(&self, holder: &Holder) -> Result<SpiffeId, NamingError> {
+        let trust_domain = self.domain_of(&holder.site)?;
+        let site = match self.mapping {
+            Mapping::PathSite => Some(holder.site.to_string()),
+            Mapping::DomainSite => None,
+        };
+        let (mark, name) = match &holder.subject {
+            Subject::Actor(name) => (None, name),
+            Subject::Runtime(name) => (Some(RUNTIME_MARK.to_owned()), name),
+        };
+        let path = site.into_iter().chain(mark).chain([name.to_string()]).collect();
+        Ok(SpiffeId { trust_domain, path })
+    }
+
+    /// The actor in the one form that envelopes, rules and the audit log use, whatever form its certificate has.
+    pub fn actor(&self, holder: &Holder) -> Option<Actor> {
+        let principal = holder.as_principal()?.clone();
+        Some(Actor { trust_domain: self.trust_domain.clone(), site: holder.site.clone(), principal })
+    }
+
+    fn foreign(&self, wanted: String, id: &SpiffeId) -> NamingError {
+        NamingError::TrustDomain { wanted, got: id.trust_domain.clone() }
+    }
+}
+
+fn holder(site: &str, rest: &[String], id: &SpiffeId, wanted: &'static str) -> Result<Holder, NamingError> {
+    let subject = match rest {
+        [principal] => Subject::Actor(principal.parse().map_err(NamingError::Name)?),
+        [mark, name] if mark == RUNTIME_MARK => Subject::Runtime(name.parse().map_err(NamingError::Name)?),
+        _ => return Err(NamingError::Shape { wanted, got: id.path.len() }),
+    };
+    Ok(Holder { site: site.parse().map_err(NamingError::Name)?, subject })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn naming(mapping: Mapping) -> Naming {
+        Naming { trust_domain: "trust".parse().expect("legal"), mapping }
+    }
+
+    fn read(mapping: Mapping, id: &str) -> Result<String, NamingError> {
+        naming(mapping).holder(&id.parse().expect("a SPIFFE id")).map(|holder| holder.to_string())
+    }
+
+    #[test]
+    fn both_forms_name_the_same_holders() {
+        use Mapping::{DomainSite, PathSite};
+        for (mapping, id, holder) in [
+            (PathSite, "spiffe://trust/site-a/alice", "actor site-a/alice"),
+            (PathSite, "spiffe://trust/site-a/runtime/r1", "runtime site-a/r1"),
+            (PathSite, "spiffe://trust/site-a/runtime", "actor site-a/runtime"),
+            (DomainSite, "spiffe://site-a.trust/alice", "actor site-a/alice"),
+            (DomainSite, "spiffe://site-a.trust/runtime/r1", "runtime site-a/r1"),
+            (DomainSite, "spiffe://hall.1.trust/alice", "actor hall.1/alice"),
+        ] {
+            assert_eq!(read(mapping, id).as_deref(), Ok(holder), "{id}");
+        }
+    }
+
+    #[test]
+    fn what_the_other_form_names_is_nobody_here() {
+        use Mapping::{DomainSite, PathSite};
+        for (mapping, id) in [
+            (PathSite, "spiffe://site-a.trust/alice"),
+            (PathSite, "spiffe://trust2/site-a/alice"),
+            (PathSite, "spiffe://trust"),
+            (PathSite, "spiffe://trust/site-a"),
+            (PathSite, "spiffe://trust/site-a/worker/r1"),
+            (PathSite, "spiffe://trust/site-a/runtime/r1/x"),
+            (DomainSite, "spiffe://trust/site-a/alice"),
+            (DomainSite, "spiffe://xtrust/alice"),
+            (DomainSite, "spiffe://.trust/alice"),
+            (DomainSite, "spiffe://...trust/alice"),
+            (DomainSite, "spiffe://site-a.trust.other/alice"),
+            (DomainSite, "spiffe://site-a.trust"),
+            (DomainSite, "spiffe://site-a.trust/worker/r1"),
+        ] {
+            assert!(read(mapping, id).is_err(), "{mapping:?} {id}");
+        }
+    }
+
+    #[test]
+    fn a_site_in_capitals_has_no_trust_domain_of_its_own() {
+        let site = "Site-A".parse().expect("a site");
+        let refused = naming(Mapping::DomainSite).domain_of(&site).expect_err("refused").to_string();
+        assert!(refused.contains("lower-case"), "{refused}");
+        assert!(naming(Mapping::PathSite).domain_of(&site).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_holder_is_read_back_from_its_id(site in "[a-z0-9._-]{1,40}", name in "[A-Za-z0-9._-]{1,64}", is_runtime: bool) {
+            let (Ok(site), Ok(name)) = (site.parse::<SiteId>(), name.parse::<Segment>()) else { return Ok(()) };
+            let subject = if is_runtime { Subject::Runtime(name) } else { Subject::Actor(name) };
+            let holder = Holder { site, subject };
+            for mapping in [Mapping::PathSite, Mapping::DomainSite] {
+                let id = naming(mapping).id_of(&holder).expect("an id");
+                prop_assert_eq!(id.to_string().parse::<SpiffeId>(), Ok(id.clone()));
+                prop_assert_eq!(naming(mapping).holder(&id), Ok(holder.clone()));
+                prop_assert_eq!(naming(mapping).actor(&holder).is_some(), !is_runtime);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The files of an identity: limits and modes first, then PEM. Every fault names its file and what to do.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::domain::id::SiteId;
+use crate::domain::identity::anchors::{ANCHORS_PER_SITE_MAX, AnchorFault, CHAIN_MAX, Trust};
+use crate::domain::identity::{Bans, BansFault, Holder, Naming};
+use crate::domain::time::Wall;
+use crate::tls::identity::{IdentityError, Snapshot};
+
+/// Longest accepted file of certificates or of a key in bytes: eight anchors of the greatest size, in PEM.
+const PEM_BYTES_MAX: u64 = 128 * 1_024;
+/// Longest accepted list of bans in bytes: the most bans, each with a remark.
+const BANS_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
+
+/// Where an identity is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// The own certificate, and after it those that signed it.
+    pub svid: PathBuf,
+    /// The own private key.
+    pub key: PathBuf,
+    /// The anchors of each site that is known here.
+    pub anchors: Vec<(SiteId, PathBuf)>,
+    /// Who is shut out.
+    pub bans: Option<PathBuf>,
+}
+
+/// Why a file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("{}: {source}: check the path and who may read it", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder, a device or a pipe.
+    #[error("{}: wanted a file, got something else", path.display())]
+    NotAFile {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// Too long.
+    #[error("{}: wanted at most {max} bytes: is it the right file?", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// The limit.
+        max: u64,
+    },
+    /// Others may read a key, or write what trust rests on.
+    #[error("{}: others on this machine may {what} it (mode {mode:o}): set its mode to {wanted:o}", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// What they may do.
+        what: &'static str,
+        /// Its mode.
+        mode: u32,
+        /// A mode that is right.
+        wanted: u32,
+    },
+    /// Not PEM.
+    #[error("{}: not PEM ({fault}): export it anew", path.display())]
+    Pem {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Another number of sections than wanted.
+    #[error("{}: wanted {wanted}, got {got}", path.display())]
+    Count {
+        /// Which file.
+        path: PathBuf,
+        /// How many of what.
+        wanted: String,
+        /// How many there are.
+        got: usize,
+    },
+    /// A list of bans that cannot be read.
+    #[error("{}: {fault}", path.display())]
+    Bans {
+        /// Which file.
+        path: PathBuf,
+        /// Which line.
+        fault: BansFault,
+    },
+    /// A certificate that cannot be an anchor.
+    #[error("{}: {fault}", path.display())]
+    Anchor {
+        /// Which file.
+        path: PathBuf,
+        /// The rule.
+        fault: AnchorFault,
+    },
+}
+
+/// Why an identity was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// One of its files.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What the files say together.
+    #[error("{}: {fault}", path.display())]
+    Identity {
+        /// The file of the own certificate.
+        path: PathBuf,
+        /// What is wrong.
+        fault: IdentityError,
+    },
+}
+
+/// Reads all files of an identity and holds them against each other. The own certificate must be that of `own`.
+pub fn load(sources: &Sources, naming: &Naming, own: &Holder, now: Wall) -> Result<Snapshot, LoadError> {
+    let chain = certificates(&sources.svid, CHAIN_MAX)?;
+    let key = private_key(&sources.key)?;
+    let trust = load_trust(sources, naming)?;
+    Snapshot::new(chain, key, trust, own, now)
+        .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault })
+}
+
+fn load_trust(sources: &Sources, naming: &Naming) -> Result<Trust, FileError> {
+    let mut trust = Trust::new(naming.clone());
+    for (site, path) in &sources.anchors {
+        let certificates = certificates(path, ANCHORS_PER_SITE_MAX)?;
+        let set = trust.set_anchors(site.clone(), &certificates);
+        set.map_err(|fault| FileError::Anchor { path: path.clone(), fault })?;
+    }
+    if let Some(path) = &sources.bans {
+        trust.bans = bans(path)?;
+    }
+    Ok(trust)
+}
+
+/// The certificates of a PEM file, in their order: at least one, at most so many. Nobody else may write it.
+pub fn certificates(path: &Path, most: usize) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let bytes = read(path, PEM_BYTES_MAX, Others::MayRead)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let certificates = read.map_err(|error| pem_fault(path, &error))?;
+    if certificates.is_empty() || certificates.len() > most {
+        let wanted = format!("1 to {most} certificates (-----BEGIN CERTIFICATE-----)");
+        return Err(FileError::Count { path: path.to_owned(), wanted, got: certificates.len() });
+    }
+    Ok(certificates)
+}
+
+/// The one private key of a PEM file. Nobody else may read it.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let bytes = read(path, PEM_BYTES_MAX, Others::MayNothing)?;
+    let read: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(&bytes).collect();
+    let mut keys = read.map_err(|error| pem_fault(path, &error))?;
+    let got = keys.len();
+    match (keys.pop(), got) {
+        (Some(key), 1) => Ok(key),
+        _ => {
+            let wanted = "one private key without a password (-----BEGIN PRIVATE KEY-----)".to_owned();
+            Err(FileError::Count { path: path.to_owned(), wanted, got })
+        }
+    }
+}
+
+/// The list of bans. Nobody else may write it.
+pub fn bans(path: &Path) -> Result<Bans, FileError> {
+    let bytes = read(path, BANS_BYTES_MAX, Others::MayRead)?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.parse().map_err(|fault| FileError::Bans { path: path.to_owned(), fault })
+}
+
+/// What group and others may do with a file.
+#[derive(Debug, Clone, Copy)]
+enum Others {
+    MayRead,
+    MayNothing,
+}
+
+fn read(path: &Path, max: u64, others: Others) -> Result<Vec<u8>, FileError> {
+    let fault = |source| FileError::Read { path: path.to_owned(), source };
+    // Judged by the open file, so that it cannot be exchanged in between.
+    let file = File::open(path).map_err(fault)?;
+    let metadata = file.metadata().map_err(fault)?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile { path: path.to_owned() });
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    let (forbidden, what, wanted) = match others {
+        Others::MayNothing => (0o077, "use", 0o600),
+        Others::MayRead => (0o022, "change", 0o644),
+    };
+    if mode & forbidden != 0 {
+        return Err(FileError::Exposed { path: path.to_owned(), what, mode, wanted });
+    }
+    let mut bytes = Vec::new();
+    let length = file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(fault)?;
+    if u64::try_from(length).is_ok_and(|length| length <= max) {
+        Ok(bytes)
+    } else {
+        Err(FileError::TooLong { path: path.to_owned(), max })
+    }
+}
+
+fn pem_fault(path: &Path, error: &rustls_pki_types::pem::Error) -> FileError {
+    FileError::Pem { path: path.to_owned(), fault: error.to_string() }
+}

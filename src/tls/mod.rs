@@ -1,0 +1,19 @@
+//! Keys and certificates on disk, and TLS that knows who is at the other end.
+//!
+//! `files` reads what a project's settings name, `identity` holds it as one snapshot that is changed as a whole, `verifier` asks
+//! the rules of `domain::identity` about a peer, `config` makes what a listener and a caller need. Who a peer is never comes
+//! from a name that was dialed, nor from a pool of authorities: the rules decide, with the anchors of the site that the peer's
+//! certificate names. Handshakes and sockets are not here.
+
+pub mod config;
+pub mod files;
+pub mod identity;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{ClientCertificates, client, server};
+pub use files::{FileError, LoadError, Sources, load};
+pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock};
+pub use verifier::{WrongPeer, explain, refusal_of};

@@ -1,0 +1,5 @@
+//! Handshakes over real sockets, and files on a real disk.
+
+mod disk;
+mod handshake;
+mod plant;

@@ -1,0 +1,166 @@
+//! Asks the rules who a peer is, during the handshake. Signatures are checked by the provider, never here.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::Holder;
+use crate::domain::identity::anchors::{Refusal, Usage};
+use crate::tls::config::ClientCertificates;
+use crate::tls::identity::{Identity, provider};
+
+/// Somebody with a good certificate who is not the one that was dialed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("wanted runtime {wanted}, got {got}: check the address, or who listens there")]
+pub struct WrongPeer {
+    /// Who was dialed.
+    pub wanted: RuntimeId,
+    /// Who answered.
+    pub got: Holder,
+}
+
+/// The rule that ended a handshake on this side, for the log. The peer is told no more than that it was refused.
+pub fn refusal_of(error: &io::Error) -> Option<&Refusal> {
+    other(error).and_then(|cause| cause.downcast_ref())
+}
+
+/// Why a handshake failed, in the words of the rule where one ended it.
+pub fn explain(error: &io::Error) -> String {
+    other(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn other(error: &io::Error) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error else { return None };
+    Some(cause.as_ref())
+}
+
+fn refused(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(cause))))
+}
+
+/// Verifies callers.
+#[derive(Debug)]
+pub(super) struct Callers {
+    identity: Arc<Identity>,
+    certificates: ClientCertificates,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Callers {
+    pub(super) fn new(identity: Arc<Identity>, certificates: ClientCertificates) -> Self {
+        Self { identity, certificates, algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ClientCertVerifier for Callers {
+    /// What is presented must hold, whether it must be presented or not: a refused certificate never becomes "none".
+    fn client_auth_mandatory(&self) -> bool {
+        self.certificates == ClientCertificates::Required
+    }
+
+    /// A stranger is not told which authorities there are.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chain = chain(end_entity, intermediates);
+        self.identity.verify(&chain, Usage::Client).map_err(refused)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Verifies the one runtime that is dialed.
+#[derive(Debug)]
+pub(super) struct Dialed {
+    identity: Arc<Identity>,
+    expected: RuntimeId,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Dialed {
+    pub(super) fn new(identity: Arc<Identity>, expected: RuntimeId) -> Self {
+        Self { identity, expected, algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Dialed {
+    /// The name that was dialed says nothing: an address can be anybody's, the id is one runtime's.
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain = chain(end_entity, intermediates);
+        let verified = self.identity.verify(&chain, Usage::Server).map_err(refused)?;
+        if verified.svid.holder == Holder::of_runtime(&self.expected) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(refused(WrongPeer { wanted: self.expected.clone(), got: verified.svid.holder }))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn chain<'a>(end_entity: &CertificateDer<'a>, intermediates: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
+    [end_entity].into_iter().chain(intermediates).cloned().collect()
+}

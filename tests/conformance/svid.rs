@@ -1,0 +1,91 @@
+//! Certificates as identities: each row of the table is made for real and held against the anchors that it names.
+
+use trust_runtime::domain::identity::anchors::{Trust, Usage};
+use trust_runtime::domain::identity::{Ban, Fingerprint, Mapping, Naming};
+
+use crate::case_file::{assert_none, rows};
+use crate::minted::{Case, case};
+use crate::world::{now, parsed};
+
+/// Rows about something other than one chain, and where they are held.
+const ELSEWHERE: &str = "elsewhere: ";
+
+/// Who the chain is, or the rule that refuses it.
+fn judge(case: &Case) -> Result<String, String> {
+    let mut trust = Trust::new(Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite });
+    for (domain, site, certificates) in &case.anchors {
+        let set = trust.anchors.set(parsed(domain), parsed(site), certificates);
+        set.map_err(|fault| format!("{fault:?}"))?;
+    }
+    for ban in &case.bans {
+        trust.bans.add(ban.clone());
+    }
+    let verified = trust.verify_chain(&case.chain, now().wall, Usage::Client).map_err(|refusal| format!("{refusal:?}"));
+    verified.map(|it| it.svid.id.to_string())
+}
+
+#[test]
+fn every_row_has_its_verdict_and_its_reason() {
+    let mut wrong = Vec::new();
+    let mut judged = 0;
+    for row in rows("identity/x509_svids.tsv") {
+        let [verdict, name, .., refusal] = row.as_slice() else { panic!("too few columns in {row:?}") };
+        if refusal.starts_with(ELSEWHERE) {
+            continue;
+        }
+        judged += 1;
+        let code = name.split(' ').next().expect("a code");
+        let is_met = match (verdict.as_str(), judge(&case(code))) {
+            ("accept", Ok(_)) => continue,
+            ("reject", Err(got)) => got.starts_with(refusal).then_some(()).ok_or(got),
+            (_, got) => Err(format!("{got:?}")),
+        };
+        if let Err(got) = is_met {
+            wrong.push(format!("{name}: wanted {verdict} {refusal}, got {got}"));
+        }
+    }
+    assert_none(&wrong);
+    assert!(judged > 60, "only {judged} rows were judged");
+}
+
+#[test]
+fn an_accepted_chain_says_who_it_is_and_until_when() {
+    let case = case("A08");
+    let mut trust = Trust::new(Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite });
+    let [(_, _, certificates)] = case.anchors.as_slice() else { panic!("one anchor") };
+    trust.set_anchors(parsed("site-a"), certificates).expect("an anchor");
+    let verified = trust.verify_chain(&case.chain, now().wall, Usage::Server).expect("accepted");
+    assert_eq!(verified.svid.id.to_string(), "spiffe://trust/site-a/alice");
+    assert_eq!(verified.svid.holder.to_string(), "actor site-a/alice");
+    assert_eq!(verified.svid.certificate, Fingerprint::of_der(&case.chain[0]));
+    assert_eq!(verified.svid.key, Fingerprint::of_der(&verified.svid.public_key));
+    assert_eq!(verified.anchor, Fingerprint::of_der(&certificates[0]));
+    // The intermediate ends before the leaf does, and a session ends with it.
+    assert!(verified.until < verified.svid.not_after, "{verified:?}");
+}
+
+#[test]
+fn a_ban_names_its_certificate_and_a_lifted_one_is_forgotten() {
+    let mut banned = case("R54");
+    let refused = judge(&banned).expect_err("banned");
+    assert!(refused.contains(&Fingerprint::of_der(&banned.chain[0]).to_string()), "{refused}");
+    banned.bans.clear();
+    assert!(judge(&banned).is_ok());
+    banned.bans.push(Ban::of_id(&parsed("spiffe://trust/site-a/bob")));
+    assert!(judge(&banned).is_ok(), "somebody else is banned");
+}
+
+#[test]
+fn a_site_with_a_trust_domain_of_its_own_is_read_by_that_form_alone() {
+    let case = case("domain-site");
+    let judge = |mapping| {
+        let mut trust = Trust::new(Naming { trust_domain: parsed("trust"), mapping });
+        let [(_, _, certificates)] = case.anchors.as_slice() else { panic!("one anchor") };
+        trust.set_anchors(parsed("site-a"), certificates).map_err(|fault| fault.to_string())?;
+        let verified = trust.verify_chain(&case.chain, now().wall, Usage::Client);
+        verified.map(|it| it.svid.holder.to_string()).map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!(judge(Mapping::DomainSite).as_deref(), Ok("runtime site-a/r1"));
+    let refused = judge(Mapping::PathSite).expect_err("another form");
+    assert!(refused.contains("trust domain"), "{refused}");
+}
