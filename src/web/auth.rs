@@ -57,16 +57,17 @@ impl Caller {
 
     /// The asker that a body names, if the credential covers it.
     pub(crate) fn asker_for(&self, actor: &Actor) -> Result<Asker, Denial> {
-        let (is_covered, covered) = match self {
-            Self::Admin(own) => (actor == own, format!("{own}")),
-            Self::Local(own) => {
-                let is_own = actor.site == own.site && actor.trust_domain == own.trust_domain;
-                (is_own, format!("spiffe://{}/{}/*", own.trust_domain, own.site))
-            }
+        let is_covered = match self {
+            Self::Admin(own) => actor == own,
+            Self::Local(own) => actor.site == own.site && actor.trust_domain == own.trust_domain,
         };
         if is_covered {
             return Ok(self.asker_as(actor.clone()));
         }
+        let covered = match self {
+            Self::Admin(own) => own.to_string(),
+            Self::Local(own) => format!("spiffe://{}/{}/*", own.trust_domain, own.site),
+        };
         let reason = format!("the credential covers {covered}, not {actor}");
         Err(Denial::at_origin(Code::PermissionDenied, "credential", reason))
     }

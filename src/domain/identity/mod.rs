@@ -5,6 +5,6 @@ mod key;
 mod role;
 
 pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
-pub(crate) use key::parse_hex32;
 pub use key::{Fingerprint, IdentityKey, NotHex, TrustState};
+pub(crate) use key::{parse_hex32, write_hex};
 pub use role::Role;
