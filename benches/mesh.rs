@@ -1,7 +1,7 @@
 //! What preflight and dispatch cost beside their floors, as ratios within one run.
 //!
-//! Two nodes run as processes of their own, and so do the floors: an axum server that parses and answers bodies of the same
-//! size, and a bare Zenoh queryable. The machines are shared and noisy, so nothing here is an absolute promise: node and
+//! Two nodes run as processes of their own, and so do the floors: an axum server that reads and writes the same bodies behind
+//! the same checks without deciding anything, and a bare Zenoh queryable. The machines are shared and noisy, so nothing here is an absolute promise: node and
 //! floor are measured in alternating rounds of the same run, and the ratio of their medians is printed.
 //!
 //! `cargo bench --bench mesh` prints a table; `-- --json` prints JSON; `-- --rounds N` changes the length.
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 
+mod floor;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Requests of one round; rounds of node and floor alternate.
@@ -35,7 +37,7 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let flag = |name: &str| arguments.iter().position(|it| it == name);
     if flag("--floor-axum").is_some() {
-        return runtime()?.block_on(floor_axum());
+        return runtime()?.block_on(floor::serve());
     }
     if flag("--floor-zenoh").is_some() {
         return runtime()?.block_on(floor_zenoh());
@@ -104,13 +106,12 @@ async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
 }
 
 fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, axum: &Floor) -> Outcome<Row> {
-    let names: Vec<String> =
-        (0..targets).map(|index| if index == 0 { "b".into() } else { format!("n{index}") }).collect();
-    let body = action("preflight", "status_read", &json!({}), &names);
+    let body = action("preflight", "status_read", &json!({}), &names(targets));
     let mut node = Http::connect(&origin.web)?;
     let mut floor = Http::connect(&axum.address)?;
     let answer = node.post("/api/runtime-cloud/actions/preflight", &body)?;
-    let floor_path = format!("/echo/{}", answer.len());
+    let floor_path = format!("/preflight/{targets}");
+    check_alike(&answer, &floor.post(&floor_path, &body)?)?;
     let (mut of_node, mut of_floor) = (Vec::new(), Vec::new());
     let requests = if targets == 1 { REQUESTS_PER_ROUND } else { REQUESTS_PER_ROUND / 10 };
     for _ in 0..rounds {
@@ -122,6 +123,10 @@ fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, a
         }
     }
     Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "us", aim: 1.25 })
+}
+
+fn names(targets: usize) -> Vec<String> {
+    (0..targets).map(|index| if index == 0 { "b".into() } else { format!("n{index}") }).collect()
 }
 
 /// Medians of a dispatch by one caller, and of an axum echo plus a bare get.
@@ -142,7 +147,8 @@ async fn single(
     if parsed["ok"] != json!(true) {
         return Err(format!("the dispatch was refused: {parsed}").into());
     }
-    let floor_path = format!("/echo/{}", answer.len());
+    let floor_path = format!("/dispatch/{kind}");
+    check_alike(&answer, &floor.post(&floor_path, &action("warm-up", kind, payload, &target))?)?;
     let (mut of_node, mut of_echo, mut of_get) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         for index in 0..REQUESTS_PER_ROUND {
@@ -245,6 +251,19 @@ fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
     let begin = Instant::now();
     work()?;
     Ok(micros(begin.elapsed()))
+}
+
+/// The floor must answer what the node answers, or it is the floor of something else.
+fn check_alike(node: &[u8], floor: &[u8]) -> Outcome<()> {
+    let fields = |answer: &[u8]| -> Outcome<Vec<String>> {
+        let answer: serde_json::Map<String, Value> = serde_json::from_slice(answer)?;
+        Ok(answer.keys().cloned().collect())
+    };
+    let is_as_long = node.len().abs_diff(floor.len()) <= node.len() / 10;
+    if fields(node)? == fields(floor)? && is_as_long {
+        return Ok(());
+    }
+    Err(format!("the floor answers something else: {} bytes, not {}", floor.len(), node.len()).into())
 }
 
 fn micros(elapsed: Duration) -> f64 {
@@ -409,23 +428,6 @@ fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> Outcome<T>
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     }
-}
-
-/// An axum server that parses a JSON body and answers with as many bytes as the path says.
-async fn floor_axum() -> Outcome<()> {
-    use axum::extract::{DefaultBodyLimit, Path};
-    use axum::http::header::CONTENT_TYPE;
-    use axum::routing::post;
-    let echo = |Path(length): Path<usize>, axum::Json(body): axum::Json<Value>| async move {
-        let filler = length.saturating_sub(60 + body["request_id"].as_str().map_or(0, str::len));
-        let answer = json!({ "request_id": body["request_id"], "filler": "x".repeat(filler) });
-        ([(CONTENT_TYPE, "application/json")], answer.to_string())
-    };
-    let app = axum::Router::new().route("/echo/{length}", post(echo)).layer(DefaultBodyLimit::max(256 * 1024));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
-    Ok(())
 }
 
 const KEY: &str = "bench/floor";

@@ -163,7 +163,10 @@ impl FromStr for RuntimeId {
 
 impl fmt::Display for RuntimeId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.site, self.name)
+        // Every denial names its target: writing the parts costs a third of formatting them.
+        formatter.write_str(self.site.as_str())?;
+        formatter.write_str("/")?;
+        formatter.write_str(self.name.as_str())
     }
 }
 

@@ -4,6 +4,8 @@
 //! target: known, transport security, policy, reachability last (DESIGN, *Preflight*). [`authorize`] is also what the target
 //! asks before it acts.
 
+use std::borrow::Cow;
+
 use crate::domain::action::{Action, ActionKind};
 use crate::domain::code::Code;
 use crate::domain::config;
@@ -127,7 +129,7 @@ pub fn decide(case: Case<'_>, standing: Option<Standing>) -> Decision {
     }
 }
 
-fn check(case: Case<'_>, standing: Option<Standing>) -> Result<String, Denial> {
+fn check(case: Case<'_>, standing: Option<Standing>) -> Result<Cow<'static, str>, Denial> {
     let is_own = case.target == case.origin;
     let stage = Stage::Origin;
     check_role(case, stage)?;
@@ -145,7 +147,7 @@ fn check(case: Case<'_>, standing: Option<Standing>) -> Result<String, Denial> {
 }
 
 /// The decision by role, rules and parameters alone, at either end. Gives the rule that allows it.
-pub fn authorize(case: Case<'_>, side: Side) -> Result<String, Denial> {
+pub fn authorize(case: Case<'_>, side: Side) -> Result<Cow<'static, str>, Denial> {
     let stage = match side {
         Side::Inbound => Stage::Target,
         Side::Outbound => Stage::Origin,
@@ -167,7 +169,17 @@ fn check_role(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
         ActionKind::CmdInvoke | ActionKind::StatusRead => Code::PermissionDenied,
     };
     let reason = format!("{} needs the role {least}, {} has {}", case.action.kind(), case.asker.actor, case.asker.role);
-    Err(Denial { code, reason, stage, rule: "role".to_owned() })
+    Err(Denial { code, reason, stage, rule: Cow::Borrowed("role") })
+}
+
+/// The built-in grant of a role, as decisions name it.
+const fn allowed_by(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "role:viewer",
+        Role::Operator => "role:operator",
+        Role::Engineer => "role:engineer",
+        Role::Admin => "role:admin",
+    }
 }
 
 fn is_cross_site(case: Case<'_>) -> bool {
@@ -175,8 +187,8 @@ fn is_cross_site(case: Case<'_>) -> bool {
     case.asker.actor.site != case.target.site || case.origin.site != case.target.site
 }
 
-fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<String, Denial> {
-    let role = || format!("role:{}", case.asker.role);
+fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<Cow<'static, str>, Denial> {
+    let role = || Cow::Borrowed(allowed_by(case.asker.role));
     let is_other_runtime = case.target != case.origin;
     let list = match side {
         Side::Inbound => "accept_write",
@@ -194,19 +206,20 @@ fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<String, Denia
         Verdict::Denied(rule) => {
             let why = rule.reason.as_deref().unwrap_or("no reason given");
             let reason = format!("{list} denies it: {why}");
-            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: rule.id.clone() })
+            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: rule.id.clone().into() })
         }
-        Verdict::Allowed(rule) => Ok(rule.id.clone()),
+        Verdict::Allowed(rule) => Ok(rule.id.clone().into()),
         Verdict::Unmentioned if needs_rule => {
             let reason = format!("no {list} rule allows {} on {}", case.action.kind(), case.target);
-            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: list.to_owned() })
+            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: Cow::Borrowed(list) })
         }
         Verdict::Unmentioned => Ok(role()),
     }
 }
 
 fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {
-    let deny = |code, rule: &str, reason: String| Err(Denial { code, reason, stage, rule: rule.to_owned() });
+    let deny =
+        |code, rule: &'static str, reason: String| Err(Denial { code, reason, stage, rule: Cow::Borrowed(rule) });
     match action {
         Action::StatusRead => Ok(()),
         Action::CfgApply(values) => match config::check(values) {

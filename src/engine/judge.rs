@@ -1,5 +1,6 @@
 //! What the target demands of an envelope before anything happens: pure, asked by the read path and the write path alike.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::domain::code::Code;
@@ -15,7 +16,7 @@ use crate::engine::view::{ClockState, Peer, View};
 ///
 /// Signature and delegation are already verified. The order is that of `reference` section 4: audience, origin, window,
 /// trust, then policy.
-pub fn judge(view: &View, received: &Received, now: Wall) -> Result<String, Denial> {
+pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
     identify(view, received)?;
     let envelope = &received.envelope;
     envelope.check_window(now)?;

@@ -97,8 +97,8 @@ fn check(row: &Row) -> Result<(), String> {
     let (verdict, code, check) = match mesh::open_envelope(&view, &claimed, row.bytes.as_bytes(), at) {
         Err(refusal) => ("refused", refusal.as_str().to_owned(), None),
         Ok(received) => match judge::judge(&view, &received, at) {
-            Ok(rule) => ("allowed", rule, None),
-            Err(denial) => ("denied", denial.code.to_string(), Some(denial.rule)),
+            Ok(rule) => ("allowed", rule.into_owned(), None),
+            Err(denial) => ("denied", denial.code.to_string(), Some(denial.rule.into_owned())),
         },
     };
     if (verdict, &code, &check) == (row.verdict.as_str(), &row.code, &row.check) {

@@ -74,7 +74,7 @@ fn check(file: &File, row: &Row) -> Result<(), String> {
         Ok(rule) => ("allow", None, rule),
         Err(denial) => ("deny", Some(denial.code.to_string()), denial.rule),
     };
-    if (expect, &code, &rule) == (row.expect.as_str(), &row.code, &row.rule) {
+    if (expect, &code, &*rule) == (row.expect.as_str(), &row.code, row.rule.as_str()) {
         return Ok(());
     }
     Err(format!("wanted {} {:?} by {}, got {expect} {code:?} by {rule}", row.expect, row.code, row.rule))

@@ -25,7 +25,7 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        write_hex(&self.0, formatter)
     }
 }
 
@@ -33,6 +33,15 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
     }
+}
+
+/// Writes bytes as lower-case hexadecimal digits. Without the formatting machinery, which is asked for every byte otherwise.
+pub(crate) fn write_hex(bytes: &[u8], text: &mut impl fmt::Write) -> fmt::Result {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' } else { b'a'.wrapping_sub(10) }.wrapping_add(nibble));
+    bytes.iter().try_for_each(|byte| {
+        text.write_char(digit(byte >> 4))?;
+        text.write_char(digit(byte & 0xf))
+    })
 }
 
 /// A text that is not 64 lower-case hexadecimal digits.

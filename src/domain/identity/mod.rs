@@ -11,7 +11,7 @@ pub mod token;
 
 pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
 pub use bans::{BANS_MAX, Ban, BanFault, Bans, BansFault};
-pub(crate) use key::parse_hex32;
 pub use key::{Fingerprint, IdentityKey, NotHex, TrustState};
+pub(crate) use key::{parse_hex32, write_hex};
 pub use naming::{Holder, Mapping, Naming, NamingError, Subject};
 pub use role::{Role, UnknownRole};

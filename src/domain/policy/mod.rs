@@ -6,6 +6,8 @@
 mod decide;
 mod pattern;
 
+use std::borrow::Cow;
+
 use crate::domain::code::Code;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::Actor;
@@ -83,7 +85,7 @@ pub enum Decision {
     /// It may happen; `rule` names what allows it.
     Allow {
         /// The rule or the built-in grant, such as `role:engineer`.
-        rule: String,
+        rule: Cow<'static, str>,
     },
     /// It may not happen.
     Deny(Denial),
@@ -99,18 +101,18 @@ pub struct Denial {
     /// Who decided.
     pub stage: Stage,
     /// The rule that denied, or the check's name.
-    pub rule: String,
+    pub rule: Cow<'static, str>,
 }
 
 impl Denial {
     /// A denial by the origin.
-    pub fn at_origin(code: Code, rule: &str, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), stage: Stage::Origin, rule: rule.to_owned() }
+    pub fn at_origin(code: Code, rule: &'static str, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), stage: Stage::Origin, rule: Cow::Borrowed(rule) }
     }
 
     /// A denial by the target.
-    pub fn at_target(code: Code, rule: &str, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), stage: Stage::Target, rule: rule.to_owned() }
+    pub fn at_target(code: Code, rule: &'static str, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), stage: Stage::Target, rule: Cow::Borrowed(rule) }
     }
 }
 

@@ -289,7 +289,7 @@ impl From<&Denial> for DenialBody {
             code: denial.code.to_string(),
             reason: denial.reason.clone(),
             stage: denial.stage.as_str().to_owned(),
-            rule: denial.rule.clone(),
+            rule: denial.rule.to_string(),
         }
     }
 }
@@ -302,7 +302,7 @@ impl TryFrom<DenialBody> for Denial {
             code: parse(&body.code)?,
             reason: bounded(body.reason)?,
             stage: one_of(&[Stage::Origin, Stage::Target], &body.stage, Stage::as_str)?,
-            rule: bounded(body.rule)?,
+            rule: bounded(body.rule)?.into(),
         })
     }
 }

@@ -3,8 +3,6 @@
 //! A fault of the shape is a [`Fault`]; a well-formed request that the contract forbids is [`Refused`], which is answered
 //! like any other denial, for every target.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -190,8 +188,7 @@ fn read_targets(texts: &[String], me: &RuntimeId) -> Result<Vec<Result<RuntimeId
     }
     let parse = |text: &String| RuntimeId::parse_in(text, &me.site).map_err(|_said_later| text.clone());
     let targets: Vec<_> = texts.iter().map(parse).collect();
-    let mut seen = BTreeSet::new();
-    match targets.iter().position(|target| !seen.insert(target)) {
+    match first_repeated(&targets) {
         None => Ok(targets),
         Some(place) => {
             let name = texts.get(place).map(String::as_str).unwrap_or_default();
@@ -199,6 +196,18 @@ fn read_targets(texts: &[String], me: &RuntimeId) -> Result<Vec<Result<RuntimeId
             Err(Fault::at(format!("/target_runtimes/{place}"), format!("{name:?} is given more than once")))
         }
     }
+}
+
+/// The place of the first target that stands before it already. Sorted, because lists mostly come in runs that are.
+fn first_repeated(targets: &[Result<RuntimeId, String>]) -> Option<usize> {
+    // Names differ more than sites do, and what is no name equals none.
+    let key = |target| match target {
+        &Ok(RuntimeId { ref site, ref name }) => (name.as_str(), site.as_str()),
+        Err(text) => (String::as_str(text), ""),
+    };
+    let mut sorted: Vec<_> = targets.iter().map(key).zip(0..).collect();
+    sorted.sort();
+    sorted.array_windows().filter_map(|[(left, _), (right, place)]| (left == right).then_some(*place)).min()
 }
 
 /// An action's parameters whose JSON types are right. `Err` inside: the names or numbers in it are not.
@@ -267,8 +276,9 @@ fn check_contract(
     targets: &[Result<RuntimeId, String>],
     me: &RuntimeId,
 ) -> Result<(RequestId, Actor, Action), Denial> {
-    let violation =
-        |rule: &str, reason: String| Denial::at_origin(Code::ContractViolation, rule, format!("{rule}: {reason}"));
+    let violation = |rule: &'static str, reason: String| {
+        Denial::at_origin(Code::ContractViolation, rule, format!("{rule}: {reason}"))
+    };
     if !is_readable_version(&body.api_version) {
         let got: String = body.api_version.chars().take(16).collect();
         return Err(violation("api_version", format!("wanted {API_VERSION} or another 1.x, got {got:?}")));
@@ -297,5 +307,24 @@ fn check_contract(
             let reason = "payload.ha: no high-availability group is configured on this runtime";
             Err(Denial::at_origin(Code::NotConfigured, "ha", reason))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repeated(texts: &[&str]) -> Option<usize> {
+        let own = "s".parse().expect("legal");
+        let parse = |text: &&str| RuntimeId::parse_in(text, &own).map_err(|_illegal| (*text).to_owned());
+        first_repeated(&texts.iter().map(parse).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_first_target_that_stands_there_already_is_found() {
+        assert_eq!(repeated(&["b", "a", "c", "a", "b"]), Some(3));
+        assert_eq!(repeated(&["a", "b", "s/b"]), Some(2));
+        assert_eq!(repeated(&["a", "t/a", "b", "t/b"]), None);
+        assert_eq!(repeated(&["a b", "a", "a c", "a b"]), Some(3));
     }
 }

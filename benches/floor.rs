@@ -1,0 +1,134 @@
+//! The floor of the HTTP side: an axum server that reads the same bodies and writes the same answers behind the same checks,
+//! but decides nothing. Its plans and outcomes stand ready.
+
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use tokio::net::TcpListener;
+use trust_runtime::domain::audit::AuditId;
+use trust_runtime::domain::code::Code;
+use trust_runtime::domain::envelope::{Health, Response, Status};
+use trust_runtime::domain::id::{RequestId, RuntimeId};
+use trust_runtime::domain::policy::{Decision, Denial};
+use trust_runtime::domain::preflight::{Plan, Row, Standing};
+use trust_runtime::domain::projection::Lifecycle;
+use trust_runtime::domain::time::{Millis, Wall};
+use trust_runtime::wire::api::v1::action::ActionBody;
+use trust_runtime::wire::api::v1::decision::{self, dispatch_answer, preflight_answer};
+
+use crate::{Outcome, names};
+
+/// Prints its address and serves for ever.
+pub(super) async fn serve() -> Outcome<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let host = listener.local_addr()?.to_string();
+    let app = Router::new()
+        .route("/preflight/1", post(answering(ready_plan(1)?)))
+        .route("/preflight/1000", post(answering(ready_plan(1_000)?)))
+        .route("/dispatch/status_read", post(answering(ready_outcome(status()?)?)))
+        .route("/dispatch/cmd_invoke", post(answering(ready_outcome(Response::Pong)?)))
+        .layer(DefaultBodyLimit::max(256 * 1024))
+        .layer(from_fn_with_state(host.clone(), guard));
+    println!("{host}");
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// What surrounds every request: the node's checks of the head and its headers.
+async fn guard(State(host): State<String>, request: Request, next: Next) -> Result<impl IntoResponse, StatusCode> {
+    if !is_fit(request.headers(), &host) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    Ok((headers, next.run(request).await))
+}
+
+fn is_fit(headers: &HeaderMap, host: &str) -> bool {
+    let is = |name, wanted: &str| headers.get(name).is_some_and(|value| value.as_bytes() == wanted.as_bytes());
+    is(header::HOST, host) && is(header::CONTENT_TYPE, "application/json")
+}
+
+type Answered = Ready<Result<Vec<u8>, StatusCode>>;
+
+/// Reads a body and writes an answer.
+fn answering(answer: impl Fn() -> Vec<u8> + Clone) -> impl Fn(Bytes) -> Answered + Clone {
+    move |body| {
+        let asked = serde_json::from_slice::<ActionBody>(&body).map_err(|_fault| StatusCode::BAD_REQUEST);
+        ready(asked.map(|asked| {
+            black_box(asked);
+            answer()
+        }))
+    }
+}
+
+fn ready_plan(targets: usize) -> Outcome<impl Fn() -> Vec<u8> + Clone> {
+    let (me, request_id): (RuntimeId, RequestId) = (ME.parse()?, "preflight".parse()?);
+    let plan = Arc::new(plan(targets)?);
+    Ok(move || preflight_answer(&me, &request_id, &plan, PLAN_HASH))
+}
+
+fn ready_outcome(response: Response) -> Outcome<impl Fn() -> Vec<u8> + Clone> {
+    let (me, request_id): (RuntimeId, RequestId) = (ME.parse()?, "status_read-0-100".parse()?);
+    let (plan, response) = (Arc::new(plan(1)?), Arc::new(response));
+    let audit_id = AuditId::new(Wall(1), [7; 10]);
+    let receipt: Arc<[u8]> = vec![7; RECEIPT_BYTES].into();
+    Ok(move || {
+        let outcomes = plan.rows.iter().map(|row| outcome(&row.target, &response, audit_id, &receipt));
+        dispatch_answer(&me, &request_id, false, (&plan, PLAN_HASH), outcomes)
+    })
+}
+
+fn outcome<'a>(
+    target: &'a RuntimeId,
+    response: &'a Response,
+    audit_id: AuditId,
+    receipt: &'a [u8],
+) -> decision::Outcome<'a> {
+    decision::Outcome { target, result: Ok(response), audit_id: Some(audit_id), receipt: Some(receipt) }
+}
+
+/// The first target is there, the others were never heard of.
+fn plan(targets: usize) -> Outcome<Plan> {
+    let row = |name: &String| {
+        let target: RuntimeId = format!("default-site/{name}").parse()?;
+        let standing = (name == "b").then_some(Standing { lifecycle: Lifecycle::Online, is_secure: false });
+        let reason = format!("this runtime has never heard of {target}");
+        let decision = match standing {
+            Some(_) => Decision::Allow { rule: "role:engineer".into() },
+            None => Decision::Deny(Denial::at_origin(Code::PeerNotAvailable, "known", reason)),
+        };
+        Ok(Row { target, decision, standing })
+    };
+    names(targets).iter().map(row).collect::<Outcome<_>>().map(|rows| Plan { rows })
+}
+
+fn status() -> Outcome<Response> {
+    Ok(Response::Status(Box::new(Status {
+        runtime: "default-site/b".parse()?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        boot: 1,
+        uptime: Millis(10_000),
+        health: Health::Healthy,
+        config_revision: 0,
+        peers_online: 1,
+    })))
+}
+
+const ME: &str = "default-site/a";
+const PLAN_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// About what a signed receipt takes.
+const RECEIPT_BYTES: usize = 1_600;
