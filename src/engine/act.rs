@@ -237,7 +237,7 @@ impl Engine {
         match oldest.filter(|receipt| receipt.at.plus(RECEIPT_KEPT_MIN) <= now.wall).map(|receipt| receipt.key.clone())
         {
             Some(key) => {
-                self.drop_receipt(&key, effects);
+                self.drop_receipts(vec![key], effects);
                 Ok(())
             }
             None => {
@@ -257,14 +257,21 @@ impl Engine {
         }
     }
 
-    fn drop_receipt(&mut self, key: &RequestKey, effects: &mut Effects) {
-        if let Some(receipt) = self.receipts.remove(key) {
+    /// Forgets receipts, and in the same transaction until when requests may have been carried out that are not known any
+    /// more: a restart must not make them new again.
+    fn drop_receipts(&mut self, keys: Vec<RequestKey>, effects: &mut Effects) {
+        let before = self.dropped_until;
+        for key in keys {
+            let Some(receipt) = self.receipts.remove(&key) else { continue };
             self.dropped_until = self.dropped_until.max(receipt.at);
             self.receipts_by_age.remove(&(receipt.at, receipt.key));
             if let Some(count) = self.receipts_of.get_mut(&receipt.origin) {
                 *count = count.saturating_sub(1);
             }
-            effects.persist(Record::ReceiptDropped(key.clone()));
+            effects.persist(Record::ReceiptDropped(key));
+        }
+        if before < self.dropped_until {
+            effects.persist(Record::DroppedUntil { wall: self.dropped_until });
         }
     }
 
@@ -282,7 +289,7 @@ impl Engine {
             .take(DROPPED_PER_TURN_MAX)
             .map(|(_, key)| key.clone())
             .collect();
-        over.iter().for_each(|key| self.drop_receipt(key, effects));
+        self.drop_receipts(over, effects);
     }
 }
 

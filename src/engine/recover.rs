@@ -28,6 +28,7 @@ pub enum Error {
 struct Facts {
     boot: u64,
     mark: Wall,
+    dropped_until: Wall,
     overlay: Overlay,
     peers: Vec<Peer>,
     receipts: Vec<crate::engine::record::Receipt>,
@@ -75,7 +76,7 @@ impl Engine {
             receipts: BTreeMap::new(),
             receipts_by_age: BTreeSet::new(),
             receipts_of: BTreeMap::new(),
-            dropped_until: Wall::default(),
+            dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
             impostors: BTreeSet::new(),
@@ -141,7 +142,6 @@ impl Engine {
         engine.boot = self.boot;
         engine.started = self.started;
         engine.clock = self.clock;
-        engine.dropped_until = self.dropped_until;
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.refused = Arc::clone(&self.refused);
@@ -191,6 +191,7 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
         match record {
             Record::Boot { counter } => facts.boot = counter,
             Record::ClockMark { wall } => facts.mark = wall,
+            Record::DroppedUntil { wall } => facts.dropped_until = wall,
             Record::Intent(intent) => facts.intents.push(intent),
             Record::Overlay(overlay) => facts.overlay = overlay,
             Record::Peer(peer) => facts.peers.push(peer),

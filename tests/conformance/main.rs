@@ -19,6 +19,7 @@ mod key;
 mod matrix;
 mod policy;
 mod preflight;
+mod record;
 mod sealed;
 mod wire;
 mod world;
