@@ -1,8 +1,9 @@
 //! One runtime's decisions, as a value: no clock, no sockets, no tasks, no chance.
 //!
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
-//! state: `observe` (peers and links), `act` (writes that arrive), `dispatch` (writes that leave), `govern` (trust, time),
-//! `steady` (is the wall clock believed). `recover` builds the engine from records, `view` is what readers see.
+//! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
+//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed). `recover` builds the engine from
+//! records, `view` is what readers see.
 
 mod act;
 mod dispatch;
@@ -12,6 +13,7 @@ mod govern;
 pub mod input;
 pub mod judge;
 mod observe;
+mod receipts;
 pub mod record;
 mod recover;
 mod steady;
@@ -30,7 +32,8 @@ use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
-use crate::engine::record::{Intent, IntentKey, Receipt, RequestKey};
+use crate::engine::receipts::Receipts;
+use crate::engine::record::{Intent, IntentKey};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
 
@@ -57,9 +60,7 @@ pub struct Engine {
     /// Peers whose new boot could not be made durable, because the store took no writes.
     unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
-    receipts: BTreeMap<RequestKey, Receipt>,
-    receipts_by_age: BTreeSet<(Wall, RequestKey)>,
-    receipts_of: BTreeMap<RuntimeId, usize>,
+    receipts: Receipts,
     /// When the youngest dropped receipt was given: what is not younger may have been carried out.
     dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,

@@ -10,6 +10,7 @@ use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::Effects;
+use crate::engine::receipts::Receipts;
 use crate::engine::record::{Intent, Peer, Record};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{self, Settings};
@@ -73,9 +74,7 @@ impl Engine {
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
             unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
-            receipts: BTreeMap::new(),
-            receipts_by_age: BTreeSet::new(),
-            receipts_of: BTreeMap::new(),
+            receipts: Receipts::default(),
             dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
@@ -87,7 +86,7 @@ impl Engine {
             is_read_only: false,
         };
         engine.apply_overlay();
-        facts.receipts.into_iter().for_each(|receipt| engine.keep(receipt));
+        facts.receipts.into_iter().for_each(|receipt| engine.receipts.keep(receipt));
         Ok(engine)
     }
 
@@ -129,9 +128,7 @@ impl Engine {
         self.peers = Arc::clone(&shown.peers);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
-        self.receipts.clear();
-        self.receipts_by_age.clear();
-        self.receipts_of.clear();
+        self.receipts = Receipts::default();
         self.change();
     }
 
