@@ -14,6 +14,17 @@ use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
 use crate::engine::view::ClockState;
 use crate::engine::{Engine, Entropy};
 
+/// Most outcomes that wait for a store that takes no writes: ten dispatches to as many targets as one may have. What is more
+/// is on record as unknown after the next start.
+const LATE_MAX: usize = 10_000;
+
+/// The record of an outcome, and the intent that it closes if its request is not under way a second time.
+#[derive(Debug, Clone)]
+pub(super) struct Late {
+    draft: Draft,
+    closes: Option<IntentKey>,
+}
+
 impl Engine {
     pub(super) fn begin(
         &mut self,
@@ -122,31 +133,61 @@ impl Engine {
         conclusions: Vec<Conclusion>,
         effects: &mut Effects,
     ) -> Answer {
-        // The intent stays open on the disk, and the next start puts the outcome there as unknown.
+        let concluded: Vec<Late> =
+            conclusions.into_iter().map(|conclusion| self.outcome(now, entropy, write, conclusion)).collect();
+        // Written once the store takes writes again. Until then the intent stays open on the disk, so that a start in between
+        // puts the outcome there as unknown.
         if let Some(refusal) = self.refuse_read_only() {
+            self.put_off(concluded);
             return refusal;
         }
-        for conclusion in conclusions {
-            let (outcome, code, detail) = match &conclusion.ruling {
-                Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
-                Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
-                None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
-            };
-            let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
-            draft.code = code;
-            draft.detail = detail;
-            if let Some(there) = conclusion.audit_id {
-                draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
-            }
-            effects.audit(draft);
-            let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
-            let key = IntentKey { request, target: conclusion.target };
-            if self.is_last_under_way(&key) {
-                self.intents.remove(&key);
-                effects.persist(Record::IntentClosed(key));
+        self.write_outcomes(&concluded, effects);
+        Answer::Recorded
+    }
+
+    fn outcome(&mut self, now: Now, entropy: &mut dyn Entropy, write: &Write, conclusion: Conclusion) -> Late {
+        let (outcome, code, detail) = match &conclusion.ruling {
+            Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
+            Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
+            None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
+        };
+        let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
+        draft.code = code;
+        draft.detail = detail;
+        if let Some(there) = conclusion.audit_id {
+            draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
+        }
+        let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
+        let key = IntentKey { request, target: conclusion.target };
+        let closes = self.is_last_under_way(&key).then_some(key);
+        Late { draft, closes }
+    }
+
+    fn write_outcomes(&mut self, concluded: &[Late], effects: &mut Effects) {
+        for Late { draft, closes } in concluded {
+            effects.audit(draft.clone());
+            if let Some(key) = closes {
+                self.intents.remove(key);
+                effects.persist(Record::IntentClosed(key.clone()));
             }
         }
-        Answer::Recorded
+    }
+
+    fn put_off(&mut self, concluded: Vec<Late>) {
+        for late in concluded {
+            if self.late.len() < LATE_MAX {
+                self.late.push(late);
+            } else {
+                self.count_refused("late_outcome");
+            }
+        }
+    }
+
+    /// Puts the outcomes on record that the store did not take. They are kept until the next input shows that it did.
+    pub(super) fn write_late_outcomes(&mut self, effects: &mut Effects) {
+        let late = std::mem::take(&mut self.late);
+        self.write_outcomes(&late, effects);
+        self.resuming = late;
     }
 
     /// Takes one dispatch off an intent. The intent stays while the same request is still under way a second time.

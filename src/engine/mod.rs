@@ -30,6 +30,7 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::dispatch::Late;
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
 use crate::engine::receipts::Receipts;
@@ -66,6 +67,9 @@ pub struct Engine {
     intents: BTreeMap<IntentKey, Intent>,
     /// How many dispatches are under way under one intent: the same request may be sent again before the first is over.
     under_way: BTreeMap<IntentKey, usize>,
+    /// Outcomes that the store did not take yet, and those that are in the batch with which it is tried again.
+    late: Vec<Late>,
+    resuming: Vec<Late>,
     /// Who spoke with another key than the pinned one in this boot, each told once.
     impostors: BTreeSet<(RuntimeId, Fingerprint)>,
     timeline: Arc<VecDeque<Event>>,
@@ -78,6 +82,10 @@ pub struct Engine {
 impl Engine {
     /// Decides on one input. Never blocks, never fails: a refusal is an answer.
     pub fn handle(&mut self, now: Now, entropy: &mut dyn Entropy, input: Input, effects: &mut Effects) {
+        if !self.is_read_only {
+            // A failed commit would have stopped the writing before this.
+            self.resuming.clear();
+        }
         self.watch_clock(now, effects);
         match input {
             Input::Act { query, received } => self.act(now, entropy, query, &received, effects),
@@ -134,11 +142,13 @@ impl Engine {
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).
     pub fn stop_writing(&mut self) {
         self.is_read_only = true;
+        self.resuming.append(&mut self.late);
+        self.late = std::mem::take(&mut self.resuming);
         self.change();
     }
 
     /// Tries the store again. The batch gets something to write, so that the store is really asked: what became known of
-    /// peers meanwhile, and the boot counter once more.
+    /// peers and outcomes meanwhile, and the boot counter once more.
     pub fn resume_writing(&mut self, effects: &mut Effects) {
         self.is_read_only = false;
         effects.persist(record::Record::Boot { counter: self.boot });
@@ -147,6 +157,7 @@ impl Engine {
                 effects.persist(observe::peer_record(&runtime, peer));
             }
         }
+        self.write_late_outcomes(effects);
         self.change();
     }
 

@@ -78,6 +78,8 @@ impl Engine {
             dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            late: Vec::new(),
+            resuming: Vec::new(),
             impostors: BTreeSet::new(),
             timeline: Arc::new(VecDeque::new()),
             events: 0,
@@ -139,6 +141,8 @@ impl Engine {
         engine.boot = self.boot;
         engine.started = self.started;
         engine.clock = self.clock;
+        engine.resuming.clone_from(&self.resuming);
+        engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.refused = Arc::clone(&self.refused);

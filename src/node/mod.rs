@@ -191,6 +191,7 @@ impl Prepared {
             apply,
             mailbox: mails,
             retry_at: clock.now().monotonic,
+            is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
         let assembly =

@@ -45,6 +45,8 @@ pub(crate) struct Turn {
     /// Which of the queries ask to act; the others ask for an outcome.
     pub(crate) acts: BTreeSet<QueryId>,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
+    /// The outcomes among the requests.
+    pub(crate) outcomes: Vec<(ReplyId, Request)>,
     pub(crate) met: Vec<(Question, Received, Option<Ticket>)>,
     /// What the oracle says of each write in it.
     pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
@@ -84,6 +86,9 @@ impl Node {
                     let key = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
                     let allowance = invariant::own_allowance(&live.engine.view(), write);
                     turn.allowances.entry(key).or_default().push(allowance);
+                }
+                if matches!(request, Request::Conclude { .. }) {
+                    turn.outcomes.push((reply, request.clone()));
                 }
                 Input::Request { reply, request }
             }
@@ -165,6 +170,9 @@ impl World {
                 let input = Input::Act { query: *query, received: received.clone() };
                 live.engine.handle(now, &mut live.entropy, input, &mut again);
             }
+        }
+        for (reply, request) in std::mem::take(&mut turn.outcomes) {
+            live.engine.handle(now, &mut live.entropy, Input::Request { reply, request }, &mut again);
         }
         assert!(again.batch.is_empty(), "a read-only engine wants nothing durable");
         let keys = live.keys.clone();
