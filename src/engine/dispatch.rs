@@ -11,7 +11,7 @@ use crate::engine::act::action_name;
 use crate::engine::effect::{Answer, Effect, Effects, Started};
 use crate::engine::input::{Conclusion, Write};
 use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
-use crate::engine::view::ClockState;
+use crate::engine::view::{Basis, ClockState};
 use crate::engine::{Engine, Entropy};
 
 /// Most outcomes that wait for a store that takes no writes: ten dispatches to as many targets as one may have. What is more
@@ -31,6 +31,7 @@ impl Engine {
         now: Now,
         entropy: &mut dyn Entropy,
         write: &Write,
+        planned: Option<&Basis>,
         effects: &mut Effects,
     ) -> Answer {
         if let Some(refusal) = self.refuse_read_only() {
@@ -40,7 +41,13 @@ impl Engine {
             let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();
             return Answer::Refused { code: Code::ClockUncertain, reason };
         }
-        let plan = self.view().plan(&write.asker, &write.action, &write.targets, now);
+        let view = self.view();
+        let plan = view.plan(&write.asker, &write.action, &write.targets, now);
+        if planned.is_some_and(|planned| *planned != view.basis(&plan)) {
+            let denial = plan_overtaken();
+            self.record_overtaken(now, entropy, write, &denial, effects);
+            return Answer::Overtaken { plan, denial };
+        }
         if !plan.is_allowed() {
             self.record_denials(now, entropy, write, &plan, effects);
             return Answer::Begun { plan, started: Vec::new() };
@@ -201,6 +208,21 @@ impl Engine {
         left == 0
     }
 
+    fn record_overtaken(
+        &self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        denial: &Denial,
+        effects: &mut Effects,
+    ) {
+        let target = write.targets.first().unwrap_or(self.me());
+        let mut draft = self.write_draft(now, entropy, write, target, Outcome::Denied);
+        draft.code = Some(denial.code);
+        draft.detail = among(write.targets.len(), &denial.reason);
+        effects.then(Effect::AuditLightly(Box::new(draft)));
+    }
+
     fn record_denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan, effects: &mut Effects) {
         for row in &plan.rows {
             let Decision::Deny(denial) = &row.decision else { continue };
@@ -225,5 +247,20 @@ impl Engine {
             request_id: Some(write.request_id.clone()),
             ..self.draft(now, entropy, &write.asker, &name, outcome)
         }
+    }
+}
+
+/// Why a plan that was named is not carried out.
+pub fn plan_overtaken() -> Denial {
+    let reason = "a decision, a target or the request has changed since this plan was made, or it is too old";
+    Denial::at_origin(Code::Conflict, "plan_hash", reason)
+}
+
+/// One record stands for all targets of a request that was refused as a whole, so that a refusal costs the same whatever it
+/// names.
+pub fn among(targets: usize, reason: &str) -> String {
+    match targets {
+        0 | 1 => reason.to_owned(),
+        several => format!("the first of {several} targets: {reason}"),
     }
 }

@@ -39,6 +39,7 @@ use crate::engine::steady::SteadyClock;
 use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
 
 pub use act::{act_draft, action_name};
+pub use dispatch::{among, plan_overtaken};
 pub use recover::Error as RecoverError;
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
@@ -94,7 +95,7 @@ impl Engine {
             Input::ProbeLost { runtime } => self.lose_probe(&runtime),
             Input::Request { reply, request } => {
                 let answer = match request {
-                    Request::Begin(write) => self.begin(now, entropy, &write, effects),
+                    Request::Begin { write, planned } => self.begin(now, entropy, &write, planned.as_ref(), effects),
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
                     }

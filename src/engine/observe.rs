@@ -242,7 +242,7 @@ impl Engine {
 
 impl Peer {
     /// A peer of which nothing but the key is known in this boot.
-    pub(super) fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
+    pub fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
         Self {
             pinned,
             trust: TrustState::Untrusted,

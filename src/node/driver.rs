@@ -315,35 +315,14 @@ fn until(now: Monotonic, at: Monotonic) -> Duration {
 mod tests {
     use super::*;
     use crate::domain::action::Action;
-    use crate::domain::audit::{Hash, Outcome};
+    use crate::domain::audit::Outcome;
     use crate::domain::envelope::{Response, Ruling};
-    use crate::domain::identity::{IdentityKey, Role};
-    use crate::domain::policy::Policy;
-    use crate::domain::preflight::{Asker, Profile};
-    use crate::domain::projection::Limits;
+    use crate::domain::identity::IdentityKey;
     use crate::engine::effect::Started;
     use crate::engine::input::{Conclusion, Write};
-    use crate::engine::view::Settings;
+    use crate::node::tests::{engineer, parsed, settings};
     use crate::store::Chain;
     use crate::store::memory::{Fault, MemoryStore};
-
-    fn settings() -> Arc<Settings> {
-        Arc::new(Settings {
-            me: "s/a".parse().expect("legal"),
-            trust_domain: "trust".parse().expect("legal"),
-            profile: Profile::Dev,
-            is_mesh_on_loopback: true,
-            is_secure: false,
-            policy: Policy::default(),
-            policy_hash: Hash([0; 32]),
-            grants: Vec::new(),
-            limits: Limits::default(),
-            receipts_kept: Millis::from_hours(24),
-            file_values: BTreeMap::new(),
-            host: None,
-            version: "0".to_owned(),
-        })
-    }
 
     fn driver(store: &MemoryStore) -> Driver {
         let clock = Clock::start();
@@ -367,13 +346,8 @@ mod tests {
     }
 
     fn ping(id: &str, target: &str) -> Write {
-        let actor = "spiffe://trust/s/alice".parse().expect("legal");
-        Write {
-            asker: Asker { actor, role: Role::Engineer, is_verified: true },
-            request_id: id.parse().expect("legal"),
-            action: Action::ping(),
-            targets: vec![target.parse().expect("legal")],
-        }
+        let targets = vec![parsed(target)];
+        Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
     }
 
     /// One turn with one request in it.
@@ -383,9 +357,13 @@ mod tests {
         rx.await.expect("answered")
     }
 
+    fn begin(write: Write) -> Request {
+        Request::Begin { write, planned: None }
+    }
+
     /// The record of a ping of this runtime itself.
     async fn done(driver: &mut Driver, id: &str) -> AuditId {
-        match ask(driver, Request::Begin(ping(id, "s/a"))).await {
+        match ask(driver, begin(ping(id, "s/a"))).await {
             Ok(Answer::Begun { started, .. }) => match started.as_slice() {
                 [Started::Here { ruling: Ruling::Done(Response::Pong), audit_id }] => *audit_id,
                 other => panic!("{other:?}"),
@@ -420,7 +398,7 @@ mod tests {
             disk.inject(Fault::NoSpace);
             disk.hide_facts();
         });
-        let failed = ask(&mut driver, Request::Begin(ping("other", "s/a"))).await;
+        let failed = ask(&mut driver, begin(ping("other", "s/a"))).await;
         assert_eq!(failed.expect_err("no space").code, Code::StorageUnavailable);
         retry(&mut driver).await;
         assert!(driver.views.load().is_read_only, "nobody knows what is durable");
@@ -449,7 +427,7 @@ mod tests {
         assert_eq!(on_record(), [Outcome::Applied; 2]);
         driver.turn(&mut Vec::new()).await;
         store.with_disk(|disk| disk.inject(Fault::NoSpace));
-        let later = ask(&mut driver, Request::Begin(ping("later", "s/a"))).await;
+        let later = ask(&mut driver, begin(ping("later", "s/a"))).await;
         assert_eq!(later.expect_err("no space").code, Code::StorageUnavailable);
         retry(&mut driver).await;
         assert_eq!(on_record().len(), 2, "once is enough");

@@ -14,6 +14,8 @@ mod keyring;
 mod operations;
 mod plan_hash;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -82,7 +82,7 @@ impl Node {
             }
             Mail::Request(request, purpose) => {
                 turn.replies.insert(reply, purpose);
-                if let Request::Begin(write) = &request {
+                if let Request::Begin { write, .. } = &request {
                     let key = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
                     let allowance = invariant::own_allowance(&live.engine.view(), write);
                     turn.allowances.entry(key).or_default().push(allowance);
@@ -281,6 +281,7 @@ pub(crate) fn word_of(answer: Option<&Answer>) -> String {
         None => "storage_unavailable".to_owned(),
         Some(Answer::Recorded) => "recorded".to_owned(),
         Some(Answer::Refused { code, .. }) => code.to_string(),
+        Some(Answer::Overtaken { denial, .. }) => denial.code.to_string(),
         Some(Answer::Begun { plan, started }) => match plan.first_denial() {
             Some(denial) => format!("denied {}", denial.code),
             None => format!("begun {}", started.len()),
