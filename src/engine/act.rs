@@ -12,15 +12,12 @@ use crate::domain::config::Value;
 use crate::domain::envelope::{self, Envelope, Response, Ruling, SKEW};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
-use crate::domain::time::{Millis, Now};
+use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{QueryId, Received};
 use crate::engine::record::{Receipt, Record, RequestKey};
 use crate::engine::view::{Category, ClockState, Severity};
 use crate::engine::{Engine, Entropy, Happening, audit_id, judge};
-
-/// Most receipts kept for one origin (DESIGN, *An action across the mesh*).
-const RECEIPTS_OF_ORIGIN_MAX: usize = 10_000;
 
 /// A receipt is never dropped before no envelope for its request can be valid any more.
 const RECEIPT_KEPT_MIN: Millis = Millis(120_000 + 2 * SKEW.0);
@@ -130,7 +127,7 @@ impl Engine {
             audit_id,
             response,
         };
-        self.keep(receipt.clone());
+        self.receipts.keep(receipt.clone());
         effects.persist(Record::Receipt(receipt.clone()));
         Ok(receipt)
     }
@@ -227,63 +224,60 @@ impl Engine {
         effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
     }
 
-    /// Makes room for one more receipt of this origin, or refuses: a live receipt is never evicted.
+    /// Makes room for one more receipt of this origin, or refuses: a live receipt is never evicted, and no origin's receipts
+    /// make room for another's.
     fn make_room(&mut self, now: Now, origin: &RuntimeId, effects: &mut Effects) -> Result<(), Denial> {
-        if self.receipts_of.get(origin).copied().unwrap_or_default() < RECEIPTS_OF_ORIGIN_MAX {
-            return Ok(());
+        if self.receipts.is_full() {
+            let over = self.old_receipts(now);
+            self.drop_receipts(over, effects);
         }
-        let oldest =
-            self.receipts.values().filter(|receipt| receipt.origin == *origin).min_by_key(|receipt| receipt.at);
-        match oldest.filter(|receipt| receipt.at.plus(RECEIPT_KEPT_MIN) <= now.wall).map(|receipt| receipt.key.clone())
-        {
-            Some(key) => {
-                self.drop_receipt(&key, effects);
-                Ok(())
+        if let Some((at, key)) = self.receipts.oldest_of_full(origin).cloned() {
+            if self.clock.state() == ClockState::Uncertain || now.wall < at.plus(RECEIPT_KEPT_MIN) {
+                return Err(table_full(format!("for {origin}")));
             }
-            None => {
-                let reason =
-                    format!("the table of receipts for {origin} is full of requests that may still be repeated");
-                Err(Denial::at_target(Code::ServerBusy, "receipts", reason))
-            }
+            self.drop_receipts(vec![key], effects);
         }
+        if self.receipts.is_full() { Err(table_full("of all origins".to_owned())) } else { Ok(()) }
     }
 
-    pub(super) fn keep(&mut self, receipt: Receipt) {
-        let origin = receipt.origin.clone();
-        self.receipts_by_age.insert((receipt.at, receipt.key.clone()));
-        if self.receipts.insert(receipt.key.clone(), receipt).is_none() {
-            let count = self.receipts_of.entry(origin).or_default();
-            *count = count.saturating_add(1);
+    /// Forgets receipts, and in the same transaction until when requests may have been carried out that are not known any
+    /// more: a restart must not make them new again.
+    fn drop_receipts(&mut self, keys: Vec<RequestKey>, effects: &mut Effects) {
+        let before = self.dropped_until;
+        for key in keys {
+            let Some(at) = self.receipts.remove(&key) else { continue };
+            self.dropped_until = self.dropped_until.max(at);
+            effects.persist(Record::ReceiptDropped(key));
         }
-    }
-
-    fn drop_receipt(&mut self, key: &RequestKey, effects: &mut Effects) {
-        if let Some(receipt) = self.receipts.remove(key) {
-            self.dropped_until = self.dropped_until.max(receipt.at);
-            self.receipts_by_age.remove(&(receipt.at, receipt.key));
-            if let Some(count) = self.receipts_of.get_mut(&receipt.origin) {
-                *count = count.saturating_sub(1);
-            }
-            effects.persist(Record::ReceiptDropped(key.clone()));
+        if before < self.dropped_until {
+            effects.persist(Record::DroppedUntil { wall: self.dropped_until });
         }
     }
 
     /// Drops receipts whose time is over, some at each write, so that the disk is not touched for this alone.
     pub(super) fn drop_old_receipts(&mut self, now: Now, effects: &mut Effects) {
+        if !effects.batch.is_empty() && !self.is_read_only {
+            let over = self.old_receipts(now);
+            self.drop_receipts(over, effects);
+        }
+    }
+
+    /// Receipts whose time is over, as many as one turn may drop.
+    fn old_receipts(&self, now: Now) -> Vec<RequestKey> {
         // By a clock that is not believed no receipt is old: once it is right again, its request would run a second time.
-        if effects.batch.is_empty() || self.is_read_only || self.clock.state() == ClockState::Uncertain {
-            return;
+        if self.clock.state() == ClockState::Uncertain {
+            return Vec::new();
         }
         let kept = self.receipts_kept.max(RECEIPT_KEPT_MIN);
-        let over: Vec<RequestKey> = self
-            .receipts_by_age
-            .iter()
-            .take_while(|(at, _)| at.plus(kept) <= now.wall)
-            .take(DROPPED_PER_TURN_MAX)
-            .map(|(_, key)| key.clone())
-            .collect();
-        over.iter().for_each(|key| self.drop_receipt(key, effects));
+        // Nothing is old while the clock has run for less than that.
+        let Some(until) = now.wall.0.checked_sub(kept.as_nanos()) else { return Vec::new() };
+        self.receipts.given_until(Wall(until), DROPPED_PER_TURN_MAX)
     }
+}
+
+fn table_full(whose: String) -> Denial {
+    let reason = format!("the table of receipts {whose} is full of requests that may still be repeated");
+    Denial::at_target(Code::ServerBusy, "receipts", reason)
 }
 
 /// The target's record of an envelope.

@@ -11,8 +11,19 @@ use crate::engine::act::action_name;
 use crate::engine::effect::{Answer, Effect, Effects, Started};
 use crate::engine::input::{Conclusion, Write};
 use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
-use crate::engine::view::ClockState;
+use crate::engine::view::{Basis, ClockState};
 use crate::engine::{Engine, Entropy};
+
+/// Most outcomes that wait for a store that takes no writes: ten dispatches to as many targets as one may have. What is more
+/// is on record as unknown after the next start.
+const LATE_MAX: usize = 10_000;
+
+/// The record of an outcome, and the intent that it closes if its request is not under way a second time.
+#[derive(Debug, Clone)]
+pub(super) struct Late {
+    draft: Draft,
+    closes: Option<IntentKey>,
+}
 
 impl Engine {
     pub(super) fn begin(
@@ -20,6 +31,7 @@ impl Engine {
         now: Now,
         entropy: &mut dyn Entropy,
         write: &Write,
+        planned: Option<&Basis>,
         effects: &mut Effects,
     ) -> Answer {
         if let Some(refusal) = self.refuse_read_only() {
@@ -29,7 +41,13 @@ impl Engine {
             let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();
             return Answer::Refused { code: Code::ClockUncertain, reason };
         }
-        let plan = self.view().plan(&write.asker, &write.action, &write.targets, now);
+        let view = self.view();
+        let plan = view.plan(&write.asker, &write.action, &write.targets, now);
+        if planned.is_some_and(|planned| *planned != view.basis(&plan)) {
+            let denial = plan_overtaken();
+            self.record_overtaken(now, entropy, write, &denial, effects);
+            return Answer::Overtaken { plan, denial };
+        }
         if !plan.is_allowed() {
             self.record_denials(now, entropy, write, &plan, effects);
             return Answer::Begun { plan, started: Vec::new() };
@@ -122,31 +140,61 @@ impl Engine {
         conclusions: Vec<Conclusion>,
         effects: &mut Effects,
     ) -> Answer {
-        // The intent stays open on the disk, and the next start puts the outcome there as unknown.
+        let concluded: Vec<Late> =
+            conclusions.into_iter().map(|conclusion| self.outcome(now, entropy, write, conclusion)).collect();
+        // Written once the store takes writes again. Until then the intent stays open on the disk, so that a start in between
+        // puts the outcome there as unknown.
         if let Some(refusal) = self.refuse_read_only() {
+            self.put_off(concluded);
             return refusal;
         }
-        for conclusion in conclusions {
-            let (outcome, code, detail) = match &conclusion.ruling {
-                Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
-                Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
-                None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
-            };
-            let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
-            draft.code = code;
-            draft.detail = detail;
-            if let Some(there) = conclusion.audit_id {
-                draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
-            }
-            effects.audit(draft);
-            let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
-            let key = IntentKey { request, target: conclusion.target };
-            if self.is_last_under_way(&key) {
-                self.intents.remove(&key);
-                effects.persist(Record::IntentClosed(key));
+        self.write_outcomes(&concluded, effects);
+        Answer::Recorded
+    }
+
+    fn outcome(&mut self, now: Now, entropy: &mut dyn Entropy, write: &Write, conclusion: Conclusion) -> Late {
+        let (outcome, code, detail) = match &conclusion.ruling {
+            Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
+            Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
+            None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
+        };
+        let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
+        draft.code = code;
+        draft.detail = detail;
+        if let Some(there) = conclusion.audit_id {
+            draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
+        }
+        let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
+        let key = IntentKey { request, target: conclusion.target };
+        let closes = self.is_last_under_way(&key).then_some(key);
+        Late { draft, closes }
+    }
+
+    fn write_outcomes(&mut self, concluded: &[Late], effects: &mut Effects) {
+        for Late { draft, closes } in concluded {
+            effects.audit(draft.clone());
+            if let Some(key) = closes {
+                self.intents.remove(key);
+                effects.persist(Record::IntentClosed(key.clone()));
             }
         }
-        Answer::Recorded
+    }
+
+    fn put_off(&mut self, concluded: Vec<Late>) {
+        for late in concluded {
+            if self.late.len() < LATE_MAX {
+                self.late.push(late);
+            } else {
+                self.count_refused("late_outcome");
+            }
+        }
+    }
+
+    /// Puts the outcomes on record that the store did not take. They are kept until the next input shows that it did.
+    pub(super) fn write_late_outcomes(&mut self, effects: &mut Effects) {
+        let late = std::mem::take(&mut self.late);
+        self.write_outcomes(&late, effects);
+        self.resuming = late;
     }
 
     /// Takes one dispatch off an intent. The intent stays while the same request is still under way a second time.
@@ -158,6 +206,21 @@ impl Engine {
             self.under_way.insert(key.clone(), left);
         }
         left == 0
+    }
+
+    fn record_overtaken(
+        &self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        write: &Write,
+        denial: &Denial,
+        effects: &mut Effects,
+    ) {
+        let target = write.targets.first().unwrap_or(self.me());
+        let mut draft = self.write_draft(now, entropy, write, target, Outcome::Denied);
+        draft.code = Some(denial.code);
+        draft.detail = among(write.targets.len(), &denial.reason);
+        effects.then(Effect::AuditLightly(Box::new(draft)));
     }
 
     fn record_denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan, effects: &mut Effects) {
@@ -184,5 +247,20 @@ impl Engine {
             request_id: Some(write.request_id.clone()),
             ..self.draft(now, entropy, &write.asker, &name, outcome)
         }
+    }
+}
+
+/// Why a plan that was named is not carried out.
+pub fn plan_overtaken() -> Denial {
+    let reason = "a decision, a target or the request has changed since this plan was made, or it is too old";
+    Denial::at_origin(Code::Conflict, "plan_hash", reason)
+}
+
+/// One record stands for all targets of a request that was refused as a whole, so that a refusal costs the same whatever it
+/// names.
+pub fn among(targets: usize, reason: &str) -> String {
+    match targets {
+        0 | 1 => reason.to_owned(),
+        several => format!("the first of {several} targets: {reason}"),
     }
 }

@@ -7,6 +7,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::{Envelope, Receipt, Ruling};
 use crate::domain::id::RuntimeId;
+use crate::domain::policy::Denial;
 use crate::domain::preflight::Plan;
 use crate::engine::input::{QueryId, ReplyId};
 use crate::engine::record::{Batch, Record};
@@ -76,6 +77,13 @@ pub enum Answer {
         plan: Plan,
         /// What happens for each target in request order; empty when the plan denies.
         started: Vec<Started>,
+    },
+    /// The plan that the caller named does not hold any more. Nothing was sent anywhere.
+    Overtaken {
+        /// The decisions of now.
+        plan: Plan,
+        /// Why it does not happen.
+        denial: Denial,
     },
     /// It is done and on record.
     Recorded,

@@ -71,6 +71,12 @@ impl Engine {
         }
         self.clock.reset(now);
         effects.persist(Record::ClockMark { wall: now.wall });
+        if now.wall < self.dropped_until {
+            // Given by a clock that ran ahead. What a person says is now is the latest that anything can have been asked;
+            // left as it is, every write would be refused until that future has come.
+            self.dropped_until = now.wall;
+            effects.persist(Record::DroppedUntil { wall: now.wall });
+        }
         self.change();
         self.record(now, entropy, asker, "time_reset", effects)
     }

@@ -8,7 +8,7 @@ use crate::domain::envelope::{Envelope, Ruling};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
-use crate::engine::view::Settings;
+use crate::engine::view::{Basis, Settings};
 use crate::engine::word::{Signer, Word};
 
 /// Names a query from the mesh that waits for an answer. Given by the driver.
@@ -95,7 +95,12 @@ pub struct Received {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Begin a dispatch of a write: intents become durable, envelopes come back.
-    Begin(Write),
+    Begin {
+        /// The write.
+        write: Write,
+        /// What the plan rests on that the caller has seen; absent where no plan was named.
+        planned: Option<Basis>,
+    },
     /// Record what became of a dispatched write.
     Conclude {
         /// The write.

@@ -1,8 +1,9 @@
 //! One runtime's decisions, as a value: no clock, no sockets, no tasks, no chance.
 //!
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
-//! state: `observe` (peers and links), `act` (writes that arrive), `dispatch` (writes that leave), `govern` (trust, time),
-//! `steady` (is the wall clock believed). `recover` builds the engine from records, `view` is what readers see.
+//! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
+//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed). `recover` builds the engine from
+//! records, `view` is what readers see.
 
 mod act;
 mod dispatch;
@@ -12,6 +13,7 @@ mod govern;
 pub mod input;
 pub mod judge;
 mod observe;
+mod receipts;
 pub mod record;
 mod recover;
 mod reload;
@@ -29,13 +31,16 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::dispatch::Late;
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
-use crate::engine::record::{Intent, IntentKey, Receipt, RequestKey};
+use crate::engine::receipts::Receipts;
+use crate::engine::record::{Intent, IntentKey};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
 
 pub use act::{act_draft, action_name};
+pub use dispatch::{among, plan_overtaken};
 pub use recover::Error as RecoverError;
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
@@ -58,14 +63,15 @@ pub struct Engine {
     /// Peers whose new boot could not be made durable, because the store took no writes.
     unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
-    receipts: BTreeMap<RequestKey, Receipt>,
-    receipts_by_age: BTreeSet<(Wall, RequestKey)>,
-    receipts_of: BTreeMap<RuntimeId, usize>,
+    receipts: Receipts,
     /// When the youngest dropped receipt was given: what is not younger may have been carried out.
     dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,
     /// How many dispatches are under way under one intent: the same request may be sent again before the first is over.
     under_way: BTreeMap<IntentKey, usize>,
+    /// Outcomes that the store did not take yet, and those that are in the batch with which it is tried again.
+    late: Vec<Late>,
+    resuming: Vec<Late>,
     /// Who spoke with another key than the pinned one in this boot, each told once.
     impostors: BTreeSet<(RuntimeId, Fingerprint)>,
     timeline: Arc<VecDeque<Event>>,
@@ -78,6 +84,10 @@ pub struct Engine {
 impl Engine {
     /// Decides on one input. Never blocks, never fails: a refusal is an answer.
     pub fn handle(&mut self, now: Now, entropy: &mut dyn Entropy, input: Input, effects: &mut Effects) {
+        if !self.is_read_only {
+            // A failed commit would have stopped the writing before this.
+            self.resuming.clear();
+        }
         self.watch_clock(now, effects);
         match input {
             Input::Act { query, received } => self.act(now, entropy, query, &received, effects),
@@ -86,7 +96,7 @@ impl Engine {
             Input::ProbeLost { runtime } => self.lose_probe(&runtime),
             Input::Request { reply, request } => {
                 let answer = match request {
-                    Request::Begin(write) => self.begin(now, entropy, &write, effects),
+                    Request::Begin { write, planned } => self.begin(now, entropy, &write, planned.as_ref(), effects),
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
                     }
@@ -137,11 +147,13 @@ impl Engine {
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).
     pub fn stop_writing(&mut self) {
         self.is_read_only = true;
+        self.resuming.append(&mut self.late);
+        self.late = std::mem::take(&mut self.resuming);
         self.change();
     }
 
     /// Tries the store again. The batch gets something to write, so that the store is really asked: what became known of
-    /// peers meanwhile, and the boot counter once more.
+    /// peers and outcomes meanwhile, and the boot counter once more.
     pub fn resume_writing(&mut self, effects: &mut Effects) {
         self.is_read_only = false;
         effects.persist(record::Record::Boot { counter: self.boot });
@@ -150,6 +162,7 @@ impl Engine {
                 effects.persist(observe::peer_record(&runtime, peer));
             }
         }
+        self.write_late_outcomes(effects);
         self.change();
     }
 

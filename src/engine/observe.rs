@@ -8,7 +8,7 @@ use crate::domain::id::RuntimeId;
 use crate::domain::identity::TrustState;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::{Lifecycle, Link, Presence};
-use crate::domain::time::Now;
+use crate::domain::time::{Now, Wall};
 use crate::engine::effect::Effects;
 use crate::engine::record::{self, Record};
 use crate::engine::view::{Category, Peer, Severity};
@@ -60,7 +60,7 @@ impl Engine {
         let is_fresh = is_fresh(&word, now);
         let is_new = match word {
             Word::Echo(echo) => self.take_echo(now, signer.runtime(), echo),
-            Word::Identity(identity) => self.take_identity(signer.runtime(), identity),
+            Word::Identity(identity) => self.take_identity(now, signer.runtime(), identity),
             Word::Observation(observation) => self.take_observation(signer.runtime(), observation),
         };
         match self.peer_mut(signer.runtime()) {
@@ -156,10 +156,14 @@ impl Engine {
         true
     }
 
-    fn take_identity(&mut self, runtime: &RuntimeId, identity: Identity) -> bool {
+    fn take_identity(&mut self, now: Now, runtime: &RuntimeId, identity: Identity) -> bool {
         let Some(peer) = self.peer_mut(runtime) else { return false };
         // A document that is not newer is a repetition: somebody may be replaying it.
-        let is_new = peer.identity.as_ref().is_none_or(|known| known.boot < identity.boot || known.at < identity.at);
+        let is_new = peer.identity.as_ref().is_none_or(|known| {
+            // One that was signed by a clock which ran ahead would outlast its time; one of this moment takes its place.
+            let is_healed = now.wall.plus(SKEW) < known.at && is_around(identity.at, now);
+            known.boot < identity.boot || known.at < identity.at || is_healed
+        });
         if is_new {
             peer.identity = Some(Arc::new(identity));
         }
@@ -240,7 +244,7 @@ impl Engine {
 
 impl Peer {
     /// A peer of which nothing but the key is known in this boot.
-    pub(super) fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
+    pub fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
         Self {
             pinned,
             trust: TrustState::Untrusted,
@@ -267,6 +271,11 @@ fn is_fresh(word: &Word, now: Now) -> bool {
         Word::Identity(identity) => identity.at,
         Word::Observation(observation) => observation.at,
     };
+    is_around(at, now)
+}
+
+/// Whether this moment is the present one, give or take the permitted skew.
+fn is_around(at: Wall, now: Now) -> bool {
     now.wall <= at.plus(SKEW) && at <= now.wall.plus(SKEW)
 }
 

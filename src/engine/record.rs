@@ -20,6 +20,11 @@ pub enum Record {
         /// Time below this is in the past.
         wall: Wall,
     },
+    /// When the youngest receipt that was ever dropped was given; replaces the earlier one.
+    DroppedUntil {
+        /// What is not younger may have been carried out.
+        wall: Wall,
+    },
     /// An action sent to a target whose outcome is not on record yet; replaces the one for the same request and target.
     Intent(Intent),
     /// The outcome is on record: removes the intent.

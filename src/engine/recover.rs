@@ -10,6 +10,7 @@ use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::Effects;
+use crate::engine::receipts::Receipts;
 use crate::engine::record::{Intent, Peer, Record};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{self, Settings};
@@ -28,6 +29,7 @@ pub enum Error {
 struct Facts {
     boot: u64,
     mark: Wall,
+    dropped_until: Wall,
     overlay: Overlay,
     peers: Vec<Peer>,
     receipts: Vec<crate::engine::record::Receipt>,
@@ -72,12 +74,12 @@ impl Engine {
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
             unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
-            receipts: BTreeMap::new(),
-            receipts_by_age: BTreeSet::new(),
-            receipts_of: BTreeMap::new(),
-            dropped_until: Wall::default(),
+            receipts: Receipts::default(),
+            dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            late: Vec::new(),
+            resuming: Vec::new(),
             impostors: BTreeSet::new(),
             timeline: Arc::new(VecDeque::new()),
             events: 0,
@@ -86,7 +88,7 @@ impl Engine {
             is_read_only: false,
         };
         engine.apply_overlay();
-        facts.receipts.into_iter().for_each(|receipt| engine.keep(receipt));
+        facts.receipts.into_iter().for_each(|receipt| engine.receipts.keep(receipt));
         Ok(engine)
     }
 
@@ -128,9 +130,7 @@ impl Engine {
         self.peers = Arc::clone(&shown.peers);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
-        self.receipts.clear();
-        self.receipts_by_age.clear();
-        self.receipts_of.clear();
+        self.receipts = Receipts::default();
         self.change();
     }
 
@@ -141,7 +141,8 @@ impl Engine {
         engine.boot = self.boot;
         engine.started = self.started;
         engine.clock = self.clock;
-        engine.dropped_until = self.dropped_until;
+        engine.resuming.clone_from(&self.resuming);
+        engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.refused = Arc::clone(&self.refused);
@@ -191,6 +192,7 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
         match record {
             Record::Boot { counter } => facts.boot = counter,
             Record::ClockMark { wall } => facts.mark = wall,
+            Record::DroppedUntil { wall } => facts.dropped_until = wall,
             Record::Intent(intent) => facts.intents.push(intent),
             Record::Overlay(overlay) => facts.overlay = overlay,
             Record::Peer(peer) => facts.peers.push(peer),

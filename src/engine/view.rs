@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use crate::domain::action::Action;
 use crate::domain::audit::Hash;
+use crate::domain::code::Code;
 use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::{Fingerprint, Role, TrustDomain, TrustState};
-use crate::domain::policy::{Pattern, Policy};
+use crate::domain::policy::{Decision, Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
@@ -135,6 +136,30 @@ pub struct Event {
     pub severity: Severity,
 }
 
+/// What a plan rests on: it holds as long as every part of it is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// This runtime's own rules.
+    pub policy_hash: Hash,
+    /// One per target, in the plan's order.
+    pub rows: Vec<BasisRow>,
+}
+
+/// What a plan's decision about one target rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BasisRow {
+    /// Whom.
+    pub target: RuntimeId,
+    /// The code of a denial; absent where it is allowed.
+    pub code: Option<Code>,
+    /// The rule that decided.
+    pub rule: String,
+    /// The hash of the rules that the target published; absent for the own runtime and where nothing is known.
+    pub policy_hash: Option<Hash>,
+    /// The revision of the target's configuration, as far as it is known.
+    pub config_revision: Option<u64>,
+}
+
 /// An immutable snapshot of what the engine believes.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -188,6 +213,26 @@ impl View {
             Row { target: target.clone(), decision: preflight::decide(case, standing), standing }
         };
         Plan { rows: targets.iter().map(row).collect() }
+    }
+
+    /// What a plan made from this snapshot rests on.
+    pub fn basis(&self, plan: &Plan) -> Basis {
+        let row = |row: &Row| {
+            let (code, rule) = match &row.decision {
+                Decision::Allow { rule } => (None, rule.as_ref()),
+                Decision::Deny(denial) => (Some(denial.code), denial.rule.as_ref()),
+            };
+            let published = self.peers.get(&row.target).and_then(|peer| peer.identity.as_ref());
+            let own = (row.target == *self.me()).then_some(self.overlay.revision);
+            BasisRow {
+                target: row.target.clone(),
+                code,
+                rule: rule.to_owned(),
+                policy_hash: published.map(|identity| identity.policy_hash),
+                config_revision: published.map(|identity| identity.config_revision).or(own),
+            }
+        };
+        Basis { policy_hash: self.settings.policy_hash, rows: plan.rows.iter().map(row).collect() }
     }
 
     fn case<'a>(&'a self, asker: &'a Asker, action: &'a Action, target: &'a RuntimeId, now: Now) -> Case<'a> {

@@ -17,7 +17,7 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Plan};
 use crate::domain::time::{Millis, Now};
-use crate::engine::view::View;
+use crate::engine::view::{Basis, View};
 
 /// A boxed future, so that the operations can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,6 +35,8 @@ pub struct Request {
     pub targets: Vec<RuntimeId>,
     /// How long each target may take.
     pub budget: Millis,
+    /// What the plan rests on that the caller has seen, if one was named: it is carried out only while that is the same.
+    pub planned: Option<Basis>,
 }
 
 /// The answer to "would this be allowed?".
@@ -130,10 +132,11 @@ pub trait Operations: Send + Sync + fmt::Debug {
     /// Answers from the snapshot, without effects and without waiting.
     fn preflight(&self, request: &Request) -> Preflight;
 
-    /// Whether a plan hash names exactly this plan and is still good.
-    fn is_current(&self, plan_hash: &str, request: &Request, plan: &Plan) -> bool;
+    /// What this plan rests on, if the plan hash names exactly it and is still good.
+    fn planned(&self, plan_hash: &str, request: &Request, plan: &Plan) -> Option<Basis>;
 
-    /// Decides again and carries out, each target within its budget. Nothing is sent if any target is denied.
+    /// Decides again and carries out, each target within its budget. Nothing is sent if any target is denied, or if the plan
+    /// that the request names does not hold at the very moment of this decision.
     fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>>;
 
     /// Changes this node itself. The caller has checked that the asker is an admin.

@@ -60,6 +60,8 @@ struct Waiting {
     queries: BTreeMap<QueryId, Responder>,
     /// The writes among the queries, to be asked again if the batch fails.
     acts: BTreeMap<QueryId, Box<Received>>,
+    /// The outcomes among the requests, to be handed over again if the batch fails: nobody else has them.
+    outcomes: BTreeMap<ReplyId, Request>,
     replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
     met: Vec<oneshot::Sender<()>>,
     next: u64,
@@ -80,6 +82,8 @@ pub(super) struct Driver {
     pub(super) mailbox: mpsc::Receiver<Mail>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
+    /// Whether the engine could not be rebuilt after a failed commit, and does not know what is durable.
+    pub(super) is_behind: bool,
 }
 
 impl fmt::Debug for Driver {
@@ -137,7 +141,7 @@ impl Driver {
         }
         // Not at every turn: each failure costs the answers of its batch.
         if self.store_may_recover() && self.retry_at <= self.clock.now().monotonic {
-            self.engine.resume_writing(&mut effects);
+            self.try_writing(&mut effects).await;
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
         let positions = if effects.batch.is_empty() {
@@ -166,11 +170,14 @@ impl Driver {
     }
 
     /// Asks the engine again, now without the failed batch and without writing: a write that was done before gets its stored
-    /// receipt, any other a signed refusal. An unsigned word would prove nothing to its origin.
+    /// receipt, any other a signed refusal. An unsigned word would prove nothing to its origin. An outcome is put off.
     fn ask_again(&mut self, waiting: &mut Waiting) {
         let mut effects = Effects::default();
         for (query, received) in std::mem::take(&mut waiting.acts) {
             self.handle(Input::Act { query, received: *received }, &mut effects);
+        }
+        for (reply, request) in std::mem::take(&mut waiting.outcomes) {
+            self.handle(Input::Request { reply, request }, &mut effects);
         }
         self.release(effects.after, waiting, &BTreeMap::new());
     }
@@ -178,21 +185,41 @@ impl Driver {
     /// Nothing of the failed batch happened: forget it and go on without writing.
     async fn fall_back(&mut self, error: &store::Error) {
         tracing::error!(%error, "the store failed; going on read-only");
-        let now = self.clock.now();
-        match self.store.recall().await {
-            Ok(records) => match self.engine.rebuilt(records, now) {
-                Ok(engine) => self.engine = engine,
-                Err(error) => tracing::error!(%error, "the stored facts do not make an engine"),
-            },
-            Err(error) => {
-                tracing::error!(%error, "the stored facts cannot be read back");
-                // The last view shows nothing but what was durable before this batch.
-                self.engine.go_back_to(&self.views.load());
-            }
+        self.is_behind = !self.rebuild().await;
+        if self.is_behind {
+            // The last view shows nothing but what was durable before this batch.
+            self.engine.go_back_to(&self.views.load());
         }
         self.engine.stop_writing();
         self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
         self.views.store(Arc::new(self.engine.view()));
+    }
+
+    /// Lets the engine write again. One that has forgotten its receipts has to know them first, or it would do a second time
+    /// what it did before.
+    async fn try_writing(&mut self, effects: &mut Effects) {
+        if self.is_behind && !self.rebuild().await {
+            self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
+            return;
+        }
+        self.is_behind = false;
+        self.engine.resume_writing(effects);
+    }
+
+    /// Builds the engine from what is durable. Gives whether that could be done.
+    async fn rebuild(&mut self) -> bool {
+        let now = self.clock.now();
+        match self.store.recall().await {
+            Ok(records) => match self.engine.rebuilt(records, now) {
+                Ok(engine) => {
+                    self.engine = engine;
+                    return true;
+                }
+                Err(error) => tracing::error!(%error, "the stored facts do not make an engine"),
+            },
+            Err(error) => tracing::error!(%error, "the stored facts cannot be read back"),
+        }
+        false
     }
 
     fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
@@ -248,6 +275,9 @@ impl Waiting {
             Mail::Input(input) => *input,
             Mail::Request(request, caller) => {
                 self.replies.insert(reply, caller);
+                if matches!(request, Request::Conclude { .. }) {
+                    self.outcomes.insert(reply, request.clone());
+                }
                 Input::Request { reply, request }
             }
             Mail::Act(received, responder) => {
@@ -279,4 +309,127 @@ impl Waiting {
 
 fn until(now: Monotonic, at: Monotonic) -> Duration {
     Duration::from_nanos(at.0.saturating_sub(now.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::action::Action;
+    use crate::domain::audit::Outcome;
+    use crate::domain::envelope::{Response, Ruling};
+    use crate::domain::identity::IdentityKey;
+    use crate::engine::effect::Started;
+    use crate::engine::input::{Conclusion, Write};
+    use crate::node::tests::{engineer, parsed, settings};
+    use crate::store::Chain;
+    use crate::store::memory::{Fault, MemoryStore};
+
+    fn driver(store: &MemoryStore) -> Driver {
+        let clock = Clock::start();
+        let now = clock.now();
+        let keyring = Keyring::new(IdentityKey::from_seed([1; 32]), settings().me.clone(), now.wall);
+        let identity = keyring.keys().signer().identity;
+        let engine = Engine::recover(settings(), identity, [], now).expect("no removal");
+        let (_nobody, mailbox) = mpsc::channel(1);
+        Driver {
+            clock,
+            store: Arc::new(store.clone()),
+            views: Arc::new(ArcSwap::from_pointee(engine.view())),
+            engine,
+            keyring: Arc::new(keyring),
+            tasks: TaskTracker::new(),
+            apply: Box::new(|_values| {}),
+            mailbox,
+            retry_at: Monotonic::default(),
+            is_behind: false,
+        }
+    }
+
+    fn ping(id: &str, target: &str) -> Write {
+        let targets = vec![parsed(target)];
+        Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
+    }
+
+    /// One turn with one request in it.
+    async fn ask(driver: &mut Driver, request: Request) -> Result<Answer, Failure> {
+        let (tx, rx) = oneshot::channel();
+        driver.turn(&mut vec![Mail::Request(request, tx)]).await;
+        rx.await.expect("answered")
+    }
+
+    fn begin(write: Write) -> Request {
+        Request::Begin { write, planned: None }
+    }
+
+    /// The record of a ping of this runtime itself.
+    async fn done(driver: &mut Driver, id: &str) -> AuditId {
+        match ask(driver, begin(ping(id, "s/a"))).await {
+            Ok(Answer::Begun { started, .. }) => match started.as_slice() {
+                [Started::Here { ruling: Ruling::Done(Response::Pong), audit_id }] => *audit_id,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a target did with a ping, for the record.
+    fn outcome() -> Request {
+        let ruling = Some(Ruling::Done(Response::Pong));
+        let conclusions = vec![Conclusion { target: "s/b".parse().expect("legal"), ruling, audit_id: None }];
+        Request::Conclude { write: ping("r", "s/b"), conclusions }
+    }
+
+    fn outcomes(store: &MemoryStore) -> Vec<Outcome> {
+        store.with_disk(|disk| disk.entries(Chain::Writes).map(|entry| entry.draft.outcome).collect())
+    }
+
+    /// A turn in which the disk is tried again.
+    async fn retry(driver: &mut Driver) {
+        driver.retry_at = Monotonic::default();
+        driver.turn(&mut Vec::new()).await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_forgot_its_receipts_writes_only_when_it_knows_them_again() {
+        let store = MemoryStore::new();
+        let mut driver = driver(&store);
+        let first = done(&mut driver, "once").await;
+        store.with_disk(|disk| {
+            disk.inject(Fault::NoSpace);
+            disk.hide_facts();
+        });
+        let failed = ask(&mut driver, begin(ping("other", "s/a"))).await;
+        assert_eq!(failed.expect_err("no space").code, Code::StorageUnavailable);
+        retry(&mut driver).await;
+        assert!(driver.views.load().is_read_only, "nobody knows what is durable");
+        ask(&mut driver, outcome()).await.expect("put off");
+        store.with_disk(|disk| disk.show_facts());
+        retry(&mut driver).await;
+        assert!(!driver.views.load().is_read_only);
+        assert_eq!(outcomes(&store).len(), 2, "the ping and the outcome that was put off");
+        assert_eq!(done(&mut driver, "once").await, first, "the stored receipt, not a second time");
+    }
+
+    #[tokio::test]
+    async fn an_outcome_in_a_failed_batch_is_on_record_once_there_is_space() {
+        let store = MemoryStore::new();
+        let mut driver = driver(&store);
+        let on_record = || outcomes(&store);
+        // In the batch that fails, in the batch with which the disk is tried again, and while it is not tried.
+        store.with_disk(|disk| (0..2).for_each(|_| disk.inject(Fault::NoSpace)));
+        let failed = ask(&mut driver, outcome()).await;
+        assert!(matches!(failed, Ok(Answer::Refused { code: Code::StorageUnavailable, .. })), "{failed:?}");
+        retry(&mut driver).await;
+        let refused = ask(&mut driver, outcome()).await;
+        assert!(matches!(refused, Ok(Answer::Refused { code: Code::StorageUnavailable, .. })), "{refused:?}");
+        assert_eq!(on_record(), []);
+        retry(&mut driver).await;
+        assert_eq!(on_record(), [Outcome::Applied; 2]);
+        driver.turn(&mut Vec::new()).await;
+        store.with_disk(|disk| disk.inject(Fault::NoSpace));
+        let later = ask(&mut driver, begin(ping("later", "s/a"))).await;
+        assert_eq!(later.expect_err("no space").code, Code::StorageUnavailable);
+        retry(&mut driver).await;
+        assert_eq!(on_record().len(), 2, "once is enough");
+    }
 }

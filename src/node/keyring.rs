@@ -67,10 +67,10 @@ impl Keyring {
         self.keys.load_full()
     }
 
-    /// Renews the delegation when half its life is over. Gives whether it did.
+    /// Renews the delegation when half its life is over, or when it lies in the future after a clock went back: peers would
+    /// refuse every word under it. Gives whether it did.
     pub(super) fn renew(&self, now: Wall) -> bool {
-        let half = Millis(DELEGATION_LIFE.0.wrapping_div(2));
-        let is_due = self.keys.load().signer().delegation.not_after <= now.plus(half);
+        let is_due = self.keys.load().signer().delegation.is_to_be_renewed(now);
         if is_due {
             self.keys.store(Arc::new(delegate(&self.identity, &self.runtime, now)));
         }
@@ -158,5 +158,17 @@ mod tests {
         assert!(!keyring.renew(now.plus(Millis::from_hours(11))));
         assert!(keyring.renew(now.plus(Millis::from_hours(12))));
         assert_ne!(keyring.keys().signer().delegation_hash, first);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_and_back_leaves_a_delegation_that_holds() {
+        let now = Wall::from_millis(1_000_000_000);
+        for jump in [Millis::from_secs(1), Millis::from_hours(13), Millis::from_hours(24 * 365)] {
+            let keyring = Keyring::new(IdentityKey::from_seed([1; 32]), "s/a".parse().expect("legal"), now.plus(jump));
+            assert!(keyring.renew(now), "{jump:?}");
+            let delegation = Arc::clone(&keyring.keys().signer().delegation);
+            assert!(delegation.holds_at(now) && delegation.not_before <= now, "{jump:?}");
+            assert!(!keyring.renew(now), "once is enough");
+        }
     }
 }

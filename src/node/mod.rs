@@ -16,6 +16,8 @@ mod plan_hash;
 mod presence;
 mod project;
 mod reload;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -199,6 +201,7 @@ impl Prepared {
             apply,
             mailbox: mails,
             retry_at: clock.now().monotonic,
+            is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
         let assembly =

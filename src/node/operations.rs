@@ -21,8 +21,8 @@ use crate::domain::time::Now;
 use crate::engine::effect::{Answer, Started};
 use crate::engine::exchange::Finding;
 use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
-use crate::engine::view::View;
-use crate::engine::{action_name, audit_id};
+use crate::engine::view::{Basis, View};
+use crate::engine::{action_name, among, audit_id, plan_overtaken};
 use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
@@ -56,13 +56,28 @@ impl fmt::Debug for NodeOperations {
 }
 
 impl NodeOperations {
-    async fn read(self: Arc<Self>, request: Request, preflight: Preflight) -> Result<Dispatched, Failure> {
+    fn preflight(&self, view: &View, request: &Request, now: Now) -> Preflight {
+        let plan = view.plan(&request.asker, &request.action, &request.targets, now);
+        let plan_hash = self.plan_key.mint(view, request, &plan, now.wall);
+        Preflight { plan, plan_hash }
+    }
+
+    /// Decided, compared with the plan that was named, and carried out from one snapshot.
+    async fn read(self: Arc<Self>, request: Request, view: Arc<View>) -> Result<Dispatched, Failure> {
         let now = self.clock.now();
+        let preflight = self.preflight(&view, &request, now);
+        if request.planned.as_ref().is_some_and(|planned| *planned != view.basis(&preflight.plan)) {
+            let denial = plan_overtaken();
+            let first = request.targets.first().unwrap_or(view.me());
+            let mut draft = self.draft(&request, first, Some(&denial), now);
+            draft.detail = among(request.targets.len(), &denial.reason);
+            self.record(draft)?;
+            return Ok(self.overtaken(&request, preflight.plan, &denial));
+        }
         if !preflight.plan.is_allowed() {
             self.record_rows(&request, &preflight.plan, now)?;
             return Ok(Dispatched { preflight, outcomes: Vec::new() });
         }
-        let view = self.views.load_full();
         let outcomes = join_all(request.targets.iter().map(|target| self.read_one(&view, &request, target))).await;
         for outcome in &outcomes {
             self.record_outcome(&request, outcome)?;
@@ -132,10 +147,11 @@ impl NodeOperations {
     }
 
     async fn write(self: Arc<Self>, request: Request) -> Result<Dispatched, Failure> {
-        let Request { asker, request_id, action, targets, budget } = request.clone();
+        let Request { asker, request_id, action, targets, budget, planned } = request.clone();
         let write = Write { asker, request_id, action, targets };
-        let (plan, started) = match self.ask_engine(EngineRequest::Begin(write.clone())).await? {
+        let (plan, started) = match self.ask_engine(EngineRequest::Begin { write: write.clone(), planned }).await? {
             Answer::Begun { plan, started } => (plan, started),
+            Answer::Overtaken { plan, denial } => return Ok(self.overtaken(&request, plan, &denial)),
             Answer::Refused { code, reason } => return Err(Failure { code, reason }),
             Answer::Recorded => return Err(unexpected_answer()),
         };
@@ -152,6 +168,19 @@ impl NodeOperations {
             drop(self.mailbox.send(Mail::Request(conclude, tx)).await);
         }
         Ok(Dispatched { preflight: Preflight { plan, plan_hash }, outcomes })
+    }
+
+    /// What a caller is told whose plan does not hold any more: the plan of now, and that nothing was sent to any target.
+    fn overtaken(&self, request: &Request, plan: Plan, denial: &Denial) -> Dispatched {
+        let plan_hash = self.plan_key.mint(&self.views.load(), request, &plan, self.clock.now().wall);
+        let outcome = |target: &RuntimeId| TargetOutcome {
+            target: target.clone(),
+            result: Err(denial.clone()),
+            audit_id: None,
+            receipt: None,
+        };
+        let outcomes = request.targets.iter().map(outcome).collect();
+        Dispatched { preflight: Preflight { plan, plan_hash }, outcomes }
     }
 
     async fn finish(&self, me: &RuntimeId, part: Started, budget: crate::domain::time::Millis) -> TargetOutcome {
@@ -219,26 +248,20 @@ impl Operations for SharedNode {
     }
 
     fn preflight(&self, request: &Request) -> Preflight {
-        let now = self.now();
-        let view = self.0.views.load();
-        let plan = view.plan(&request.asker, &request.action, &request.targets, now);
-        let plan_hash = self.0.plan_key.mint(&view, request, &plan, now.wall);
-        Preflight { plan, plan_hash }
+        self.0.preflight(&self.0.views.load(), request, self.now())
     }
 
-    fn is_current(&self, plan_hash: &str, request: &Request, plan: &Plan) -> bool {
-        self.0.plan_key.is_current(plan_hash, &self.0.views.load(), request, plan, self.now().wall)
+    fn planned(&self, plan_hash: &str, request: &Request, plan: &Plan) -> Option<Basis> {
+        let view = self.0.views.load();
+        self.0.plan_key.is_current(plan_hash, &view, request, plan, self.now().wall).then(|| view.basis(plan))
     }
 
     fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>> {
         let node = Arc::clone(&self.0);
-        let preflight = request.action.kind().is_read().then(|| self.preflight(&request));
+        let view = self.0.views.load_full();
         // A task of its own: a caller that goes away must not leave a write half reported.
         let task = self.0.tasks.spawn(async move {
-            match preflight {
-                Some(preflight) => node.read(request, preflight).await,
-                None => node.write(request).await,
-            }
+            if request.action.kind().is_read() { node.read(request, view).await } else { node.write(request).await }
         });
         Box::pin(async move {
             task.await.unwrap_or_else(|error| {
@@ -268,7 +291,7 @@ impl Operations for SharedNode {
             match answer? {
                 Answer::Recorded => Ok(()),
                 Answer::Refused { code, reason } => Err(Failure { code, reason }),
-                Answer::Begun { .. } => Err(unexpected_answer()),
+                Answer::Begun { .. } | Answer::Overtaken { .. } => Err(unexpected_answer()),
             }
         })
     }

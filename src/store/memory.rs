@@ -94,6 +94,7 @@ pub struct Disk {
     /// Read records that nobody has waited for: a crash loses them.
     unsynced: VecDeque<Draft>,
     holds_reads: bool,
+    hides_facts: bool,
     quota_bytes: u64,
     next: VecDeque<Fault>,
     fault: Option<Error>,
@@ -115,6 +116,7 @@ impl Disk {
             content,
             unsynced: VecDeque::new(),
             holds_reads: false,
+            hides_facts: false,
             quota_bytes: READ_QUOTA_MB.saturating_mul(BYTES_PER_MB),
             next: VecDeque::new(),
             fault: None,
@@ -138,12 +140,23 @@ impl Disk {
         self.sync_reads();
     }
 
+    /// Lets every recall fail, as a disk that cannot be read does, until [`Disk::show_facts`].
+    pub const fn hide_facts(&mut self) {
+        self.hides_facts = true;
+    }
+
+    /// Ends [`Disk::hide_facts`].
+    pub const fn show_facts(&mut self) {
+        self.hides_facts = false;
+    }
+
     /// The power fails and comes back: read records that were not written yet are gone, and so is every fault.
     pub fn crash(&mut self) {
         self.unsynced.clear();
         self.next.clear();
         self.fault = None;
         self.holds_reads = false;
+        self.hides_facts = false;
         if let Some(prepared) = self.uncertain.take() {
             self.content.apply(prepared);
         }
@@ -175,6 +188,9 @@ impl Disk {
 
     /// The newest of every fact, in the order of their keys.
     pub fn recall(&self) -> Result<Vec<Record>, Error> {
+        if self.hides_facts {
+            return Err(Error::Broken { place: PLACE.into(), reason: "injected".into() });
+        }
         let rows = self.content.facts.iter();
         rows.map(|((kind, key), body)| record::decode(kind, key, body).map_err(unreadable)).collect()
     }

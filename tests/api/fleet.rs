@@ -22,7 +22,7 @@ use trust_runtime::domain::preflight::{Asker, Plan, Profile};
 use trust_runtime::domain::projection::{Edge, EdgeState, Lifecycle, Limits as Freshness, Link, Presence};
 use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::record::{Batch, Record};
-use trust_runtime::engine::view::{Category, ClockState, Event, Peer, Settings, Severity, View};
+use trust_runtime::engine::view::{Basis, Category, ClockState, Event, Peer, Settings, Severity, View};
 use trust_runtime::engine::word::Identity;
 use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
@@ -97,8 +97,8 @@ impl Operations for FakeNode {
         Preflight { plan, plan_hash }
     }
 
-    fn is_current(&self, plan_hash: &str, _request: &handle::Request, plan: &Plan) -> bool {
-        plan_hash == hash_of(plan)
+    fn planned(&self, plan_hash: &str, _request: &handle::Request, plan: &Plan) -> Option<Basis> {
+        (plan_hash == hash_of(plan)).then(|| self.view().basis(plan))
     }
 
     fn dispatch(&self, request: handle::Request) -> handle::Pending<'_, Result<Dispatched, Failure>> {

@@ -20,6 +20,7 @@ mod matrix;
 mod minted;
 mod policy;
 mod preflight;
+mod record;
 mod sealed;
 mod svid;
 mod wire;

@@ -23,6 +23,7 @@ pub(crate) enum Condition {
 pub(crate) struct Facts {
     pub(crate) boot: Option<u64>,
     pub(crate) mark: Option<Wall>,
+    pub(crate) dropped_until: Option<Wall>,
     pub(crate) overlay: Option<Overlay>,
     pub(crate) peers: BTreeMap<RuntimeId, Peer>,
     pub(crate) receipts: BTreeMap<RequestKey, Receipt>,
@@ -64,10 +65,11 @@ impl Disk {
 
     /// What a start reads back.
     pub(crate) fn recall(&self) -> Vec<Record> {
-        let Facts { boot, mark, overlay, peers, receipts, intents } = self.facts.clone();
+        let Facts { boot, mark, dropped_until, overlay, peers, receipts, intents } = self.facts.clone();
         let mut records = Vec::new();
         records.extend(boot.map(|counter| Record::Boot { counter }));
         records.extend(mark.map(|wall| Record::ClockMark { wall }));
+        records.extend(dropped_until.map(|wall| Record::DroppedUntil { wall }));
         records.extend(overlay.map(Record::Overlay));
         records.extend(peers.into_values().map(Record::Peer));
         records.extend(receipts.into_values().map(Record::Receipt));
@@ -81,6 +83,7 @@ impl Facts {
         match record {
             Record::Boot { counter } => self.boot = Some(counter),
             Record::ClockMark { wall } => self.mark = Some(wall),
+            Record::DroppedUntil { wall } => self.dropped_until = Some(wall),
             Record::Intent(intent) => drop(self.intents.insert(intent.key.clone(), intent)),
             Record::IntentClosed(key) => drop(self.intents.remove(&key)),
             Record::Overlay(overlay) => self.overlay = Some(overlay),

@@ -63,7 +63,7 @@ impl World {
         let Some(live) = self.nodes[origin].live.as_mut() else { return number };
         live.dispatches.insert(number, Dispatch { write: write.clone(), budget, parts: Vec::new() });
         if !write.action.kind().is_read() {
-            self.mail(origin, Mail::Request(Request::Begin(write), Purpose::Begin(number)));
+            self.mail(origin, Mail::Request(Request::Begin { write, planned: None }, Purpose::Begin(number)));
             return number;
         }
         let plan = live.view.plan(&write.asker, &write.action, &write.targets, now);

@@ -10,7 +10,7 @@ use trust_runtime::engine::view::ClockState;
 
 use crate::disk::Condition;
 use crate::network::Weather;
-use crate::node::{asker, runtime, true_wall};
+use crate::node::{asker, runtime};
 use crate::turn::{Mail, Purpose};
 use crate::world::{Event, World};
 
@@ -210,10 +210,7 @@ impl World {
             }
             self.resume(node);
             self.set_wall(node, 0);
-            let wall = true_wall(self.now);
-            let it = &self.nodes[node];
-            let is_mute = it.live.as_ref().is_some_and(|live| !live.keys.signer().delegation.holds_at(wall));
-            if is_mute || it.disk.condition == Condition::Broken {
+            if self.nodes[node].disk.condition == Condition::Broken {
                 self.crash(node);
             }
             self.nodes[node].disk.condition = Condition::Fine;

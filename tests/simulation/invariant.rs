@@ -199,7 +199,11 @@ impl World {
                         self.breach("no attacker's and no replayed message changes a pin", detail);
                     }
                 }
-                Record::Boot { .. } | Record::ClockMark { .. } | Record::Intent(_) | Record::IntentClosed(_) => {}
+                Record::Boot { .. }
+                | Record::ClockMark { .. }
+                | Record::DroppedUntil { .. }
+                | Record::Intent(_)
+                | Record::IntentClosed(_) => {}
             }
         }
         self.check_chain(node);

@@ -45,6 +45,8 @@ pub(crate) struct Turn {
     /// Which of the queries ask to act; the others ask for an outcome.
     pub(crate) acts: BTreeSet<QueryId>,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
+    /// The outcomes among the requests.
+    pub(crate) outcomes: Vec<(ReplyId, Request)>,
     pub(crate) met: Vec<(Question, Received, Option<Ticket>)>,
     /// What the oracle says of each write in it.
     pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
@@ -80,10 +82,13 @@ impl Node {
             }
             Mail::Request(request, purpose) => {
                 turn.replies.insert(reply, purpose);
-                if let Request::Begin(write) = &request {
+                if let Request::Begin { write, .. } = &request {
                     let key = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
                     let allowance = invariant::own_allowance(&live.engine.view(), write);
                     turn.allowances.entry(key).or_default().push(allowance);
+                }
+                if matches!(request, Request::Conclude { .. }) {
+                    turn.outcomes.push((reply, request.clone()));
                 }
                 Input::Request { reply, request }
             }
@@ -165,6 +170,9 @@ impl World {
                 let input = Input::Act { query: *query, received: received.clone() };
                 live.engine.handle(now, &mut live.entropy, input, &mut again);
             }
+        }
+        for (reply, request) in std::mem::take(&mut turn.outcomes) {
+            live.engine.handle(now, &mut live.entropy, Input::Request { reply, request }, &mut again);
         }
         assert!(again.batch.is_empty(), "a read-only engine wants nothing durable");
         let keys = live.keys.clone();
@@ -273,6 +281,7 @@ pub(crate) fn word_of(answer: Option<&Answer>) -> String {
         None => "storage_unavailable".to_owned(),
         Some(Answer::Recorded) => "recorded".to_owned(),
         Some(Answer::Refused { code, .. }) => code.to_string(),
+        Some(Answer::Overtaken { denial, .. }) => denial.code.to_string(),
         Some(Answer::Begun { plan, started }) => match plan.first_denial() {
             Some(denial) => format!("denied {}", denial.code),
             None => format!("begun {}", started.len()),

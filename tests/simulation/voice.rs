@@ -15,7 +15,7 @@ use trust_runtime::wire::mesh::{self as wire, Probe, Refusal};
 use crate::network::{Body, Packet, Ticket};
 use crate::node::Live;
 use crate::turn::Mail;
-use crate::world::{Event, World};
+use crate::world::{Event, World, delegate};
 
 /// Edges are repeated every so many observations for those who came later.
 const EDGES_EVERY: u64 = 10;
@@ -28,7 +28,12 @@ impl World {
     pub(crate) fn period(&mut self, node: usize) {
         let now = self.nodes[node].now(self.now);
         let epoch = self.nodes[node].epoch;
-        let Some(live) = self.nodes[node].live.as_mut() else { return };
+        let it = &mut self.nodes[node];
+        let Some(live) = it.live.as_mut() else { return };
+        if live.keys.signer().delegation.is_to_be_renewed(now.wall) {
+            live.keys = delegate(&it.identity, &it.id, now.wall, &mut live.entropy);
+            live.said = None;
+        }
         let identity = live.new_identity(now);
         let observation = live.observe(now);
         let (unknown, heard) = peers_to_ask(&live.view, now);

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use trust_runtime::domain::audit::Hash;
+use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::{IdentityKey, TrustState};
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::time::Millis;
+use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::Engine;
 use trust_runtime::engine::exchange::Question;
 use trust_runtime::engine::input::Input;
@@ -223,9 +224,7 @@ impl World {
         }
         node.epoch += 1;
         let epoch = node.epoch;
-        let envelope_key = IdentityKey::from_seed(chance.bytes());
-        let keys =
-            wire::delegate(&node.identity, envelope_key, &node.id, now.wall, now.wall.plus(Millis::from_hours(24)));
+        let keys = delegate(&node.identity, &node.id, now.wall, &mut chance);
         let view = engine.view();
         let boot = view.boot;
         node.live = Some(Live {
@@ -355,6 +354,11 @@ impl World {
             self.schedule(after, Event::Arrive(packet.clone()));
         }
     }
+}
+
+/// A new envelope key and a day's delegation for it.
+pub(crate) fn delegate(identity: &IdentityKey, id: &RuntimeId, now: Wall, chance: &mut Chance) -> wire::Keys {
+    wire::delegate(identity, IdentityKey::from_seed(chance.bytes()), id, now, now.plus(Millis::from_hours(24)))
 }
 
 fn node(chance: &mut Chance, index: usize) -> Node {

@@ -40,6 +40,13 @@ impl Delegation {
     pub fn holds_at(&self, now: Wall) -> bool {
         self.not_before.minus(SKEW) <= now && now < self.not_after.plus(SKEW)
     }
+
+    /// Whether its owner has to make a new one by now: half its life is over, or it has not begun, because the clock by which
+    /// it was made has gone back since. No skew is granted here: it belongs to those whose clocks differ from the owner's.
+    pub fn is_to_be_renewed(&self, now: Wall) -> bool {
+        let half = self.not_after.0.saturating_sub(self.not_before.0).wrapping_div(2);
+        now < self.not_before || self.not_before.0.saturating_add(half) <= now.0
+    }
 }
 
 /// What the origin signs.

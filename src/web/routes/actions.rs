@@ -7,7 +7,8 @@ use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Plan, Profile};
-use crate::engine::view::View;
+use crate::engine::view::{Basis, View};
+use crate::engine::{among, plan_overtaken};
 use crate::handle::{Dispatched, Failure, Request};
 use crate::web::auth::Caller;
 use crate::web::error::Problem;
@@ -59,7 +60,8 @@ fn read(shared: &Shared, call: &Call, view: &View, ask: Ask) -> Result<Result<Ad
         Err(denial) => return Ok(Err(wanted.refuse(denial))),
     };
     let Wanted { request_id, actor: _, action, targets, budget, dry_run, plan_hash } = wanted;
-    Ok(Ok(Admitted { request: Request { asker, request_id, action, targets, budget }, dry_run, plan_hash }))
+    let request = Request { asker, request_id, action, targets, budget, planned: None };
+    Ok(Ok(Admitted { request, dry_run, plan_hash }))
 }
 
 async fn act(shared: Arc<Shared>, call: Call) -> Answered {
@@ -74,18 +76,21 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
             return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
         }
     };
-    let Admitted { request, dry_run, plan_hash } = admitted;
+    let Admitted { mut request, dry_run, plan_hash } = admitted;
     let request_id = request.request_id.clone();
     if dry_run || plan_hash.is_some() || view.settings.profile == Profile::Wan {
         let preflight = shared.node.preflight(&request);
         let plan = &preflight.plan;
-        if let Some(denial) = check_plan(&shared, &view, &request, plan, plan_hash.as_deref(), dry_run) {
-            if !dry_run {
-                record(&shared, &view, &Refusal::of_plan(&request, &denial))?;
+        request.planned = match check_plan(&shared, &view, &request, plan, plan_hash.as_deref(), dry_run) {
+            Ok(planned) => planned,
+            Err(denial) => {
+                if !dry_run {
+                    record(&shared, &view, &Refusal::of_plan(&request, &denial))?;
+                }
+                let outcomes = plan.rows.iter().map(|row| denied(&row.target, &denial));
+                return Ok(json(dispatch_answer(me, &request_id, dry_run, (plan, &preflight.plan_hash), outcomes)));
             }
-            let outcomes = plan.rows.iter().map(|row| denied(&row.target, &denial));
-            return Ok(json(dispatch_answer(me, &request_id, dry_run, (plan, &preflight.plan_hash), outcomes)));
-        }
+        };
         if dry_run {
             let nothing = std::iter::empty();
             return Ok(json(dispatch_answer(me, &request_id, true, (plan, &preflight.plan_hash), nothing)));
@@ -110,7 +115,8 @@ async fn carry_out(shared: &Shared, request: Request) -> Result<Dispatched, Fail
     task.await.map_err(lost)?
 }
 
-/// Why this plan may not be carried out although the caller asks for it.
+/// What the plan rests on that the caller names, or why this plan may not be carried out although the caller asks for it.
+/// The node compares once more, with what it decides by.
 fn check_plan(
     shared: &Shared,
     view: &View,
@@ -118,17 +124,13 @@ fn check_plan(
     plan: &Plan,
     plan_hash: Option<&str>,
     is_dry_run: bool,
-) -> Option<Denial> {
+) -> Result<Option<Basis>, Denial> {
     match plan_hash {
-        Some(hash) if shared.node.is_current(hash, request, plan) => None,
-        Some(_) => {
-            let reason = "a decision, a target or the request has changed since this plan was made, or it is too old";
-            Some(Denial::at_origin(Code::Conflict, "plan_hash", reason))
-        }
-        None if is_dry_run || !needs_plan(view, request) || !plan.is_allowed() => None,
+        Some(hash) => shared.node.planned(hash, request, plan).map(Some).ok_or_else(plan_overtaken),
+        None if is_dry_run || !needs_plan(view, request) || !plan.is_allowed() => Ok(None),
         None => {
             let reason = "plan_hash: a write to another site needs the plan of a preflight in the profile wan";
-            Some(Denial::at_origin(Code::ContractViolation, "plan_hash", reason))
+            Err(Denial::at_origin(Code::ContractViolation, "plan_hash", reason))
         }
     }
 }
@@ -193,14 +195,6 @@ impl Refusal {
             code: denial.code,
             detail: among(request.targets.len(), &denial.reason),
         }
-    }
-}
-
-/// One record stands for all targets of a refused request, so that a refusal costs the same whatever it names.
-fn among(targets: usize, reason: &str) -> String {
-    match targets {
-        0 | 1 => reason.to_owned(),
-        several => format!("the first of {several} targets: {reason}"),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::wire::mesh::ResponseBody;
 
 const BOOT: &str = "boot";
 const CLOCK_MARK: &str = "clock_mark";
+const DROPPED_UNTIL: &str = "dropped_until";
 const INTENT: &str = "intent";
 const OVERLAY: &str = "overlay";
 const PEER: &str = "peer";
@@ -36,6 +37,12 @@ struct BootBody {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClockMarkBody {
+    wall_ns: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DroppedUntilBody {
     wall_ns: u64,
 }
 
@@ -94,6 +101,7 @@ pub fn encode(record: &Record) -> Result<Change, Error> {
     match record {
         Record::Boot { counter } => put(BOOT, ONLY.to_owned(), &BootBody { counter: *counter }),
         Record::ClockMark { wall } => put(CLOCK_MARK, ONLY.to_owned(), &ClockMarkBody { wall_ns: wall.0 }),
+        Record::DroppedUntil { wall } => put(DROPPED_UNTIL, ONLY.to_owned(), &DroppedUntilBody { wall_ns: wall.0 }),
         Record::Intent(intent) => {
             let body = IntentBody { action: intent.action.clone(), at_ns: intent.at.0 };
             put(INTENT, intent_key(&intent.key), &body)
@@ -118,6 +126,10 @@ pub fn decode(kind: &str, key: &str, body: &str) -> Result<Record, Error> {
         CLOCK_MARK => {
             row.is_only()?;
             Ok(Record::ClockMark { wall: Wall(row.parse::<ClockMarkBody>()?.wall_ns) })
+        }
+        DROPPED_UNTIL => {
+            row.is_only()?;
+            Ok(Record::DroppedUntil { wall: Wall(row.parse::<DroppedUntilBody>()?.wall_ns) })
         }
         INTENT => row.intent(),
         OVERLAY => {

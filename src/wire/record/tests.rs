@@ -90,6 +90,7 @@ fn fact() -> impl Strategy<Value = Record> {
     prop_oneof![
         any::<u64>().prop_map(|counter| Record::Boot { counter }),
         any::<u64>().prop_map(|wall| Record::ClockMark { wall: Wall(wall) }),
+        any::<u64>().prop_map(|wall| Record::DroppedUntil { wall: Wall(wall) }),
         intent.prop_map(|(key, action, at)| Record::Intent(Intent { key, action, at: Wall(at) })),
         overlay().prop_map(Record::Overlay),
         peer().prop_map(Record::Peer),
@@ -258,6 +259,8 @@ fn rows_of_another_hand_are_refused_by_name() {
         ("boot", "", r#"{"counter":1} "x""#),
         ("boot", "", ""),
         ("clock_mark", "", r#"{"wall":1}"#),
+        ("dropped_until", "x", r#"{"wall_ns":1}"#),
+        ("dropped_until", "", r#"{"wall_ns":1,"more":2}"#),
         ("intent", request, r#"{"action":"a","at_ns":1}"#),
         ("intent", "spiffe://trust/s/alice r1 b", r#"{"action":"a","at_ns":1}"#),
         ("overlay", "", r#"{"revision":1,"values":{"log.level":"debug"}}"#),

@@ -4,6 +4,7 @@ mod clock;
 mod dispatch;
 mod disk;
 mod identity;
+mod receipt;
 mod restart;
 
 use trust_runtime::domain::action::Action;

@@ -1,0 +1,215 @@
+//! A whole node over a store and a mesh in memory: what its callers are told, and what is on record of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::action::Action;
+use crate::domain::audit::{Draft, Hash, Outcome};
+use crate::domain::code::Code;
+use crate::domain::config::Value;
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::{Fingerprint, IdentityKey, Role};
+use crate::domain::policy::Policy;
+use crate::domain::preflight::{Asker, Profile};
+use crate::domain::projection::Limits;
+use crate::domain::time::Millis;
+use crate::engine::view::{Peer, Settings, View};
+use crate::engine::word::Identity;
+use crate::handle::{Operations, Rejected, Request, TargetOutcome};
+use crate::mesh::memory::Hub;
+use crate::node::plan_hash::PlanKey;
+use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare};
+use crate::store::Chain;
+use crate::store::memory::MemoryStore;
+
+pub(super) fn settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        me: parsed("s/a"),
+        trust_domain: parsed("trust"),
+        profile: Profile::Dev,
+        is_mesh_on_loopback: true,
+        is_secure: false,
+        policy: Policy::default(),
+        policy_hash: Hash([0; 32]),
+        grants: Vec::new(),
+        limits: Limits::default(),
+        receipts_kept: Millis::from_hours(24),
+        file_values: BTreeMap::new(),
+        host: None,
+        version: "0".to_owned(),
+    })
+}
+
+pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("legal")
+}
+
+pub(super) fn engineer() -> Asker {
+    Asker { actor: parsed("spiffe://trust/s/alice"), role: Role::Engineer, is_verified: true }
+}
+
+/// A node without a project.
+struct NoFiles;
+
+impl Sources for NoFiles {
+    fn stamp(&self) -> Stamp {
+        Stamp::default()
+    }
+
+    fn read(&self) -> Result<Fresh, Vec<Rejected>> {
+        Err(Vec::new())
+    }
+
+    fn note(&self) {}
+}
+
+/// One node alone, and the store that it writes.
+struct Alone {
+    node: Node,
+    store: MemoryStore,
+}
+
+impl Alone {
+    async fn new() -> Self {
+        let store = MemoryStore::new();
+        let key = IdentityKey::from_seed([1; 32]);
+        let prepared = prepare(settings(), key, Arc::new(store.clone())).await.expect("prepared");
+        let (mesh, inbox) = Hub::new().expect("a hub").join(parsed("s/a"), prepared.boot());
+        let parts = Parts {
+            mesh,
+            inbox,
+            web: None,
+            probe_ms: 1_000,
+            apply: Box::new(|_values| {}),
+            sources: Arc::new(NoFiles),
+        };
+        Self { node: prepared.start(parts, CancellationToken::new()), store }
+    }
+
+    fn operations(&self) -> Arc<dyn Operations> {
+        self.node.operations()
+    }
+
+    /// What is on record in one chain.
+    fn records(&self, chain: Chain) -> Vec<Draft> {
+        self.store.with_disk(|disk| disk.entries(chain).map(|entry| entry.draft.clone()).collect())
+    }
+}
+
+fn request(id: &str, action: Action, targets: &[&str]) -> Request {
+    Request {
+        asker: engineer(),
+        request_id: parsed(id),
+        action,
+        targets: targets.iter().map(|target| parsed(target)).collect(),
+        budget: Millis(1_000),
+        planned: None,
+    }
+}
+
+fn log_level(level: &str) -> Action {
+    Action::cfg_apply([("log.level".to_owned(), Value::Text(level.to_owned()))].into()).expect("one setting")
+}
+
+fn codes(outcomes: &[TargetOutcome]) -> Vec<Option<Code>> {
+    outcomes.iter().map(|outcome| outcome.result.as_ref().err().map(|denial| denial.code)).collect()
+}
+
+/// The configuration changes after the plan was compared and before the dispatch is decided.
+#[tokio::test]
+async fn a_plan_that_is_overtaken_after_it_was_compared_is_not_carried_out() {
+    let alone = Alone::new().await;
+    let node = alone.operations();
+    for (id, action) in [("write", Action::ping()), ("read", Action::StatusRead)] {
+        let mut named = request(id, action, &["s/a"]);
+        let preflight = node.preflight(&named);
+        named.planned = node.planned(&preflight.plan_hash, &named, &preflight.plan);
+        assert!(named.planned.is_some(), "it is good");
+        let change = request(&format!("change-{id}"), log_level("debug"), &["s/a"]);
+        let changed = node.dispatch(change).await.expect("changed");
+        assert_eq!(codes(&changed.outcomes), [None]);
+
+        let dispatched = node.dispatch(named.clone()).await.expect("answered");
+        assert_eq!(codes(&dispatched.outcomes), [Some(Code::Conflict)], "{id}");
+        assert!(node.planned(&dispatched.preflight.plan_hash, &named, &dispatched.preflight.plan).is_some());
+        let of_it: Vec<_> = [Chain::Writes, Chain::Reads]
+            .into_iter()
+            .flat_map(|chain| alone.records(chain))
+            .filter(|draft| draft.request_id == Some(named.request_id.clone()))
+            .map(|draft| (draft.outcome, draft.code))
+            .collect();
+        assert_eq!(of_it, [(Outcome::Denied, Some(Code::Conflict))], "{id}: refused on record, and nothing else");
+
+        named.planned = node.planned(&dispatched.preflight.plan_hash, &named, &dispatched.preflight.plan);
+        let again = node.dispatch(named).await.expect("answered");
+        assert_eq!(codes(&again.outcomes), [None], "{id}: the plan of now is carried out");
+        alone.operations().dispatch(request(&format!("back-{id}"), log_level("info"), &["s/a"])).await.expect("back");
+    }
+}
+
+/// The MAC and the comparison at the decision stand for the same things.
+#[tokio::test]
+async fn a_plan_hash_changes_with_each_part_of_what_the_plan_rests_on() {
+    let alone = Alone::new().await;
+    let mut view = View::clone(&alone.operations().view());
+    let mut peer = Peer::unheard(Fingerprint([2; 32]));
+    peer.identity = Some(Arc::new(identity(1)));
+    view.peers = Arc::new([(parsed("s/b"), Arc::new(peer))].into());
+    let asked = request("r", Action::StatusRead, &["s/a", "s/b"]);
+    let now = alone.operations().now();
+    let plan = |view: &View| view.plan(&asked.asker, &asked.action, &asked.targets, now);
+    let (first, key) = (plan(&view), PlanKey::random());
+    let hash = key.mint(&view, &asked, &first, now.wall);
+    let basis = view.basis(&first);
+
+    let changes: [Change; 6] = [
+        ("nothing", |view| view.generation += 1),
+        ("own rules", |view| Arc::make_mut(&mut view.settings).policy_hash = Hash([9; 32])),
+        ("own configuration", |view| Arc::make_mut(&mut view.overlay).revision += 1),
+        ("their configuration", |view| change_peer(view, |peer| peer.identity = Some(Arc::new(identity(2))))),
+        ("their rules", |view| {
+            change_peer(view, |peer| {
+                peer.identity = Some(Arc::new(Identity { policy_hash: Hash([9; 32]), ..identity(1) }));
+            });
+        }),
+        ("the decision", |view| {
+            let now = view.started.monotonic;
+            change_peer(view, |peer| peer.presence.hear(now));
+        }),
+    ];
+    for (what, change) in changes {
+        let mut view = view.clone();
+        change(&mut view);
+        let plan = plan(&view);
+        let is_same = what == "nothing";
+        assert_eq!(key.is_current(&hash, &view, &asked, &plan, now.wall), is_same, "the hash: {what}");
+        assert_eq!(view.basis(&plan) == basis, is_same, "the comparison: {what}");
+    }
+}
+
+/// A change of a view, by name.
+type Change = (&'static str, fn(&mut View));
+
+fn change_peer(view: &mut View, change: impl FnOnce(&mut Peer)) {
+    let name: RuntimeId = parsed("s/b");
+    change(Arc::make_mut(Arc::make_mut(&mut view.peers).get_mut(&name).expect("known")));
+}
+
+fn identity(config_revision: u64) -> Identity {
+    Identity {
+        runtime: parsed("s/b"),
+        boot: 1,
+        at: crate::domain::time::Wall(1),
+        api_version: "1.0".to_owned(),
+        version: "0".to_owned(),
+        capabilities: Vec::new(),
+        host: None,
+        web: None,
+        is_secure: false,
+        policy_hash: Hash([3; 32]),
+        config_revision,
+        config_etag: Hash([0; 32]),
+    }
+}
