@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 /// Longest accepted segment in bytes: a DNS label is 63, and a certificate's common name ends at 64.
 pub const SEGMENT_BYTES_MAX: usize = 64;
 
@@ -43,7 +45,7 @@ pub enum Error {
 
 /// One SPIFFE path segment: `[A-Za-z0-9._-]+`, neither `.` nor `..` (SPIFFE-ID section 2.2), at most 64 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Segment(Arc<str>);
+pub struct Segment(SmolStr);
 
 impl Segment {
     /// The segment's text.

@@ -6,6 +6,7 @@ pub mod dsse;
 
 use sha2::{Digest, Sha256};
 
+use self::dsse::PublicKey;
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditId, Hash, Position};
 use crate::domain::code::Code;
@@ -28,7 +29,7 @@ pub struct Delegation {
     /// The long-lived key that signed this delegation.
     pub identity_key: [u8; 32],
     /// The short-lived key that signs envelopes, receipts and documents.
-    pub envelope_key: [u8; 32],
+    pub envelope_key: PublicKey,
     /// Not before this moment.
     pub not_before: Wall,
     /// Not at or after this moment.

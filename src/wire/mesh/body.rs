@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use crate::domain::action::ActionKind;
 use crate::domain::audit::Position;
+use crate::domain::envelope::dsse::PublicKey;
 use crate::domain::envelope::{self, Health, Response, Ruling};
 use crate::domain::identity::Role;
 use crate::domain::policy::{Denial, Stage};
@@ -75,7 +76,7 @@ impl From<&envelope::Delegation> for Delegation {
         Self {
             runtime: delegation.runtime.to_string(),
             identity_key: hex(&delegation.identity_key),
-            envelope_key: hex(&delegation.envelope_key),
+            envelope_key: hex(delegation.envelope_key.as_bytes()),
             not_before_ns: delegation.not_before.0,
             not_after_ns: delegation.not_after.0,
         }
@@ -89,7 +90,7 @@ impl TryFrom<Delegation> for envelope::Delegation {
         Ok(Self {
             runtime: parse(&body.runtime)?,
             identity_key: unhex(&body.identity_key)?,
-            envelope_key: unhex(&body.envelope_key)?,
+            envelope_key: PublicKey::new(unhex(&body.envelope_key)?),
             not_before: Wall(body.not_before_ns),
             not_after: Wall(body.not_after_ns),
         })

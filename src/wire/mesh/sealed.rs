@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Hash;
-use crate::domain::envelope::dsse::{self, PayloadType};
+use crate::domain::envelope::dsse::{self, PayloadType, PublicKey};
 use crate::domain::envelope::{Delegation, Envelope, Receipt};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, IdentityKey};
@@ -93,7 +93,7 @@ pub fn delegate(identity: &IdentityKey, envelope: IdentityKey, runtime: &Runtime
     let delegation = Delegation {
         runtime: runtime.clone(),
         identity_key: identity.public().to_bytes(),
-        envelope_key: envelope.public().to_bytes(),
+        envelope_key: PublicKey::new(envelope.public().to_bytes()),
         not_before: from,
         not_after: until,
     };
@@ -210,7 +210,7 @@ fn open_delegation(document: &[u8], now: Wall) -> Result<Signer, Refusal> {
     let payload = decode(&outer.payload)?;
     let content: body::Delegation = body::read(&payload)?;
     let delegation = Delegation::try_from(content)?;
-    check_signature(&delegation.identity_key, PayloadType::Delegation, &payload, &outer)
+    check_signature(&PublicKey::new(delegation.identity_key), PayloadType::Delegation, &payload, &outer)
         .map_err(|_bad| Refusal::BadDelegation)?;
     if !delegation.holds_at(now) {
         return Err(Refusal::BadDelegation);
@@ -220,14 +220,14 @@ fn open_delegation(document: &[u8], now: Wall) -> Result<Signer, Refusal> {
 }
 
 fn check_signature(
-    key: &[u8; 32],
+    key: &PublicKey,
     payload_type: PayloadType,
     payload: &[u8],
     outer: &Outer<'_>,
 ) -> Result<(), Refusal> {
     let [signature] = &outer.signatures;
     let signature: [u8; 64] = decode(&signature.sig)?.try_into().map_err(|_length| Refusal::Malformed)?;
-    dsse::verify(key, payload_type, payload, &signature).map_err(|_bad| Refusal::BadSignature)
+    key.verify(payload_type, payload, &signature).map_err(|_bad| Refusal::BadSignature)
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, Refusal> {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::action::Refused;
@@ -24,7 +24,7 @@ pub struct PreflightBody<'a> {
     #[schema(value_type = String)]
     connected_via: Shown<'a>,
     #[schema(value_type = Vec<String>)]
-    acting_on: Vec<Shown<'a>>,
+    acting_on: ActingOn<'a>,
     /// Whether every target may be acted on.
     allowed: bool,
     /// The code of the first denied target.
@@ -39,11 +39,59 @@ pub struct PreflightBody<'a> {
     #[schema(nullable = false)]
     remediation: Option<&'static str>,
     /// One per target, in request order.
-    decisions: Vec<DecisionBody<'a>>,
+    #[schema(value_type = Vec<DecisionBody<'a>>)]
+    decisions: Decisions<'a>,
     /// Names this plan for ten minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     plan_hash: Option<&'a str>,
+}
+
+/// Whom it is about, in request order. Written from where they stand: a thousand bodies would be a list of their own first.
+#[derive(Debug, Clone, Copy)]
+enum Targets<'a> {
+    /// As this runtime planned it.
+    Planned(&'a RuntimeId, &'a [Row]),
+    /// As the caller gave them, all denied for the same reason.
+    Refused(&'a View, Monotonic, &'a Refused),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ActingOn<'a>(Targets<'a>);
+
+impl Serialize for ActingOn<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Targets::Planned(me, rows) => {
+                serializer.collect_seq(rows.iter().map(|row| Shown::Id(&row.target, &me.site)))
+            }
+            Targets::Refused(view, _, refused) => {
+                serializer.collect_seq(refused.targets.iter().map(|target| shown(view, target)))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Decisions<'a>(Targets<'a>);
+
+impl Serialize for Decisions<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Targets::Planned(me, rows) => serializer.collect_seq(rows.iter().map(|row| decision(me, row))),
+            Targets::Refused(view, now, refused) => serializer.collect_seq(refused.targets.iter().map(|target| {
+                let standing = target.as_ref().ok().and_then(|id| view.standing(id, now));
+                denied_one(shown(view, target), &refused.denial, target_state(standing))
+            })),
+        }
+    }
+}
+
+fn shown<'a>(view: &'a View, target: &'a Result<RuntimeId, String>) -> Shown<'a> {
+    match target {
+        Ok(id) => Shown::Id(id, &view.me().site),
+        Err(text) => Shown::Text(text),
+    }
 }
 
 /// The decision about one target.
@@ -77,7 +125,7 @@ pub struct DispatchBody<'a> {
     #[schema(value_type = String)]
     connected_via: Shown<'a>,
     #[schema(value_type = Vec<String>)]
-    acting_on: Vec<Shown<'a>>,
+    acting_on: ActingOn<'a>,
     dry_run: bool,
     /// Whether it was allowed and, unless it was a dry run, done at every target.
     ok: bool,
@@ -191,7 +239,7 @@ pub fn dispatch_answer<'a>(
         api_version: API_VERSION,
         request_id: request_id.as_str(),
         connected_via: Shown::Id(me, &me.site),
-        acting_on: preflight.acting_on.clone(),
+        acting_on: preflight.acting_on,
         dry_run: is_dry_run,
         ok: preflight.allowed && is_done && results.iter().all(|result| result.ok),
         preflight,
@@ -206,7 +254,7 @@ pub fn dispatch_refusal(view: &View, now: Monotonic, refused: &Refused) -> Vec<u
         api_version: API_VERSION,
         request_id: &refused.request_id,
         connected_via: preflight.connected_via,
-        acting_on: preflight.acting_on.clone(),
+        acting_on: preflight.acting_on,
         dry_run: refused.dry_run,
         ok: false,
         preflight,
@@ -215,17 +263,17 @@ pub fn dispatch_refusal(view: &View, now: Monotonic, refused: &Refused) -> Vec<u
 }
 
 fn planned<'a>(me: &'a RuntimeId, request_id: &'a RequestId, plan: &'a Plan, plan_hash: &'a str) -> PreflightBody<'a> {
-    let denial = plan.first_denial();
+    let (denial, targets) = (plan.first_denial(), Targets::Planned(me, &plan.rows));
     PreflightBody {
         api_version: API_VERSION,
         request_id: request_id.as_str(),
         connected_via: Shown::Id(me, &me.site),
-        acting_on: plan.rows.iter().map(|row| Shown::Id(&row.target, &me.site)).collect(),
+        acting_on: ActingOn(targets),
         allowed: denial.is_none(),
         denial_code: denial.map(|denial| denial.code.as_str()),
         denial_reason: denial.map(|denial| denial.reason.as_str()),
         remediation: denial.map(|denial| denial.code.remediation()),
-        decisions: plan.rows.iter().map(|row| decision(me, row)).collect(),
+        decisions: Decisions(targets),
         plan_hash: Some(plan_hash),
     }
 }
@@ -277,21 +325,17 @@ const fn target_state(standing: Option<Standing>) -> &'static str {
 fn denied<'a>(view: &'a View, now: Monotonic, refused: &'a Refused) -> PreflightBody<'a> {
     let me = view.me();
     let denial = &refused.denial;
-    let shown = |target: &'a Result<RuntimeId, String>| match target {
-        Ok(id) => (Shown::Id(id, &me.site), target_state(view.standing(id, now))),
-        Err(text) => (Shown::Text(text), target_state(None)),
-    };
-    let targets: Vec<_> = refused.targets.iter().map(shown).collect();
+    let targets = Targets::Refused(view, now, refused);
     PreflightBody {
         api_version: API_VERSION,
         request_id: &refused.request_id,
         connected_via: Shown::Id(me, &me.site),
-        acting_on: targets.iter().map(|(target, _)| *target).collect(),
+        acting_on: ActingOn(targets),
         allowed: false,
         denial_code: Some(denial.code.as_str()),
         denial_reason: Some(&denial.reason),
         remediation: Some(denial.code.remediation()),
-        decisions: targets.into_iter().map(|(target, state)| denied_one(target, denial, state)).collect(),
+        decisions: Decisions(targets),
         plan_hash: None,
     }
 }
