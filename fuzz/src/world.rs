@@ -67,6 +67,7 @@ fn settings() -> Settings {
         is_secure: false,
         policy: Policy::default(),
         policy_hash: Hash::of(b""),
+        authority: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

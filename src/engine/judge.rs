@@ -87,9 +87,11 @@ fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
         let reason = "the target's clock is uncertain, so it grants nothing new";
         return Err(Denial::at_target(Code::ClockUncertain, "clock", reason));
     }
+    let is_dev = view.settings.profile == Profile::Dev;
     let is_accepted = match peer.trust {
-        TrustState::Trusted => true,
-        TrustState::Untrusted => view.settings.profile == Profile::Dev && view.settings.is_mesh_on_loopback,
+        // Whom a person approved in `dev` has to prove itself in the other profiles.
+        TrustState::Trusted => is_dev || received.signer.vouched.is_some(),
+        TrustState::Untrusted => is_dev && view.settings.is_mesh_on_loopback,
     };
     if is_accepted {
         return Ok(());

@@ -97,29 +97,60 @@ impl Engine {
     /// Pins an unknown peer's key, refuses a changed one, and moves on to a new boot.
     fn admit(&mut self, now: Now, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
         let runtime = signer.runtime();
+        if self.settings.profile != Profile::Dev && signer.vouched.is_none() {
+            return Err(Code::UntrustedIdentity.as_str());
+        }
         let Some(known) = self.peers.get(runtime) else {
             return self.pin(signer, boot, effects);
         };
-        if known.pinned != signer.identity {
-            let impostor = (runtime.clone(), signer.identity);
-            if self.impostors.len() < IMPOSTORS_MAX && self.impostors.insert(impostor) {
-                let summary = format!("{runtime} speaks with another key than the pinned one");
-                self.tell(now, security(runtime, summary));
-            }
-            return Err("changed_key");
-        }
         if boot < known.boot {
             return Err("old_boot");
         }
-        if known.boot < boot {
+        let known_boot = known.boot;
+        if known.pinned != signer.identity {
+            match &known.signer {
+                _ if signer.vouched.is_none() => return Err(self.meet_impostor(now, signer)),
+                // Somebody repeats a word from before the key was changed.
+                Some(newer) if signer.delegation.not_before < newer.delegation.not_before => return Err("old_key"),
+                Some(_) | None => self.take_new_key(signer, effects),
+            }
+        }
+        if known_boot < boot {
             self.begin_boot(signer, boot, effects);
         }
         Ok(())
     }
 
+    fn meet_impostor(&mut self, now: Now, signer: &Signer) -> &'static str {
+        let runtime = signer.runtime();
+        let impostor = (runtime.clone(), signer.identity);
+        if self.impostors.len() < IMPOSTORS_MAX && self.impostors.insert(impostor) {
+            let summary = format!("{runtime} speaks with another key than the pinned one");
+            self.tell(now, security(runtime, summary));
+        }
+        "changed_key"
+    }
+
+    /// A certificate says whose key it is, so a new one needs no person: it was renewed, or the runtime came under an
+    /// authority. Back from a certificate to a bare key there is no way but `peers forget`.
+    fn take_new_key(&mut self, signer: &Signer, effects: &mut Effects) {
+        let is_read_only = self.is_read_only;
+        let runtime = signer.runtime();
+        let Some(peer) = self.peer_mut(runtime) else { return };
+        peer.pinned = signer.identity;
+        peer.trust = TrustState::Trusted;
+        let record = peer_record(runtime, peer);
+        if is_read_only {
+            self.unsaved_boots.insert(runtime.clone());
+        } else {
+            effects.persist(record);
+        }
+    }
+
     fn pin(&mut self, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
         let runtime = signer.runtime();
-        if self.settings.profile != Profile::Dev || runtime.site != self.me().site {
+        let is_proven = signer.vouched.is_some();
+        if !is_proven && (self.settings.profile != Profile::Dev || runtime.site != self.me().site) {
             return Err(Code::UntrustedIdentity.as_str());
         }
         if self.is_read_only {
@@ -128,8 +159,8 @@ impl Engine {
         if self.peers.len() >= PEERS_MAX {
             return Err("too_many_peers");
         }
-        let peer =
-            Peer { pinned: signer.identity, trust: TrustState::Untrusted, boot, ..Peer::unheard(signer.identity) };
+        let trust = if is_proven { TrustState::Trusted } else { TrustState::Untrusted };
+        let peer = Peer { trust, boot, ..Peer::unheard(signer.identity) };
         effects.persist(peer_record(runtime, &peer));
         Arc::make_mut(&mut self.peers).insert(runtime.clone(), Arc::new(peer));
         Ok(())

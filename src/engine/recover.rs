@@ -235,6 +235,7 @@ mod tests {
             is_secure: false,
             policy: Policy::default(),
             policy_hash: Hash([0; 32]),
+            authority: None,
             grants: Vec::new(),
             limits: Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() },
             receipts_kept: Millis::from_hours(24),

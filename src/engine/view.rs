@@ -12,6 +12,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
 use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Role, TrustDomain, TrustState};
 use crate::domain::policy::{Decision, Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub policy: Policy,
     /// The hash of its rules as they stand in the file.
     pub policy_hash: Hash,
+    /// Whose certificates count here; absent where none do.
+    pub authority: Option<Authority>,
     /// Roles granted here to actors, named as `<site>/<principal>`.
     pub grants: Vec<(Pattern, Role)>,
     /// Measures of freshness from the file.

@@ -6,6 +6,7 @@ use crate::domain::audit::Hash;
 use crate::domain::envelope::{Delegation, Health};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::Fingerprint;
+use crate::domain::identity::authority::Vouched;
 use crate::domain::projection::Edge;
 use crate::domain::time::Wall;
 
@@ -20,6 +21,8 @@ pub struct Signer {
     pub delegation_hash: Hash,
     /// The identity key behind it.
     pub identity: Fingerprint,
+    /// What its certificate proved, where it has one.
+    pub vouched: Option<Vouched>,
 }
 
 impl Signer {

@@ -33,6 +33,7 @@ pub(super) fn settings() -> Arc<Settings> {
         is_secure: false,
         policy: Policy::default(),
         policy_hash: Hash([0; 32]),
+        authority: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -368,6 +368,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         is_secure: profile != Profile::Dev,
         policy: Policy::default(),
         policy_hash: Hash([9; 32]),
+        authority: None,
         grants: Vec::new(),
         limits: Freshness::default(),
         receipts_kept: Millis::from_hours(24),

@@ -73,6 +73,7 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         is_secure: true,
         policy,
         policy_hash: Hash::of(b"a policy"),
+        authority: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -152,6 +152,7 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         is_secure: setup.profile != Profile::Dev,
         policy: policy(variant),
         policy_hash: Hash::of(&[u8::try_from(variant).unwrap_or(0)]),
+        authority: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -48,7 +48,7 @@ impl PayloadType {
 pub struct BadSignature;
 
 /// The bytes that are signed.
-fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
+pub fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
     let name = payload_type.as_str();
     let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), payload.len()).into_bytes();
     bytes.extend_from_slice(payload);

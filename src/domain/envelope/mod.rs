@@ -21,13 +21,32 @@ pub const SKEW: Millis = Millis::from_secs(30);
 /// Separates the request digest from every other use of SHA-256.
 const DIGEST_CONTEXT: &[u8] = b"trust-runtime request v1\0";
 
+/// What signs a delegation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Voucher {
+    /// The key of a certificate that comes with the delegation; its SHA-256.
+    Certificate(Fingerprint),
+    /// The runtime's own long-lived Ed25519 key, in profile `dev`.
+    Key([u8; 32]),
+}
+
+impl Voucher {
+    /// Names the key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Certificate(key) => *key,
+            Self::Key(key) => Fingerprint(Sha256::digest(key).into()),
+        }
+    }
+}
+
 /// Why a runtime's envelope key may speak for it: signed by the runtime's identity key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delegation {
     /// For whom it speaks.
     pub runtime: RuntimeId,
     /// The long-lived key that signed this delegation.
-    pub identity_key: [u8; 32],
+    pub voucher: Voucher,
     /// The short-lived key that signs envelopes, receipts and documents.
     pub envelope_key: PublicKey,
     /// Not before this moment.

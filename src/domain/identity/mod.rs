@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod anchors;
+pub mod authority;
 mod bans;
 mod key;
 mod naming;

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::domain::action::ActionKind;
 use crate::domain::audit::Position;
 use crate::domain::envelope::dsse::PublicKey;
-use crate::domain::envelope::{self, Health, Response, Ruling};
+use crate::domain::envelope::{self, Health, Response, Ruling, Voucher};
 use crate::domain::identity::Role;
 use crate::domain::policy::{Denial, Stage};
 use crate::domain::projection::{Edge, EdgeState};
@@ -65,7 +65,11 @@ fn unhex(text: &str) -> Result<[u8; 32], Refusal> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Delegation {
     runtime: String,
-    identity_key: String,
+    /// SHA-256 of the key of the certificate that comes with the delegation; beside it there is no `identity_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity_key: Option<String>,
     envelope_key: String,
     not_before_ns: u64,
     not_after_ns: u64,
@@ -73,9 +77,14 @@ pub(super) struct Delegation {
 
 impl From<&envelope::Delegation> for Delegation {
     fn from(delegation: &envelope::Delegation) -> Self {
+        let (certificate_key, identity_key) = match &delegation.voucher {
+            Voucher::Certificate(key) => (Some(key.to_string()), None),
+            Voucher::Key(key) => (None, Some(hex(key))),
+        };
         Self {
             runtime: delegation.runtime.to_string(),
-            identity_key: hex(&delegation.identity_key),
+            certificate_key,
+            identity_key,
             envelope_key: hex(delegation.envelope_key.as_bytes()),
             not_before_ns: delegation.not_before.0,
             not_after_ns: delegation.not_after.0,
@@ -87,9 +96,14 @@ impl TryFrom<Delegation> for envelope::Delegation {
     type Error = Refusal;
 
     fn try_from(body: Delegation) -> Result<Self, Refusal> {
+        let voucher = match (&body.certificate_key, &body.identity_key) {
+            (Some(key), None) => Voucher::Certificate(parse(key)?),
+            (None, Some(key)) => Voucher::Key(unhex(key)?),
+            (None, None) | (Some(_), Some(_)) => return Err(Refusal::Malformed),
+        };
         Ok(Self {
             runtime: parse(&body.runtime)?,
-            identity_key: unhex(&body.identity_key)?,
+            voucher,
             envelope_key: PublicKey::new(unhex(&body.envelope_key)?),
             not_before: Wall(body.not_before_ns),
             not_after: Wall(body.not_after_ns),

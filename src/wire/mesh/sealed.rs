@@ -1,6 +1,6 @@
 //! Sealing and opening: who signs, under which delegation, and what a receiver checks before it parses a payload.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Hash;
 use crate::domain::envelope::dsse::{self, PayloadType, PublicKey};
-use crate::domain::envelope::{Delegation, Envelope, Receipt};
+use crate::domain::envelope::{Envelope, Receipt};
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{Fingerprint, IdentityKey};
+use crate::domain::identity::IdentityKey;
 use crate::domain::time::Wall;
 use crate::engine::input::Received;
 use crate::engine::view::View;
 use crate::engine::word::{Identity, Observation, Signer, Word};
+use crate::wire::mesh::delegation::open_delegation;
 use crate::wire::mesh::{Echo, MESSAGE_BYTES_MAX, body};
 
 /// Why a message was refused before its content counted. Each is a label of a counter.
@@ -26,6 +27,9 @@ pub enum Refusal {
     /// The delegation is absent, forged, for somebody else, or out of its time.
     #[error("bad_delegation")]
     BadDelegation,
+    /// The certificate behind the delegation does not count here.
+    #[error("bad_certificate")]
+    BadCertificate,
     /// The bytes do not have the documented shape.
     #[error("malformed")]
     Malformed,
@@ -43,6 +47,7 @@ impl Refusal {
         match self {
             Self::BadSignature => "bad_signature",
             Self::BadDelegation => "bad_delegation",
+            Self::BadCertificate => "bad_certificate",
             Self::Malformed => "malformed",
             Self::NotItsOwnWord => "not_its_own_word",
             Self::TooLarge => "too_large",
@@ -52,33 +57,36 @@ impl Refusal {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Outer<'a> {
+pub(super) struct Outer<'a> {
     #[serde(rename = "payloadType", borrow)]
-    payload_type: std::borrow::Cow<'a, str>,
+    pub(super) payload_type: Cow<'a, str>,
     #[serde(borrow)]
-    payload: std::borrow::Cow<'a, str>,
+    pub(super) payload: Cow<'a, str>,
     #[serde(borrow)]
-    signatures: [OuterSignature<'a>; 1],
+    pub(super) signatures: [OuterSignature<'a>; 1],
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    delegation: Option<std::borrow::Cow<'a, str>>,
+    pub(super) delegation: Option<Cow<'a, str>>,
+    /// In a delegation by a certificate's key: the certificate and those above it, each as base64 of its DER.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) chain: Vec<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OuterSignature<'a> {
+pub(super) struct OuterSignature<'a> {
     #[serde(borrow)]
-    keyid: std::borrow::Cow<'a, str>,
+    pub(super) keyid: Cow<'a, str>,
     #[serde(borrow)]
-    sig: std::borrow::Cow<'a, str>,
+    pub(super) sig: Cow<'a, str>,
 }
 
 /// What a runtime signs with: its envelope key and the delegation that vouches for it.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    envelope: IdentityKey,
-    delegation_text: String,
-    keyid: String,
-    signer: Signer,
+    pub(super) envelope: IdentityKey,
+    pub(super) delegation_text: String,
+    pub(super) keyid: String,
+    pub(super) signer: Signer,
 }
 
 impl Keys {
@@ -88,29 +96,11 @@ impl Keys {
     }
 }
 
-/// Lets the identity key vouch for an envelope key.
-pub fn delegate(identity: &IdentityKey, envelope: IdentityKey, runtime: &RuntimeId, from: Wall, until: Wall) -> Keys {
-    let delegation = Delegation {
-        runtime: runtime.clone(),
-        identity_key: identity.public().to_bytes(),
-        envelope_key: PublicKey::new(envelope.public().to_bytes()),
-        not_before: from,
-        not_after: until,
-    };
-    let payload = body::write(&body::Delegation::from(&delegation));
-    let document = sign_outer(identity, &identity.fingerprint().to_string(), None, PayloadType::Delegation, &payload);
-    let delegation_hash = Hash::of(&document);
-    Keys {
-        envelope,
-        delegation_text: STANDARD.encode(&document),
-        keyid: delegation_hash.to_string(),
-        signer: Signer { delegation: Arc::new(delegation), delegation_hash, identity: identity.fingerprint() },
-    }
-}
-
 /// Signs a payload as this runtime.
 pub fn seal(keys: &Keys, payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
-    sign_outer(&keys.envelope, &keys.keyid, Some(&keys.delegation_text), payload_type, payload)
+    let signature = dsse::sign(&keys.envelope, payload_type, payload);
+    let attached = Attached { delegation: Some(&keys.delegation_text), chain: &[] };
+    write_outer(payload_type, payload, &keys.keyid, &signature, attached)
 }
 
 /// Seals an action. Gives the hash of the signed bytes too, which its receipt must name.
@@ -139,20 +129,30 @@ pub fn seal_echo(keys: &Keys, echo: &Echo) -> Vec<u8> {
     seal(keys, PayloadType::Echo, &body::write(echo))
 }
 
-fn sign_outer(
-    key: &IdentityKey,
-    keyid: &str,
-    delegation: Option<&str>,
+/// Writes what surrounds a signed payload.
+pub(super) fn write_outer(
     payload_type: PayloadType,
     payload: &[u8],
+    keyid: &str,
+    signature: &[u8],
+    attached: Attached<'_>,
 ) -> Vec<u8> {
-    let signature = dsse::sign(key, payload_type, payload);
     body::write(&Outer {
         payload_type: payload_type.as_str().into(),
         payload: STANDARD.encode(payload).into(),
         signatures: [OuterSignature { keyid: keyid.into(), sig: STANDARD.encode(signature).into() }],
-        delegation: delegation.map(Into::into),
+        delegation: attached.delegation.map(Into::into),
+        chain: attached.chain.iter().map(|it| it.as_str().into()).collect(),
     })
+}
+
+/// What proves the signing key, beside a signed payload.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Attached<'a> {
+    /// The delegation of an envelope key.
+    pub(super) delegation: Option<&'a str>,
+    /// The certificates of a certificate's key.
+    pub(super) chain: &'a [String],
 }
 
 /// A message whose signature holds: who signed, and exactly the bytes that were signed.
@@ -178,7 +178,7 @@ pub fn open(
         return Err(Refusal::TooLarge);
     }
     let outer: Outer<'_> = body::read(bytes)?;
-    if outer.payload_type != expected.as_str() {
+    if outer.payload_type != expected.as_str() || !outer.chain.is_empty() {
         return Err(Refusal::Malformed);
     }
     let signer = find_signer(view, claimed, &outer, now)?;
@@ -191,35 +191,28 @@ fn find_signer(view: &View, claimed: &RuntimeId, outer: &Outer<'_>, now: Wall) -
     let [signature] = &outer.signatures;
     let known = view.peers.get(claimed).and_then(|peer| peer.signer.as_ref());
     let named: Hash = signature.keyid.parse().map_err(|_not_hex| Refusal::Malformed)?;
-    if let Some(signer) = known.filter(|signer| signer.delegation_hash == named && signer.delegation.holds_at(now)) {
+    if let Some(signer) = known.filter(|signer| signer.delegation_hash == named && still_holds(view, signer, now)) {
         return Ok(signer.clone());
     }
     let document = decode(outer.delegation.as_deref().ok_or(Refusal::BadDelegation)?)?;
-    let signer = open_delegation(&document, now)?;
+    let signer = open_delegation(&document, view.settings.authority.as_ref(), now)?;
     if signer.runtime() != claimed || signer.delegation_hash != named {
         return Err(Refusal::BadDelegation);
     }
     Ok(signer)
 }
 
-fn open_delegation(document: &[u8], now: Wall) -> Result<Signer, Refusal> {
-    let outer: Outer<'_> = body::read(document)?;
-    if outer.payload_type != PayloadType::Delegation.as_str() || outer.delegation.is_some() {
-        return Err(Refusal::BadDelegation);
-    }
-    let payload = decode(&outer.payload)?;
-    let content: body::Delegation = body::read(&payload)?;
-    let delegation = Delegation::try_from(content)?;
-    check_signature(&PublicKey::new(delegation.identity_key), PayloadType::Delegation, &payload, &outer)
-        .map_err(|_bad| Refusal::BadDelegation)?;
-    if !delegation.holds_at(now) {
-        return Err(Refusal::BadDelegation);
-    }
-    let identity = Fingerprint(Hash::of(&delegation.identity_key).0);
-    Ok(Signer { delegation: Arc::new(delegation), delegation_hash: Hash::of(document), identity })
+/// Whether what was checked once still counts: no chain is checked again while nothing has changed.
+fn still_holds(view: &View, signer: &Signer, now: Wall) -> bool {
+    let counts = match (&signer.vouched, &view.settings.authority) {
+        (None, _) => true,
+        (Some(vouched), Some(authority)) => authority.still_holds(vouched, now),
+        (Some(_), None) => false,
+    };
+    counts && signer.delegation.holds_at(now)
 }
 
-fn check_signature(
+pub(super) fn check_signature(
     key: &PublicKey,
     payload_type: PayloadType,
     payload: &[u8],
@@ -230,7 +223,7 @@ fn check_signature(
     key.verify(payload_type, payload, &signature).map_err(|_bad| Refusal::BadSignature)
 }
 
-fn decode(text: &str) -> Result<Vec<u8>, Refusal> {
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, Refusal> {
     STANDARD.decode(text).map_err(|_not_base64| Refusal::Malformed)
 }
 
