@@ -7,6 +7,7 @@ mod key;
 mod naming;
 mod role;
 pub mod svid;
+pub mod words;
 
 pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
 pub use bans::{BANS_MAX, Ban, BanFault, Bans, BansFault};
