@@ -185,7 +185,7 @@ pub enum Identity {
         ca: Ca,
         /// For whom.
         #[command(flatten)]
-        holder: HolderArgs,
+        subject: SubjectArgs,
         /// How long the certificate holds [default: 30 for a node, half a day for an actor].
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397))]
         days: Option<u32>,
@@ -197,7 +197,7 @@ pub enum Identity {
     Enrol {
         /// For whom.
         #[command(flatten)]
-        holder: HolderArgs,
+        subject: SubjectArgs,
         /// How ids are written.
         #[command(flatten)]
         naming: NamingArgs,
@@ -300,7 +300,7 @@ pub enum MappingArg {
 
 /// For whom a certificate is.
 #[derive(Debug, Args)]
-pub struct HolderArgs {
+pub struct SubjectArgs {
     /// A node, as `site/name`; at its authority the name will do.
     #[arg(long, value_name = "SITE/NAME", required_unless_present = "actor", conflicts_with = "actor")]
     pub node: Option<String>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::{Value as Json, json};
-use trust_runtime::domain::identity::{Holder, Mapping, Naming, Subject};
+use trust_runtime::domain::identity::{Mapping, Naming, Subject, SubjectName};
 use trust_runtime::node::clock::Clock;
 use trust_runtime::tls::{Snapshot, Sources, load};
 
@@ -70,13 +70,13 @@ impl Desk {
     }
 
     /// Loads what was issued as the node would that has it.
-    fn load(&self, out: &str, holder: &str, anchors: &Path) -> Result<Snapshot, String> {
-        let (kind, name) = holder.split_once('-').expect("a kind and a name");
-        let subject = name.parse().expect("a name");
-        let subject = if kind == "node" { Subject::Runtime(subject) } else { Subject::Actor(subject) };
-        let own = Holder { site: "site-a".parse().expect("a site"), subject };
+    fn load(&self, out: &str, subject: &str, anchors: &Path) -> Result<Snapshot, String> {
+        let (kind, name) = subject.split_once('-').expect("a kind and a name");
+        let name = name.parse().expect("a name");
+        let name = if kind == "node" { SubjectName::Runtime(name) } else { SubjectName::Actor(name) };
+        let own = Subject { site: "site-a".parse().expect("a site"), name };
         let naming = Naming { trust_domain: "trust".parse().expect("legal"), mapping: self.mapping };
-        let file = |ending: &str| self.path(out).join(format!("{holder}.{ending}"));
+        let file = |ending: &str| self.path(out).join(format!("{subject}.{ending}"));
         let anchors = vec![(own.site.clone(), anchors.to_owned())];
         let sources = Sources { svid: file("pem"), key: file("key"), anchors, bans: Some(self.path("ca/bans.txt")) };
         load(&sources, &naming, &own, Clock::start().now().wall).map_err(|error| error.to_string())
@@ -228,8 +228,8 @@ fn an_authority_changes_its_key_without_cutting_anybody_off() {
 
     desk.done(&["rotate", "activate", "--ca", "ca"]);
     desk.issue("r3", "new");
-    for (out, holder) in [("old", "node-r1"), ("still-old", "node-r2"), ("new", "node-r3")] {
-        desk.load(out, holder, &both).expect("everybody knows everybody");
+    for (out, subject) in [("old", "node-r1"), ("still-old", "node-r2"), ("new", "node-r3")] {
+        desk.load(out, subject, &both).expect("everybody knows everybody");
     }
     assert!(desk.load("new", "node-r3", &before).is_err(), "who was left out does not know the new key");
     desk.refused(&["rotate", "prepare", "--ca", "ca"], 6, "not retired");

@@ -56,7 +56,7 @@ fn an_accepted_chain_says_who_it_is_and_until_when() {
     trust.set_anchors(parsed("site-a"), certificates).expect("an anchor");
     let verified = trust.verify_chain(&case.chain, now().wall, Usage::Server).expect("accepted");
     assert_eq!(verified.svid.id.to_string(), "spiffe://trust/site-a/alice");
-    assert_eq!(verified.svid.holder.to_string(), "actor site-a/alice");
+    assert_eq!(verified.svid.subject.to_string(), "actor site-a/alice");
     assert_eq!(verified.svid.certificate, Fingerprint::of_der(&case.chain[0]));
     assert_eq!(verified.svid.key, Fingerprint::of_der(&verified.svid.public_key));
     assert_eq!(verified.anchor, Fingerprint::of_der(&certificates[0]));
@@ -83,7 +83,7 @@ fn a_site_with_a_trust_domain_of_its_own_is_read_by_that_form_alone() {
         let [(_, _, certificates)] = case.anchors.as_slice() else { panic!("one anchor") };
         trust.set_anchors(parsed("site-a"), certificates).map_err(|fault| fault.to_string())?;
         let verified = trust.verify_chain(&case.chain, now().wall, Usage::Client);
-        verified.map(|it| it.svid.holder.to_string()).map_err(|refusal| refusal.to_string())
+        verified.map(|it| it.svid.subject.to_string()).map_err(|refusal| refusal.to_string())
     };
     assert_eq!(judge(Mapping::DomainSite).as_deref(), Ok("runtime site-a/r1"));
     let refused = judge(Mapping::PathSite).expect_err("another form");

@@ -13,5 +13,5 @@ pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
 pub use bans::{BANS_MAX, Ban, BanFault, Bans, BansFault};
 pub(crate) use key::parse_hex32;
 pub use key::{Fingerprint, IdentityKey, NotHex, TrustState};
-pub use naming::{Holder, Mapping, Naming, NamingError, Subject};
+pub use naming::{Mapping, Naming, NamingError, Subject, SubjectName};
 pub use role::Role;

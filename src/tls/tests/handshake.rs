@@ -162,7 +162,7 @@ async fn two_nodes_of_two_sites_know_each_other() {
     let config = client(&caller, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
     let ends = door.meet(&config).await;
     let peer = ends.server.expect("let in").expect("it presented one");
-    assert_eq!(peer.verified.svid.holder, b.holder("r2"));
+    assert_eq!(peer.verified.svid.subject, b.subject("r2"));
     assert_eq!(ends.client.expect("joined"), (HandshakeKind::Full, Some(b"http/1.1".to_vec())));
 }
 
@@ -268,7 +268,7 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     banned.bans.add(Ban::Key(peer.verified.svid.key));
     let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
     let before = node.snapshot();
-    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.holder("r1"), crate::tls::tests::plant::NOW);
+    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.subject("r1"), crate::tls::tests::plant::NOW);
     node.swap(with_ban.expect("a snapshot"));
     assert!(matches!(node.recheck(&peer), Err(Refusal::Banned(_))));
     assert!(matches!(door.meet(&config).await.refused_by_server(), Some(Refusal::Banned(_))));

@@ -17,7 +17,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::domain::id::SiteId;
 use crate::domain::identity::anchors::{Trust, Usage};
 use crate::domain::identity::svid::{self, Signer, Svid};
-use crate::domain::identity::{Bans, Fingerprint, Holder, Mapping, Naming};
+use crate::domain::identity::{Bans, Fingerprint, Mapping, Naming, Subject};
 use crate::domain::time::{Millis, Wall};
 
 const STATE: &str = "authority.json";
@@ -122,7 +122,7 @@ impl Authority {
     /// Signs a certificate, notes it, and gives it once every node of the site would take it.
     pub(super) fn issue(
         &self,
-        holder: &Holder,
+        subject: &Subject,
         names: &Names,
         key: &impl PublicKeyData,
         life: Millis,
@@ -134,7 +134,7 @@ impl Authority {
             let message = "the authority's own certificate ends before that: ask for fewer days, or begin a rotation";
             return Err(Failure::new(Exit::Conflict, message));
         }
-        let params = certificate::of_holder(&self.naming, holder, names, span)?;
+        let params = certificate::of_subject(&self.naming, subject, names, span)?;
         let serial = params.serial_number.as_ref().map(|serial| hex(&serial.to_bytes())).unwrap_or_default();
         let der = certificate::sign(&params, key, &self.issuer()?)?;
         let svid = self.check(&der, now)?;

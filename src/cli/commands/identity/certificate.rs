@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, DnsName};
 use time::OffsetDateTime;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::domain::identity::{Holder, Naming, Subject};
+use crate::domain::identity::{Naming, Subject, SubjectName};
 use crate::domain::time::{Millis, Wall};
 
 /// Certificates begin a little in the past, because clocks of a plant differ.
@@ -62,7 +62,7 @@ pub(super) fn of_authority(
     let site_id = site.parse().map_err(|error| Failure::new(Exit::Usage, format!("site {site:?}: {error}")))?;
     let domain = naming.domain_of(&site_id).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let mut params = begin(span)?;
-    params.distinguished_name = subject(site, &format!("CA {generation}"));
+    params.distinguished_name = distinguished(site, &format!("CA {generation}"));
     params.subject_alt_names = vec![uri(&format!("spiffe://{domain}"))?];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -70,16 +70,16 @@ pub(super) fn of_authority(
 }
 
 /// A certificate for somebody.
-pub(super) fn of_holder(
+pub(super) fn of_subject(
     naming: &Naming,
-    holder: &Holder,
+    subject: &Subject,
     names: &Names,
     span: Span,
 ) -> Result<CertificateParams, Failure> {
-    let id = naming.id_of(holder).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let (Subject::Actor(name) | Subject::Runtime(name)) = &holder.subject;
+    let id = naming.id_of(subject).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let (SubjectName::Actor(name) | SubjectName::Runtime(name)) = &subject.name;
     let mut params = begin(span)?;
-    params.distinguished_name = subject(holder.site.as_str(), name.as_str());
+    params.distinguished_name = distinguished(subject.site.as_str(), name.as_str());
     params.subject_alt_names = vec![uri(&id.to_string())?];
     for name in &names.dns {
         params.subject_alt_names.push(SanType::DnsName(ia5(name)?));
@@ -132,11 +132,11 @@ fn random_serial() -> Result<SerialNumber, Failure> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn subject(site: &str, name: &str) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, site);
-    subject.push(DnType::CommonName, name);
-    subject
+fn distinguished(site: &str, name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::OrganizationName, site);
+    distinguished.push(DnType::CommonName, name);
+    distinguished
 }
 
 fn uri(text: &str) -> Result<SanType, Failure> {

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use crate::cli::args::{BanArgs, HolderArgs, Identity, MappingArg, NamingArgs, Rotate};
+use crate::cli::args::{BanArgs, Identity, MappingArg, NamingArgs, Rotate, SubjectArgs};
 use crate::cli::commands::identity::authority::{Authority, Issued, anchors_file, pem};
 use crate::cli::commands::identity::certificate::Names;
 use crate::cli::commands::identity::disk::PUBLIC;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::domain::id::{RuntimeId, SiteId};
-use crate::domain::identity::{Ban, Holder, Mapping, Naming, Subject, words};
+use crate::domain::identity::{Ban, Mapping, Naming, Subject, SubjectName, words};
 use crate::domain::time::{Millis, Wall};
 use crate::node::clock::Clock;
 
@@ -49,22 +49,22 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
                 ],
             )
         }
-        Identity::Issue { ca, holder, days, out } => {
+        Identity::Issue { ca, subject, days, out } => {
             let authority = Authority::open(&ca.ca)?;
-            let who = holder_in(holder, &authority.site)?;
-            issue(&authority, &who, &Names::new(&holder.dns, &holder.ip)?, *days, out, now)
+            let who = subject_in(subject, &authority.site)?;
+            issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, *days, out, now)
                 .and_then(|(issued, files)| say_issued(ca.json, &issued, &files))
         }
-        Identity::Enrol { holder, naming, out, json } => enrol(holder, naming, out, *json),
+        Identity::Enrol { subject, naming, out, json } => enrol(subject, naming, out, *json),
         Identity::Approve { ca, request, fingerprint, days, out } => {
             let authority = Authority::open(&ca.ca)?;
             let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
             let asked = request::read(request, &authority.naming)?;
             compare(&asked, fingerprint.as_deref())?;
-            let life = life(&asked.holder, *days);
-            is_own(&authority, &asked.holder)?;
-            let issued = authority.issue(&asked.holder, &asked.names, &asked.key, life, now)?;
-            let files = hand_out(&authority, &asked.holder, &issued, &folder)?;
+            let life = life(&asked.subject, *days);
+            is_own(&authority, &asked.subject)?;
+            let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
+            let files = hand_out(&authority, &asked.subject, &issued, &folder)?;
             say_issued(ca.json, &issued, &files)
         }
         Identity::Rotate(step) => rotate(step, now),
@@ -76,14 +76,14 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
 /// Makes a key at the authority and issues a certificate for it.
 fn issue(
     authority: &Authority,
-    holder: &Holder,
+    subject: &Subject,
     names: &Names,
     days: Option<u32>,
     out: &Path,
     now: Wall,
 ) -> Result<(Issued, Vec<PathBuf>), Failure> {
-    is_own(authority, holder)?;
-    let key_path = out.join(request::file_name(holder, "key"));
+    is_own(authority, subject)?;
+    let key_path = out.join(request::file_name(subject, "key"));
     if key_path.exists() {
         let message = format!(
             "{}: there is a key already: renew its certificate with `identity enrol` and `identity approve`",
@@ -94,33 +94,33 @@ fn issue(
     disk::make_folder(out)?;
     // The key stays in memory until its certificate is there, so that a refusal leaves nothing behind.
     let key = rcgen::KeyPair::generate().map_err(certificate::cannot)?;
-    let issued = authority.issue(holder, names, &key, life(holder, days), now)?;
+    let issued = authority.issue(subject, names, &key, life(subject, days), now)?;
     disk::write(&key_path, key.serialize_pem().as_bytes(), disk::SECRET)?;
     let mut files = vec![key_path];
-    files.extend(hand_out(authority, holder, &issued, out)?);
+    files.extend(hand_out(authority, subject, &issued, out)?);
     Ok((issued, files))
 }
 
 /// Puts the certificate and the site's anchors where the node is set up from.
-fn hand_out(authority: &Authority, holder: &Holder, issued: &Issued, out: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn hand_out(authority: &Authority, subject: &Subject, issued: &Issued, out: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !out.as_os_str().is_empty() {
         disk::make_folder(out)?;
     }
-    let certificate = out.join(request::file_name(holder, "pem"));
+    let certificate = out.join(request::file_name(subject, "pem"));
     let anchors = out.join(anchors_file(&authority.site));
     disk::write(&certificate, pem(&issued.der).as_bytes(), PUBLIC)?;
     disk::write(&anchors, authority.bundle()?.as_bytes(), PUBLIC)?;
     Ok(vec![certificate, anchors])
 }
 
-fn enrol(holder: &HolderArgs, naming: &NamingArgs, out: &Path, as_json: bool) -> Result<(), Failure> {
-    let who = match (&holder.node, &holder.actor) {
-        (Some(text), _) => Subject::Runtime(qualified("--node", text)?.name),
-        (None, text) => Subject::Actor(qualified("--actor", text.as_deref().unwrap_or_default())?.name),
+fn enrol(subject: &SubjectArgs, naming: &NamingArgs, out: &Path, as_json: bool) -> Result<(), Failure> {
+    let who = match (&subject.node, &subject.actor) {
+        (Some(text), _) => SubjectName::Runtime(qualified("--node", text)?.name),
+        (None, text) => SubjectName::Actor(qualified("--actor", text.as_deref().unwrap_or_default())?.name),
     };
-    let text = holder.node.as_deref().or(holder.actor.as_deref()).unwrap_or_default();
-    let who = Holder { site: qualified("--node", text)?.site, subject: who };
-    let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&holder.dns, &holder.ip)?)?;
+    let text = subject.node.as_deref().or(subject.actor.as_deref()).unwrap_or_default();
+    let who = Subject { site: qualified("--node", text)?.site, name: who };
+    let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?)?;
     let spoken = words::spoken(&made.fingerprint);
     let key = if made.is_new_key { "made, and never leaves this machine" } else { "kept as it is" };
     say(
@@ -146,7 +146,7 @@ fn enrol(holder: &HolderArgs, naming: &NamingArgs, out: &Path, as_json: bool) ->
 /// Nothing is issued for a request whose fingerprint nobody has compared.
 fn compare(asked: &request::Request, said: Option<&str>) -> Result<(), Failure> {
     let spoken = words::spoken(&asked.fingerprint);
-    output::note(&format!("request      {} for {}", asked.id, asked.holder));
+    output::note(&format!("request      {} for {}", asked.id, asked.subject));
     let addresses = asked.names.ip.iter().map(ToString::to_string);
     let names: Vec<String> = asked.names.dns.iter().cloned().chain(addresses).collect();
     if !names.is_empty() {
@@ -260,16 +260,16 @@ fn naming_of(naming: &NamingArgs) -> Result<Naming, Failure> {
     Ok(Naming { trust_domain, mapping })
 }
 
-/// A holder at an authority: a bare name is one of its own site.
-fn holder_in(holder: &HolderArgs, own: &SiteId) -> Result<Holder, Failure> {
+/// A subject at an authority: a bare name is one of its own site.
+fn subject_in(subject: &SubjectArgs, own: &SiteId) -> Result<Subject, Failure> {
     let parse = |option: &str, text: &str| {
         RuntimeId::parse_in(text, own).map_err(|error| Failure::new(Exit::Usage, format!("{option} {text:?}: {error}")))
     };
-    match (&holder.node, &holder.actor) {
-        (Some(text), _) => Ok(Holder::of_runtime(&parse("--node", text)?)),
+    match (&subject.node, &subject.actor) {
+        (Some(text), _) => Ok(Subject::of_runtime(&parse("--node", text)?)),
         (None, text) => {
             let id = parse("--actor", text.as_deref().unwrap_or_default())?;
-            Ok(Holder { site: id.site, subject: Subject::Actor(id.name) })
+            Ok(Subject { site: id.site, name: SubjectName::Actor(id.name) })
         }
     }
 }
@@ -279,18 +279,18 @@ fn qualified(option: &str, text: &str) -> Result<RuntimeId, Failure> {
     id.map_err(|_no_site| Failure::new(Exit::Usage, format!("{option} {text:?}: wanted <site>/<name>")))
 }
 
-fn is_own(authority: &Authority, holder: &Holder) -> Result<(), Failure> {
-    if holder.site == authority.site {
+fn is_own(authority: &Authority, subject: &Subject) -> Result<(), Failure> {
+    if subject.site == authority.site {
         return Ok(());
     }
-    let message = format!("this is the authority of site {}, and no other's: {holder} is refused", authority.site);
+    let message = format!("this is the authority of site {}, and no other's: {subject} is refused", authority.site);
     Err(Failure::new(Exit::Denied, message))
 }
 
-fn life(holder: &Holder, days: Option<u32>) -> Millis {
-    match (days, &holder.subject) {
+fn life(subject: &Subject, days: Option<u32>) -> Millis {
+    match (days, &subject.name) {
         (Some(days), _) => Millis::from_hours(u64::from(days).saturating_mul(24)),
-        (None, Subject::Runtime(_)) => NODE_LIFE,
-        (None, Subject::Actor(_)) => ACTOR_LIFE,
+        (None, SubjectName::Runtime(_)) => NODE_LIFE,
+        (None, SubjectName::Actor(_)) => ACTOR_LIFE,
     }
 }

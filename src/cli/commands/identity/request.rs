@@ -12,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::cli::commands::identity::certificate::{self, Names, Span};
 use crate::cli::commands::identity::disk::{self, PUBLIC, SECRET};
 use crate::cli::exit::{Exit, Failure};
-use crate::domain::identity::{Fingerprint, Holder, Naming, SpiffeId, Subject};
+use crate::domain::identity::{Fingerprint, Naming, SpiffeId, Subject, SubjectName};
 use crate::domain::time::{Millis, Wall};
 
 /// What `enrol` has made.
@@ -31,27 +31,27 @@ pub(super) struct Request {
     pub(super) key: PublicKey,
     pub(super) fingerprint: Fingerprint,
     pub(super) id: SpiffeId,
-    pub(super) holder: Holder,
+    pub(super) subject: Subject,
     pub(super) names: Names,
 }
 
-/// What the files of a holder are called.
-pub(super) fn file_name(holder: &Holder, ending: &str) -> String {
-    match &holder.subject {
-        Subject::Runtime(name) => format!("node-{name}.{ending}"),
-        Subject::Actor(name) => format!("actor-{name}.{ending}"),
+/// What the files of a subject are called.
+pub(super) fn file_name(subject: &Subject, ending: &str) -> String {
+    match &subject.name {
+        SubjectName::Runtime(name) => format!("node-{name}.{ending}"),
+        SubjectName::Actor(name) => format!("actor-{name}.{ending}"),
     }
 }
 
 /// Makes a key where there is none, and a request with it.
-pub(super) fn enrol(folder: &Path, naming: &Naming, holder: &Holder, names: &Names) -> Result<Enrolled, Failure> {
+pub(super) fn enrol(folder: &Path, naming: &Naming, subject: &Subject, names: &Names) -> Result<Enrolled, Failure> {
     disk::make_folder(folder)?;
-    let key_path = folder.join(file_name(holder, "key"));
-    let request_path = folder.join(file_name(holder, "csr"));
+    let key_path = folder.join(file_name(subject, "key"));
+    let request_path = folder.join(file_name(subject, "csr"));
     let is_new_key = !key_path.exists();
     let key = if is_new_key { make_key(&key_path)? } else { read_key(&key_path)? };
-    let id = naming.id_of(holder).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let whole = certificate::of_holder(naming, holder, names, Span::new(Wall(0), Millis(0)))?;
+    let id = naming.id_of(subject).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let whole = certificate::of_subject(naming, subject, names, Span::new(Wall(0), Millis(0)))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = whole.distinguished_name;
     params.subject_alt_names = whole.subject_alt_names;
@@ -91,10 +91,10 @@ pub(super) fn read(path: &Path, naming: &Naming) -> Result<Request, Failure> {
         return Err(wrong("wanted an ECDSA P-256 key: make one with `identity enrol`".to_owned()));
     }
     let (id, names) = read_names(&request.params.subject_alt_names).map_err(wrong)?;
-    let holder = naming.holder(&id).map_err(|error| wrong(error.to_string()))?;
+    let subject = naming.subject(&id).map_err(|error| wrong(error.to_string()))?;
     let names = Names::new(&names.dns, &names.ip)?;
     let fingerprint = Fingerprint::of_der(&request.public_key.subject_public_key_info());
-    Ok(Request { key: request.public_key, fingerprint, id, holder, names })
+    Ok(Request { key: request.public_key, fingerprint, id, subject, names })
 }
 
 /// The one id among the names, and the names under which the node is reached.
