@@ -353,6 +353,22 @@ async fn no_session_can_be_resumed_and_no_data_come_early() {
 }
 
 #[tokio::test]
+async fn a_caller_resumes_nothing_although_it_is_offered() {
+    let a = Site::new("site-a");
+    let node = a.node("r1", &[&a], &Clock::new());
+    let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
+    let generous = ServerConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(&[&TLS13]);
+    let generous = generous.expect("a version").with_no_client_auth().with_single_cert(chain, key).expect("a server");
+    let door = Door { config: Arc::new(generous), ..Door::open(&node, ClientCertificates::Optional).await };
+    let lazy = Arc::new(Stranger::config(None));
+    let careful = client(&node, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
+    for (config, second) in [(lazy, HandshakeKind::Resumed), (careful, HandshakeKind::Full)] {
+        assert_eq!(door.meet(&config).await.client.expect("joined").0, HandshakeKind::Full);
+        assert_eq!(door.meet(&config).await.client.expect("joined").0, second);
+    }
+}
+
+#[tokio::test]
 async fn tls_1_2_is_refused_on_both_sides() {
     let a = Site::new("site-a");
     let clock = Clock::new();
