@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory;
+use trust_runtime::cli::args::Cli;
 use trust_runtime::domain::code::Code;
 use trust_runtime::settings;
 use trust_runtime::wire::api::v1::action::{self, Ask, Reading};
@@ -212,6 +214,26 @@ fn the_page_of_codes_is_current() {
         assert_eq!(row, wanted);
     }
     assert_eq!(rows.len(), wanted.len(), "a code has no row");
+}
+
+#[test]
+fn the_guide_to_identities_names_every_step_and_every_option() {
+    let guide = fs::read_to_string(root().join("docs/guides/RUNTIME_CLOUD_IDENTITY.md")).expect("the guide");
+    let program = Cli::command();
+    let noun = program.find_subcommand("identity").expect("identity");
+    let mut missing = Vec::new();
+    let rotate = noun.find_subcommand("rotate").expect("rotate").get_subcommands().map(|step| ("rotate ", step));
+    let steps: Vec<_> = noun.get_subcommands().map(|step| ("", step)).chain(rotate).collect();
+    for (before, step) in &steps {
+        let name = format!("{before}{}", step.get_name());
+        if !guide.contains(&format!("trust-runtime identity {name} ")) && name != "rotate" {
+            missing.push(name.clone());
+        }
+        let options = step.get_arguments().filter_map(|option| option.get_long());
+        missing.extend(options.map(|option| format!("--{option}")).filter(|option| !guide.contains(option.as_str())));
+    }
+    assert!(missing.is_empty(), "the guide says nothing about {missing:?}");
+    assert!(steps.len() > 9, "only {} steps were found", steps.len());
 }
 
 /// Lines that only tests run: all of a file that belongs to tests, else what follows the mark of the test module.

@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     reads_back::<SpiffeId>(text);
     agrees_with_another_reader(text);
-    names_one_holder(text);
+    names_one_subject(text);
     reads_back::<TrustDomain>(text);
     reads_back::<Segment>(text);
     reads_back::<SiteId>(text);
@@ -69,17 +69,17 @@ fn agrees_with_another_reader(text: &str) {
     }
 }
 
-/// In each of the two forms an id names at most one holder, and that holder has this id and no other.
-fn names_one_holder(text: &str) {
+/// In each of the two forms an id names at most one subject, and that subject has this id and no other.
+fn names_one_subject(text: &str) {
     let Ok(id) = text.parse::<SpiffeId>() else { return };
     let bases =
         [id.trust_domain.to_string(), id.trust_domain.as_str().split('.').skip(1).collect::<Vec<_>>().join(".")];
     for trust_domain in bases.iter().filter_map(|base| base.parse::<TrustDomain>().ok()) {
         for mapping in [Mapping::PathSite, Mapping::DomainSite] {
             let naming = Naming { trust_domain: trust_domain.clone(), mapping };
-            if let Ok(holder) = naming.holder(&id) {
-                assert_eq!(naming.id_of(&holder), Ok(id.clone()), "{text} as {holder}");
-                assert_ne!(holder.as_runtime().is_some(), holder.as_principal().is_some());
+            if let Ok(subject) = naming.subject(&id) {
+                assert_eq!(naming.id_of(&subject), Ok(id.clone()), "{text} as {subject}");
+                assert_ne!(subject.as_runtime().is_some(), subject.as_principal().is_some());
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod http_body;
 pub mod mesh_message;
 pub mod settings;
+pub mod svid;
 mod world;
 
 /// Runs every file that the command line names, such as an input that cargo-fuzz has found.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use trust_runtime_fuzz::{actor, envelope, http_body, mesh_message, settings};
+use trust_runtime_fuzz::{actor, envelope, http_body, mesh_message, settings, svid};
 
 /// Pieces that parsers of these languages trip over.
 const PIECES: [&[u8]; 16] = [
@@ -129,4 +129,9 @@ fn mesh_messages() {
 #[test]
 fn settings_files() {
     replay("settings", settings::run, settings::is_accepted, 2_000);
+}
+
+#[test]
+fn certificates() {
+    replay("svid", svid::run, svid::is_accepted, 10_000);
 }

@@ -36,6 +36,9 @@ pub enum Command {
     /// Verify and export a project's audit log, offline.
     #[command(subcommand)]
     Audit(Audit),
+    /// Make and keep the identities of a site without SPIRE: an offline authority in a folder.
+    #[command(subcommand)]
+    Identity(Identity),
     /// Make, list and revoke a project's bearer tokens, whether its node runs or not.
     #[command(subcommand)]
     Token(Token),
@@ -213,4 +216,174 @@ pub enum Audit {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `identity`.
+#[derive(Debug, Subcommand)]
+pub enum Identity {
+    /// Make a site's authority in a folder: its key, its certificate, an empty list of bans.
+    InitSite {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// The site that the authority speaks for.
+        #[arg(long)]
+        site: String,
+        /// How ids are written.
+        #[command(flatten)]
+        naming: NamingArgs,
+        /// How long the authority's certificate holds.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=30))]
+        years: u32,
+    },
+    /// Make a key and a certificate for it in one go, for a node or an actor.
+    Issue {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// For whom.
+        #[command(flatten)]
+        subject: SubjectArgs,
+        /// How long the certificate holds [default: 30 for a node, half a day for an actor].
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397))]
+        days: Option<u32>,
+        /// The folder in which key, certificate and anchors are put.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// On the node: make a key that never leaves it and a request for a certificate; show the key's fingerprint as words.
+    Enrol {
+        /// For whom.
+        #[command(flatten)]
+        subject: SubjectArgs,
+        /// How ids are written.
+        #[command(flatten)]
+        naming: NamingArgs,
+        /// The folder in which key and request are put; a key that is there is kept.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// At the authority: issue the certificate that a request asks for, once its fingerprint has been compared.
+    Approve {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// The request's file.
+        #[arg(long, value_name = "PATH")]
+        request: PathBuf,
+        /// The words that the node showed, or the fingerprint's 64 digits; without it the request is only shown.
+        #[arg(long, value_name = "WORDS")]
+        fingerprint: Option<String>,
+        /// How long the certificate holds [default: 30 for a node, half a day for an actor].
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397))]
+        days: Option<u32>,
+        /// The folder in which certificate and anchors are put [default: the request's].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Change the authority's key in steps, so that no node is ever cut off.
+    #[command(subcommand)]
+    Rotate(Rotate),
+    /// Shut out a certificate, a key or an id.
+    Ban {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// What is shut out.
+        #[command(flatten)]
+        what: BanArgs,
+        /// Why, for whoever reads the list.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Show the authority, what it has issued, what expires within 30 days and what is banned.
+    List {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+    },
+}
+
+/// `identity rotate`.
+#[derive(Debug, Subcommand)]
+pub enum Rotate {
+    /// Make the next key; the anchors name both from now on. Bring them to every node before the next step.
+    Prepare(Ca),
+    /// Issue with the next key from now on; the anchors still name both. Renew every certificate before the next step.
+    Activate(Ca),
+    /// Take the old key out of the anchors and remove it.
+    Retire {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// Retire it although certificates that it has issued still hold.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// An authority's folder, and the form of the answer.
+#[derive(Debug, Args)]
+pub struct Ca {
+    /// The authority's folder.
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How ids are written.
+#[derive(Debug, Args)]
+pub struct NamingArgs {
+    /// The trust domain, as in runtime.identity.trust_domain.
+    #[arg(long, default_value = "trust")]
+    pub trust_domain: String,
+    /// Where an id says its site, as in runtime.identity.mapping.
+    #[arg(long, default_value = "path-site")]
+    pub mapping: MappingArg,
+}
+
+/// Where an id says its site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MappingArg {
+    /// spiffe://trust/site/name.
+    PathSite,
+    /// spiffe://site.trust/name.
+    DomainSite,
+}
+
+/// For whom a certificate is.
+#[derive(Debug, Args)]
+pub struct SubjectArgs {
+    /// A node, as `site/name`; at its authority the name will do.
+    #[arg(long, value_name = "SITE/NAME", required_unless_present = "actor", conflicts_with = "actor")]
+    pub node: Option<String>,
+    /// A person or a program, as `site/principal`; at its authority the principal will do.
+    #[arg(long, value_name = "SITE/PRINCIPAL")]
+    pub actor: Option<String>,
+    /// A DNS name under which the node is reached; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub dns: Vec<String>,
+    /// An address under which the node is reached; may be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Vec<std::net::IpAddr>,
+}
+
+/// What is shut out.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct BanArgs {
+    /// One certificate, by its fingerprint as `identity list` shows it.
+    #[arg(long, value_name = "HEX")]
+    pub certificate: Option<String>,
+    /// Every certificate with this key, by the key's fingerprint.
+    #[arg(long, value_name = "HEX")]
+    pub key: Option<String>,
+    /// Every certificate with this SPIFFE ID.
+    #[arg(long, value_name = "SPIFFE-ID")]
+    pub id: Option<String>,
 }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{audit, control, peers, play, status, token, validate};
+use crate::cli::commands::{audit, control, identity, peers, play, status, token, validate};
 use crate::cli::exit::{Exit, Failure};
 
 /// Parses the arguments, runs the command, says what went wrong, and gives the exit code.
@@ -46,6 +46,7 @@ fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Validate(command) => validate::run(&command),
         Command::Audit(command) => audit::run(&command),
+        Command::Identity(command) => identity::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trust-runtime", &mut std::io::stdout());

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::domain::id::SiteId;
 use crate::domain::identity::anchors::{ANCHORS_PER_SITE_MAX, AnchorFault, CHAIN_MAX, Trust};
-use crate::domain::identity::{Bans, BansFault, Holder, Naming};
+use crate::domain::identity::{Bans, BansFault, Naming, Subject};
 use crate::domain::time::Wall;
 use crate::tls::identity::{IdentityError, Snapshot};
 
@@ -122,7 +122,7 @@ pub enum LoadError {
 }
 
 /// Reads all files of an identity and holds them against each other. The own certificate must be that of `own`.
-pub fn load(sources: &Sources, naming: &Naming, own: &Holder, now: Wall) -> Result<Snapshot, LoadError> {
+pub fn load(sources: &Sources, naming: &Naming, own: &Subject, now: Wall) -> Result<Snapshot, LoadError> {
     let chain = certificates(&sources.svid, CHAIN_MAX)?;
     let key = private_key(&sources.key)?;
     let trust = load_trust(sources, naming)?;

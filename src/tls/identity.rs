@@ -12,7 +12,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::domain::identity::Holder;
+use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Trust, Usage, Verified};
 use crate::domain::time::Wall;
 
@@ -36,11 +36,11 @@ pub enum IdentityError {
     Refused(#[source] Refusal),
     /// It is somebody else's.
     #[error("the certificate is that of {got}, wanted {wanted}: install the right one, or change the settings' names")]
-    Holder {
+    Subject {
         /// Who this process is by its settings.
-        wanted: Holder,
+        wanted: Subject,
         /// Who the certificate says.
-        got: Holder,
+        got: Subject,
     },
 }
 
@@ -58,12 +58,12 @@ impl Snapshot {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
         trust: Trust,
-        own: &Holder,
+        own: &Subject,
         now: Wall,
     ) -> Result<Self, IdentityError> {
         let verified = trust.verify_chain(&chain, now, Usage::Server).map_err(IdentityError::Refused)?;
-        if verified.svid.holder != *own {
-            return Err(IdentityError::Holder { wanted: own.clone(), got: verified.svid.holder });
+        if verified.svid.subject != *own {
+            return Err(IdentityError::Subject { wanted: own.clone(), got: verified.svid.subject });
         }
         let key = provider().key_provider.load_private_key(key).map_err(IdentityError::Key)?;
         let key = CertifiedKey::new(chain, key);

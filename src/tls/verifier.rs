@@ -12,7 +12,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::Holder;
+use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Usage};
 use crate::tls::config::ClientCertificates;
 use crate::tls::identity::{Identity, provider};
@@ -24,7 +24,7 @@ pub struct WrongPeer {
     /// Who was dialed.
     pub wanted: RuntimeId,
     /// Who answered.
-    pub got: Holder,
+    pub got: Subject,
 }
 
 /// The rule that ended a handshake on this side, for the log. The peer is told no more than that it was refused.
@@ -132,10 +132,10 @@ impl ServerCertVerifier for Dialed {
     ) -> Result<ServerCertVerified, Error> {
         let chain = chain(end_entity, intermediates);
         let verified = self.identity.verify(&chain, Usage::Server).map_err(refused)?;
-        if verified.svid.holder == Holder::of_runtime(&self.expected) {
+        if verified.svid.subject == Subject::of_runtime(&self.expected) {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(refused(WrongPeer { wanted: self.expected.clone(), got: verified.svid.holder }))
+        Err(refused(WrongPeer { wanted: self.expected.clone(), got: verified.svid.subject }))
     }
 
     fn verify_tls12_signature(

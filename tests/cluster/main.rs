@@ -19,6 +19,7 @@ mod cli;
 mod crash;
 mod disk;
 mod dispatch;
+mod identity;
 mod idle;
 mod presence;
 mod reload;

@@ -1,4 +1,4 @@
-//! The quickstart guide, carried out as it stands: its `sh run` blocks in one shell, from the top to the bottom, each compared
+//! The guides, carried out as they stand: their `sh run` blocks in one shell, from the top to the bottom, each compared
 //! with the `text expect` block behind it.
 
 use std::fmt::Write as _;
@@ -11,26 +11,36 @@ use std::time::Duration;
 use crate::harness::{PROGRAM, program};
 use crate::watch::try_until;
 
-const GUIDE: &str = "docs/guides/RUNTIME_CLOUD_QUICKSTART.md";
+const QUICKSTART: &str = "docs/guides/RUNTIME_CLOUD_QUICKSTART.md";
+const IDENTITY: &str = "docs/guides/RUNTIME_CLOUD_IDENTITY.md";
 
 /// The guide says ten minutes by hand; nobody waits for a reader here.
 const WALK_MAX: Duration = Duration::from_secs(100);
 
 #[test]
 fn the_quickstart_works_as_it_stands() {
+    check(QUICKSTART);
+}
+
+#[test]
+fn the_guide_to_identities_works_as_it_stands() {
+    check(IDENTITY);
+}
+
+fn check(name: &str) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let guide = fs::read_to_string(repository.join(GUIDE)).expect(GUIDE);
+    let guide = fs::read_to_string(repository.join(name)).expect(name);
     let steps = steps(&guide);
-    assert!(steps.iter().any(|step| step.expected.is_some()), "{GUIDE} has blocks to run and to compare");
+    assert!(steps.iter().any(|step| step.expected.is_some()), "{name} has blocks to run and to compare");
     let home = tempfile::tempdir().expect("a home");
-    let walk = Walk::start(home.path(), &script(&steps, home.path()));
+    let walk = Walk::start(home.path(), &script(name, &steps, home.path()));
     let finished = walk.finish();
     let said = fs::read_to_string(home.path().join("said")).unwrap_or_default();
     assert!(finished, "the guide stops:\n{said}");
     for (number, step) in steps.iter().enumerate() {
         let Some(expected) = &step.expected else { continue };
         let shown = fs::read_to_string(home.path().join(format!("shown-{number}"))).expect("each block has run");
-        assert_eq!(&shown, expected, "{GUIDE}:{}: the block above shows something else", step.line);
+        assert_eq!(&shown, expected, "{name}:{}: the block above shows something else", step.line);
     }
 }
 
@@ -59,11 +69,11 @@ fn steps(guide: &str) -> Vec<Step> {
 }
 
 /// All blocks as one script that stops at the first failure and says where.
-fn script(steps: &[Step], home: &Path) -> String {
+fn script(name: &str, steps: &[Step], home: &Path) -> String {
     let mut script = "set -eu -o pipefail\n".to_owned();
     for (number, Step { line, commands, .. }) in steps.iter().enumerate() {
         let shown = home.join(format!("shown-{number}"));
-        write!(script, "echo '{GUIDE}:{line}' >&2\nexec >'{}'\n{commands}", shown.display()).expect("into a string");
+        write!(script, "echo '{name}:{line}' >&2\nexec >'{}'\n{commands}", shown.display()).expect("into a string");
     }
     script
 }

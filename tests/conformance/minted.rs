@@ -54,7 +54,7 @@ pub(crate) fn case(code: &str) -> Case {
     match (code.chars().next(), number) {
         (Some('A'), 6) => leaf_case(code),
         (Some('A'), 7 | 8) | (Some('R'), 26..=30 | 40 | 46 | 57 | 61 | 62) => chain_case(code),
-        (Some('R'), 24 | 25 | 32..=39 | 47 | 50..=58) | (Some('A'), 5 | 12 | 13) => anchor_case(code),
+        (Some('R'), 24 | 25 | 32..=39 | 47 | 50..=58 | 63) | (Some('A'), 5 | 12 | 13) => anchor_case(code),
         _ => leaf_case(code),
     }
 }
@@ -167,6 +167,7 @@ fn chain_case(code: &str) -> Case {
 fn anchor_case(code: &str) -> Case {
     let root = authority("site-a", |root| match code {
         "R47" => root.not_after = moment() - Duration::seconds(1),
+        "R63" => root.not_before = moment() + Duration::seconds(1),
         "R51" => root.key_usages = vec![Use::CrlSign],
         "R52" => root.subject_alt_names = vec![uri("spiffe://other")],
         _ => {}
@@ -192,7 +193,7 @@ fn anchor_case(code: &str) -> Case {
             let bob = leaf(&root, |leaf| leaf.subject_alt_names = vec![uri("spiffe://trust/site-b/bob")]);
             Case::new([bob], &root).with("trust", "site-b", &other)
         }
-        "R47" | "R51" | "R52" => Case::new([alice], &root),
+        "R47" | "R51" | "R52" | "R63" => Case::new([alice], &root),
         "R50" => {
             let anchors = vec![("trust", "site-b", vec![root.der().clone()])];
             Case { chain: vec![alice], anchors, bans: Vec::new() }

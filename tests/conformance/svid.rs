@@ -1,6 +1,8 @@
 //! Certificates as identities: each row of the table is made for real and held against the anchors that it names.
 
-use trust_runtime::domain::identity::anchors::{Trust, Usage};
+use std::collections::BTreeSet;
+
+use trust_runtime::domain::identity::anchors::{Refusal, Trust, Usage};
 use trust_runtime::domain::identity::{Ban, Fingerprint, Mapping, Naming};
 
 use crate::case_file::{assert_none, rows};
@@ -56,7 +58,7 @@ fn an_accepted_chain_says_who_it_is_and_until_when() {
     trust.set_anchors(parsed("site-a"), certificates).expect("an anchor");
     let verified = trust.verify_chain(&case.chain, now().wall, Usage::Server).expect("accepted");
     assert_eq!(verified.svid.id.to_string(), "spiffe://trust/site-a/alice");
-    assert_eq!(verified.svid.holder.to_string(), "actor site-a/alice");
+    assert_eq!(verified.svid.subject.to_string(), "actor site-a/alice");
     assert_eq!(verified.svid.certificate, Fingerprint::of_der(&case.chain[0]));
     assert_eq!(verified.svid.key, Fingerprint::of_der(&verified.svid.public_key));
     assert_eq!(verified.anchor, Fingerprint::of_der(&certificates[0]));
@@ -83,9 +85,32 @@ fn a_site_with_a_trust_domain_of_its_own_is_read_by_that_form_alone() {
         let [(_, _, certificates)] = case.anchors.as_slice() else { panic!("one anchor") };
         trust.set_anchors(parsed("site-a"), certificates).map_err(|fault| fault.to_string())?;
         let verified = trust.verify_chain(&case.chain, now().wall, Usage::Client);
-        verified.map(|it| it.svid.holder.to_string()).map_err(|refusal| refusal.to_string())
+        verified.map(|it| it.svid.subject.to_string()).map_err(|refusal| refusal.to_string())
     };
     assert_eq!(judge(Mapping::DomainSite).as_deref(), Ok("runtime site-a/r1"));
     let refused = judge(Mapping::PathSite).expect_err("another form");
     assert!(refused.contains("trust domain"), "{refused}");
+}
+
+#[test]
+fn the_anchors_of_a_site_are_replaced_removed_and_limited_as_a_whole() {
+    // The table's case with two anchors of one site, and a chain of the older one.
+    let case = case("A12");
+    let [(_, _, both)] = case.anchors.as_slice() else { panic!("one site") };
+    let mut trust = Trust::new(Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite });
+    let (domain, site) = (parsed("trust"), parsed("site-a"));
+    let set = |trust: &mut Trust, certificates: &[_]| trust.set_anchors(parsed("site-a"), certificates);
+    let names =
+        |trust: &Trust| trust.anchors.of_site(&domain, &site).iter().map(|it| it.certificate).collect::<BTreeSet<_>>();
+    set(&mut trust, both).expect("two anchors");
+    assert_eq!(names(&trust), both.iter().map(|der| Fingerprint::of_der(der)).collect());
+    set(&mut trust, &vec![both[0].clone(); 8]).expect("eight");
+    assert_eq!(names(&trust).len(), 1, "the new set is in place of the old one, and one certificate is one anchor");
+    for wrong in [vec![both[0].clone(); 9], Vec::new(), vec![both[1].clone(), case.chain[0].clone()]] {
+        assert!(set(&mut trust, &wrong).is_err());
+        assert_eq!(names(&trust), BTreeSet::from([Fingerprint::of_der(&both[0])]), "nothing changed");
+    }
+    assert!(trust.verify_chain(&case.chain, now().wall, Usage::Client).is_ok());
+    trust.anchors.remove(&domain, &site);
+    assert!(matches!(trust.verify_chain(&case.chain, now().wall, Usage::Client), Err(Refusal::NoAnchor { .. })));
 }

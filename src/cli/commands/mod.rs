@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod control;
+pub mod identity;
 pub mod peers;
 pub mod play;
 pub mod status;

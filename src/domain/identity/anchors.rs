@@ -205,7 +205,7 @@ impl Trust {
         let svid = svid::read_leaf(leaf, &self.naming).map_err(Refusal::Leaf)?;
         let signers = read_signers(above, &svid.id.trust_domain)?;
         let anchors = self.usable_anchors(&svid, now)?;
-        let anchor = find_path(leaf, above, &anchors, now, usage, &svid.holder.site)?;
+        let anchor = find_path(leaf, above, &anchors, now, usage, &svid.subject.site)?;
         self.check_bans(&svid, &signers)?;
         let ends = signers.iter().map(|signer| signer.not_after);
         let until = ends.chain([anchor.not_after]).fold(svid.not_after, Wall::min);
@@ -214,7 +214,7 @@ impl Trust {
 
     fn usable_anchors(&self, svid: &Svid, now: Wall) -> Result<Vec<&Anchor>, Refusal> {
         let trust_domain = &svid.id.trust_domain;
-        let site = &svid.holder.site;
+        let site = &svid.subject.site;
         let anchors = self.anchors.0.get(&(trust_domain.clone(), site.clone()));
         let anchors =
             anchors.ok_or_else(|| Refusal::NoAnchor { trust_domain: trust_domain.clone(), site: site.clone() })?;

@@ -92,7 +92,7 @@ impl Authority {
         now: Wall,
     ) -> Result<ProvenRuntime, Unproven> {
         let verified = self.trust.verify_chain(chain, now, Usage::Client)?;
-        let runtime = verified.svid.holder.as_runtime().ok_or(Unproven::NotARuntime)?;
+        let runtime = verified.svid.subject.as_runtime().ok_or(Unproven::NotARuntime)?;
         let leaf = chain.first().ok_or(Unproven::Signature)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(|_malformed| Unproven::Signature)?;
         let is_signed = ALGORITHMS.iter().any(|it| leaf.verify_signature(*it, message, signature).is_ok());

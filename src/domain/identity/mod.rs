@@ -9,10 +9,11 @@ mod naming;
 mod role;
 pub mod svid;
 pub mod token;
+pub mod words;
 
 pub use actor::{Actor, Error as ActorError, SpiffeId, TrustDomain};
 pub use bans::{BANS_MAX, Ban, BanFault, Bans, BansFault};
 pub use key::{Fingerprint, IdentityKey, NotHex, TrustState};
 pub(crate) use key::{parse_hex32, write_hex};
-pub use naming::{Holder, Mapping, Naming, NamingError, Subject};
+pub use naming::{Mapping, Naming, NamingError, Subject, SubjectName};
 pub use role::{Role, UnknownRole};

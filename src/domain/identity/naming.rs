@@ -52,52 +52,52 @@ pub enum NamingError {
     },
 }
 
-/// Who is named: a site's actor or a site's runtime.
+/// Whom an id or a certificate names: a site's actor or a site's runtime.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
-    /// The site that vouches for the holder.
+pub struct Subject {
+    /// The site that vouches for the subject.
     pub site: SiteId,
     /// Which of the site's.
-    pub subject: Subject,
+    pub name: SubjectName,
 }
 
-/// One of the two kinds of holders.
+/// One of the two kinds of subjects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum SubjectName {
     /// A person, group or program.
     Actor(Segment),
     /// A node.
     Runtime(Segment),
 }
 
-impl Holder {
-    /// A runtime as the holder of a certificate.
+impl Subject {
+    /// A runtime as the subject of a certificate.
     pub fn of_runtime(runtime: &RuntimeId) -> Self {
-        Self { site: runtime.site.clone(), subject: Subject::Runtime(runtime.name.clone()) }
+        Self { site: runtime.site.clone(), name: SubjectName::Runtime(runtime.name.clone()) }
     }
 
     /// The runtime, if it is one.
     pub fn as_runtime(&self) -> Option<RuntimeId> {
-        match &self.subject {
-            Subject::Runtime(name) => Some(RuntimeId::new(self.site.clone(), name.clone())),
-            Subject::Actor(_) => None,
+        match &self.name {
+            SubjectName::Runtime(name) => Some(RuntimeId::new(self.site.clone(), name.clone())),
+            SubjectName::Actor(_) => None,
         }
     }
 
     /// The principal, if it is an actor.
     pub fn as_principal(&self) -> Option<&Segment> {
-        match &self.subject {
-            Subject::Actor(principal) => Some(principal),
-            Subject::Runtime(_) => None,
+        match &self.name {
+            SubjectName::Actor(principal) => Some(principal),
+            SubjectName::Runtime(_) => None,
         }
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for Subject {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.subject {
-            Subject::Actor(name) => write!(formatter, "actor {}/{name}", self.site),
-            Subject::Runtime(name) => write!(formatter, "runtime {}/{name}", self.site),
+        match &self.name {
+            SubjectName::Actor(name) => write!(formatter, "actor {}/{name}", self.site),
+            SubjectName::Runtime(name) => write!(formatter, "runtime {}/{name}", self.site),
         }
     }
 }
@@ -123,7 +123,7 @@ impl Naming {
     }
 
     /// Who is named by this id.
-    pub fn holder(&self, id: &SpiffeId) -> Result<Holder, NamingError> {
+    pub fn subject(&self, id: &SpiffeId) -> Result<Subject, NamingError> {
         match self.mapping {
             Mapping::PathSite if id.trust_domain != self.trust_domain => {
                 Err(self.foreign(self.trust_domain.to_string(), id))
@@ -131,36 +131,36 @@ impl Naming {
             Mapping::PathSite => {
                 let wanted = "/<site>/<principal> or /<site>/runtime/<name>";
                 let (site, rest) = id.path.split_first().ok_or(NamingError::Shape { wanted, got: 0 })?;
-                holder(site, rest, id, wanted)
+                subject(site, rest, id, wanted)
             }
             Mapping::DomainSite => {
                 let site = id.trust_domain.as_str().strip_suffix(self.trust_domain.as_str());
                 let site = site.and_then(|site| site.strip_suffix('.'));
                 let site = site.ok_or_else(|| self.foreign(format!("<site>.{}", self.trust_domain), id))?;
-                holder(site, &id.path, id, "/<principal> or /runtime/<name>")
+                subject(site, &id.path, id, "/<principal> or /runtime/<name>")
             }
         }
     }
 
-    /// The id of this holder.
-    pub fn id_of(&self, holder: &Holder) -> Result<SpiffeId, NamingError> {
-        let trust_domain = self.domain_of(&holder.site)?;
+    /// The id of this subject.
+    pub fn id_of(&self, subject: &Subject) -> Result<SpiffeId, NamingError> {
+        let trust_domain = self.domain_of(&subject.site)?;
         let site = match self.mapping {
-            Mapping::PathSite => Some(holder.site.to_string()),
+            Mapping::PathSite => Some(subject.site.to_string()),
             Mapping::DomainSite => None,
         };
-        let (mark, name) = match &holder.subject {
-            Subject::Actor(name) => (None, name),
-            Subject::Runtime(name) => (Some(RUNTIME_MARK.to_owned()), name),
+        let (mark, name) = match &subject.name {
+            SubjectName::Actor(name) => (None, name),
+            SubjectName::Runtime(name) => (Some(RUNTIME_MARK.to_owned()), name),
         };
         let path = site.into_iter().chain(mark).chain([name.to_string()]).collect();
         Ok(SpiffeId { trust_domain, path })
     }
 
     /// The actor in the one form that envelopes, rules and the audit log use, whatever form its certificate has.
-    pub fn actor(&self, holder: &Holder) -> Option<Actor> {
-        let principal = holder.as_principal()?.clone();
-        Some(Actor { trust_domain: self.trust_domain.clone(), site: holder.site.clone(), principal })
+    pub fn actor(&self, subject: &Subject) -> Option<Actor> {
+        let principal = subject.as_principal()?.clone();
+        Some(Actor { trust_domain: self.trust_domain.clone(), site: subject.site.clone(), principal })
     }
 
     fn foreign(&self, wanted: String, id: &SpiffeId) -> NamingError {
@@ -168,13 +168,13 @@ impl Naming {
     }
 }
 
-fn holder(site: &str, rest: &[String], id: &SpiffeId, wanted: &'static str) -> Result<Holder, NamingError> {
-    let subject = match rest {
-        [principal] => Subject::Actor(principal.parse().map_err(NamingError::Name)?),
-        [mark, name] if mark == RUNTIME_MARK => Subject::Runtime(name.parse().map_err(NamingError::Name)?),
+fn subject(site: &str, rest: &[String], id: &SpiffeId, wanted: &'static str) -> Result<Subject, NamingError> {
+    let name = match rest {
+        [principal] => SubjectName::Actor(principal.parse().map_err(NamingError::Name)?),
+        [mark, name] if mark == RUNTIME_MARK => SubjectName::Runtime(name.parse().map_err(NamingError::Name)?),
         _ => return Err(NamingError::Shape { wanted, got: id.path.len() }),
     };
-    Ok(Holder { site: site.parse().map_err(NamingError::Name)?, subject })
+    Ok(Subject { site: site.parse().map_err(NamingError::Name)?, name })
 }
 
 #[cfg(test)]
@@ -188,13 +188,13 @@ mod tests {
     }
 
     fn read(mapping: Mapping, id: &str) -> Result<String, NamingError> {
-        naming(mapping).holder(&id.parse().expect("a SPIFFE id")).map(|holder| holder.to_string())
+        naming(mapping).subject(&id.parse().expect("a SPIFFE id")).map(|subject| subject.to_string())
     }
 
     #[test]
-    fn both_forms_name_the_same_holders() {
+    fn both_forms_name_the_same_subjects() {
         use Mapping::{DomainSite, PathSite};
-        for (mapping, id, holder) in [
+        for (mapping, id, subject) in [
             (PathSite, "spiffe://trust/site-a/alice", "actor site-a/alice"),
             (PathSite, "spiffe://trust/site-a/runtime/r1", "runtime site-a/r1"),
             (PathSite, "spiffe://trust/site-a/runtime", "actor site-a/runtime"),
@@ -202,7 +202,7 @@ mod tests {
             (DomainSite, "spiffe://site-a.trust/runtime/r1", "runtime site-a/r1"),
             (DomainSite, "spiffe://hall.1.trust/alice", "actor hall.1/alice"),
         ] {
-            assert_eq!(read(mapping, id).as_deref(), Ok(holder), "{id}");
+            assert_eq!(read(mapping, id).as_deref(), Ok(subject), "{id}");
         }
     }
 
@@ -238,15 +238,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_holder_is_read_back_from_its_id(site in "[a-z0-9._-]{1,40}", name in "[A-Za-z0-9._-]{1,64}", is_runtime: bool) {
+        fn a_subject_is_read_back_from_its_id(site in "[a-z0-9._-]{1,40}", name in "[A-Za-z0-9._-]{1,64}", is_runtime: bool) {
             let (Ok(site), Ok(name)) = (site.parse::<SiteId>(), name.parse::<Segment>()) else { return Ok(()) };
-            let subject = if is_runtime { Subject::Runtime(name) } else { Subject::Actor(name) };
-            let holder = Holder { site, subject };
+            let name = if is_runtime { SubjectName::Runtime(name) } else { SubjectName::Actor(name) };
+            let subject = Subject { site, name };
             for mapping in [Mapping::PathSite, Mapping::DomainSite] {
-                let id = naming(mapping).id_of(&holder).expect("an id");
+                let id = naming(mapping).id_of(&subject).expect("an id");
                 prop_assert_eq!(id.to_string().parse::<SpiffeId>(), Ok(id.clone()));
-                prop_assert_eq!(naming(mapping).holder(&id), Ok(holder.clone()));
-                prop_assert_eq!(naming(mapping).actor(&holder).is_some(), !is_runtime);
+                prop_assert_eq!(naming(mapping).subject(&id), Ok(subject.clone()));
+                prop_assert_eq!(naming(mapping).actor(&subject).is_some(), !is_runtime);
             }
         }
     }

@@ -12,7 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
-use crate::domain::identity::{ActorError, Fingerprint, Holder, Naming, NamingError, SpiffeId, TrustDomain};
+use crate::domain::identity::{ActorError, Fingerprint, Naming, NamingError, SpiffeId, Subject, TrustDomain};
 use crate::domain::time::{Millis, Wall};
 
 /// Longest accepted certificate in bytes: an RSA-4096 one with an id of 2,048 bytes and a dozen names has less than half.
@@ -97,7 +97,7 @@ pub struct Svid {
     /// The SPIFFE ID, in its canonical bytes.
     pub id: SpiffeId,
     /// Whom the id names: the site, and in it an actor or a runtime.
-    pub holder: Holder,
+    pub subject: Subject,
     /// From when it holds.
     pub not_before: Wall,
     /// The last second in which it holds.
@@ -132,11 +132,11 @@ pub fn read_leaf(der: &[u8], naming: &Naming) -> Result<Svid, Fault> {
     check_leaf_usage(&certificate)?;
     check_purposes(&certificate)?;
     let id = read_id(&certificate)?.ok_or(Fault::UriCount(0))?;
-    let holder = naming.holder(&id).map_err(Fault::Name)?;
+    let subject = naming.subject(&id).map_err(Fault::Name)?;
     let validity = certificate.validity();
     Ok(Svid {
         id,
-        holder,
+        subject,
         not_before: wall(validity.not_before),
         not_after: wall(validity.not_after),
         key: Fingerprint::of_der(certificate.public_key().raw),

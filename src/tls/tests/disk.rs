@@ -44,7 +44,7 @@ impl Folder {
             anchors,
             bans: Some(self.path("bans.txt")),
         };
-        load(&sources, &naming(), &self.site.holder("r1"), now).map_err(|error| error.to_string())
+        load(&sources, &naming(), &self.site.subject("r1"), now).map_err(|error| error.to_string())
     }
 
     /// Loads what must not load, and holds the text against the file and the words that it must have.
@@ -75,7 +75,7 @@ fn section(label: &str, der: &[u8]) -> String {
 fn a_folder_that_is_in_order_is_loaded() {
     let folder = Folder::new();
     let snapshot = folder.load_at(NOW).expect("loaded");
-    assert_eq!(snapshot.own().svid.holder, folder.site.holder("r1"));
+    assert_eq!(snapshot.own().svid.subject, folder.site.subject("r1"));
     assert!(snapshot.trust().bans.is_empty());
 }
 

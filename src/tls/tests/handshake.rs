@@ -162,7 +162,7 @@ async fn two_nodes_of_two_sites_know_each_other() {
     let config = client(&caller, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
     let ends = door.meet(&config).await;
     let peer = ends.server.expect("let in").expect("it presented one");
-    assert_eq!(peer.verified.svid.holder, b.holder("r2"));
+    assert_eq!(peer.verified.svid.subject, b.subject("r2"));
     assert_eq!(ends.client.expect("joined"), (HandshakeKind::Full, Some(b"http/1.1".to_vec())));
 }
 
@@ -268,7 +268,7 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     banned.bans.add(Ban::Key(peer.verified.svid.key));
     let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
     let before = node.snapshot();
-    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.holder("r1"), crate::tls::tests::plant::NOW);
+    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.subject("r1"), crate::tls::tests::plant::NOW);
     node.swap(with_ban.expect("a snapshot"));
     assert!(matches!(node.recheck(&peer), Err(Refusal::Banned(_))));
     assert!(matches!(door.meet(&config).await.refused_by_server(), Some(Refusal::Banned(_))));
@@ -350,6 +350,22 @@ async fn no_session_can_be_resumed_and_no_data_come_early() {
     }
     assert_eq!(purse.1.load(Ordering::Relaxed), 0, "tickets were sent");
     assert_eq!(door.config.max_early_data_size, 0);
+}
+
+#[tokio::test]
+async fn a_caller_resumes_nothing_although_it_is_offered() {
+    let a = Site::new("site-a");
+    let node = a.node("r1", &[&a], &Clock::new());
+    let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
+    let generous = ServerConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(&[&TLS13]);
+    let generous = generous.expect("a version").with_no_client_auth().with_single_cert(chain, key).expect("a server");
+    let door = Door { config: Arc::new(generous), ..Door::open(&node, ClientCertificates::Optional).await };
+    let lazy = Arc::new(Stranger::config(None));
+    let careful = client(&node, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
+    for (config, second) in [(lazy, HandshakeKind::Resumed), (careful, HandshakeKind::Full)] {
+        assert_eq!(door.meet(&config).await.client.expect("joined").0, HandshakeKind::Full);
+        assert_eq!(door.meet(&config).await.client.expect("joined").0, second);
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
 use crate::domain::identity::anchors::Trust;
-use crate::domain::identity::{Holder, Mapping, Naming};
+use crate::domain::identity::{Mapping, Naming, Subject};
 use crate::domain::time::{Millis, Wall};
 use crate::tls::{Identity, Snapshot, WallClock};
 
@@ -86,15 +86,15 @@ impl Site {
     /// A node of this site that trusts these sites.
     pub(super) fn snapshot(&self, name: &str, trusted: &[&Self]) -> Snapshot {
         let (chain, key) = self.issue(&format!("{}/runtime/{name}", self.name), |_| {});
-        Snapshot::new(chain, key, trust(trusted), &self.holder(name), NOW).expect("a snapshot")
+        Snapshot::new(chain, key, trust(trusted), &self.subject(name), NOW).expect("a snapshot")
     }
 
     pub(super) fn node(&self, name: &str, trusted: &[&Self], clock: &Arc<Clock>) -> Arc<Identity> {
         Identity::new(self.snapshot(name, trusted), Arc::clone(clock) as Arc<dyn WallClock>)
     }
 
-    pub(super) fn holder(&self, name: &str) -> Holder {
-        Holder::of_runtime(&format!("{}/{name}", self.name).parse().expect("a runtime"))
+    pub(super) fn subject(&self, name: &str) -> Subject {
+        Subject::of_runtime(&format!("{}/{name}", self.name).parse().expect("a runtime"))
     }
 }
 

@@ -1,0 +1,296 @@
+//! `identity`: a site's authority in a folder, for plants without SPIRE. It needs no node and no network.
+
+mod authority;
+mod certificate;
+mod disk;
+mod ledger;
+mod list;
+mod request;
+mod rotate;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use crate::cli::args::{BanArgs, Identity, MappingArg, NamingArgs, Rotate, SubjectArgs};
+use crate::cli::commands::identity::authority::{Authority, Issued, anchors_file, pem};
+use crate::cli::commands::identity::certificate::Names;
+use crate::cli::commands::identity::disk::PUBLIC;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output;
+use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::identity::{Ban, Mapping, Naming, Subject, SubjectName, words};
+use crate::domain::time::{Millis, Wall};
+use crate::node::clock::Clock;
+
+/// How long a node's certificate holds if nobody says otherwise: renewed once a month by hand, or daily by a script.
+const NODE_LIFE: Millis = Millis::from_hours(30 * 24);
+/// How long an actor's certificate holds if nobody says otherwise: a shift and a half.
+const ACTOR_LIFE: Millis = Millis::from_hours(12);
+/// Longest remark beside a ban, in characters: a line that people can read.
+const REASON_CHARS_MAX: usize = 200;
+
+/// Does one of the steps.
+pub fn run(command: &Identity) -> Result<(), Failure> {
+    let now = Clock::start().now().wall;
+    match command {
+        Identity::InitSite { ca, site, naming, years } => {
+            let authority = Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?;
+            let signer = authority.signer(1)?;
+            let anchors = authority.anchors_path();
+            say(
+                ca.json,
+                &json!({ "site": site, "anchors": anchors, "certificate": signer.certificate.to_string() }),
+                &[
+                    format!("authority    of site {site}, in {}", ca.ca.display()),
+                    format!("anchors      {}: bring it to every node", anchors.display()),
+                    format!("fingerprint  {}", words::spoken(&signer.certificate)),
+                    format!("next         keep {} offline and with your backups", ca.ca.display()),
+                ],
+            )
+        }
+        Identity::Issue { ca, subject, days, out } => {
+            let authority = Authority::open(&ca.ca)?;
+            let who = subject_in(subject, &authority.site)?;
+            issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, *days, out, now)
+                .and_then(|(issued, files)| say_issued(ca.json, &issued, &files))
+        }
+        Identity::Enrol { subject, naming, out, json } => enrol(subject, naming, out, *json),
+        Identity::Approve { ca, request, fingerprint, days, out } => {
+            let authority = Authority::open(&ca.ca)?;
+            let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
+            let asked = request::read(request, &authority.naming)?;
+            compare(&asked, fingerprint.as_deref())?;
+            let life = life(&asked.subject, *days);
+            is_own(&authority, &asked.subject)?;
+            let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
+            let files = hand_out(&authority, &asked.subject, &issued, &folder)?;
+            say_issued(ca.json, &issued, &files)
+        }
+        Identity::Rotate(step) => rotate(step, now),
+        Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
+        Identity::List { ca } => list::run(&Authority::open(&ca.ca)?, ca.json, now),
+    }
+}
+
+/// Makes a key at the authority and issues a certificate for it.
+fn issue(
+    authority: &Authority,
+    subject: &Subject,
+    names: &Names,
+    days: Option<u32>,
+    out: &Path,
+    now: Wall,
+) -> Result<(Issued, Vec<PathBuf>), Failure> {
+    is_own(authority, subject)?;
+    let key_path = out.join(request::file_name(subject, "key"));
+    if key_path.exists() {
+        let message = format!(
+            "{}: there is a key already: renew its certificate with `identity enrol` and `identity approve`",
+            key_path.display()
+        );
+        return Err(Failure::new(Exit::Conflict, message));
+    }
+    disk::make_folder(out)?;
+    // The key stays in memory until its certificate is there, so that a refusal leaves nothing behind.
+    let key = rcgen::KeyPair::generate().map_err(certificate::cannot)?;
+    let issued = authority.issue(subject, names, &key, life(subject, days), now)?;
+    disk::write(&key_path, key.serialize_pem().as_bytes(), disk::SECRET)?;
+    let mut files = vec![key_path];
+    files.extend(hand_out(authority, subject, &issued, out)?);
+    Ok((issued, files))
+}
+
+/// Puts the certificate and the site's anchors where the node is set up from.
+fn hand_out(authority: &Authority, subject: &Subject, issued: &Issued, out: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !out.as_os_str().is_empty() {
+        disk::make_folder(out)?;
+    }
+    let certificate = out.join(request::file_name(subject, "pem"));
+    let anchors = out.join(anchors_file(&authority.site));
+    disk::write(&certificate, pem(&issued.der).as_bytes(), PUBLIC)?;
+    disk::write(&anchors, authority.bundle()?.as_bytes(), PUBLIC)?;
+    Ok(vec![certificate, anchors])
+}
+
+fn enrol(subject: &SubjectArgs, naming: &NamingArgs, out: &Path, as_json: bool) -> Result<(), Failure> {
+    let who = match (&subject.node, &subject.actor) {
+        (Some(text), _) => SubjectName::Runtime(qualified("--node", text)?.name),
+        (None, text) => SubjectName::Actor(qualified("--actor", text.as_deref().unwrap_or_default())?.name),
+    };
+    let text = subject.node.as_deref().or(subject.actor.as_deref()).unwrap_or_default();
+    let who = Subject { site: qualified("--node", text)?.site, name: who };
+    let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?)?;
+    let spoken = words::spoken(&made.fingerprint);
+    let key = if made.is_new_key { "made, and never leaves this machine" } else { "kept as it is" };
+    say(
+        as_json,
+        &json!({
+            "id": made.id.to_string(),
+            "key": made.key_path,
+            "is_new_key": made.is_new_key,
+            "request": made.request_path,
+            "fingerprint": made.fingerprint.to_string(),
+            "words": spoken,
+        }),
+        &[
+            format!("id           {}", made.id),
+            format!("key          {} ({key})", made.key_path.display()),
+            format!("request      {}: bring it to the authority", made.request_path.display()),
+            format!("words        {spoken}"),
+            "next         read the words to whoever runs `identity approve`".to_owned(),
+        ],
+    )
+}
+
+/// Nothing is issued for a request whose fingerprint nobody has compared.
+fn compare(asked: &request::Request, said: Option<&str>) -> Result<(), Failure> {
+    let spoken = words::spoken(&asked.fingerprint);
+    output::note(&format!("request      {} for {}", asked.id, asked.subject));
+    let addresses = asked.names.ip.iter().map(ToString::to_string);
+    let names: Vec<String> = asked.names.dns.iter().cloned().chain(addresses).collect();
+    if !names.is_empty() {
+        output::note(&format!("names        {}", names.join(", ")));
+    }
+    output::note(&format!("words        {spoken}"));
+    match said {
+        None => {
+            let message =
+                "nothing is issued yet: compare the words with those that the node shows, then say --fingerprint";
+            Err(Failure::new(Exit::Usage, message))
+        }
+        Some(said) if words::is_spoken(&asked.fingerprint, said) => Ok(()),
+        Some(_) => {
+            let message = "the fingerprint is another one: the request may have been exchanged on its way; enrol again";
+            Err(Failure::new(Exit::Denied, message))
+        }
+    }
+}
+
+fn rotate(step: &Rotate, now: Wall) -> Result<(), Failure> {
+    let (ca, word, next) = match step {
+        Rotate::Prepare(ca) => (ca, "prepared", "bring the anchors to every node, then `identity rotate activate`"),
+        Rotate::Activate(ca) => (ca, "active", "renew every certificate, then `identity rotate retire`"),
+        Rotate::Retire { ca, force: _ } => (ca, "retired", "bring the anchors to every node"),
+    };
+    let mut authority = Authority::open(&ca.ca)?;
+    let number = match step {
+        Rotate::Prepare(_) => rotate::prepare(&mut authority, now)?,
+        Rotate::Activate(_) => rotate::activate(&mut authority)?,
+        Rotate::Retire { ca: _, force } => rotate::retire(&mut authority, *force, now)?,
+    };
+    let anchors = authority.anchors_path();
+    say(
+        ca.json,
+        &json!({ "key": number, "state": word, "anchors": anchors, "named": authority.state.anchors() }),
+        &[
+            format!("key {number} is {word}"),
+            format!("anchors      {}", anchors.display()),
+            format!("next         {next}"),
+        ],
+    )
+}
+
+fn ban(authority: &Authority, what: &BanArgs, reason: &str, as_json: bool) -> Result<(), Failure> {
+    let parse = |kind: &str, text: &str| {
+        let ban = format!("{kind} {text}").parse::<Ban>();
+        ban.map_err(|error| Failure::new(Exit::Usage, format!("--{kind} {text:?}: {error}")))
+    };
+    let ban = match (&what.certificate, &what.key, &what.id) {
+        (Some(hex), _, _) => parse("certificate", hex)?,
+        (None, Some(hex), _) => parse("key", hex)?,
+        (None, None, id) => parse("id", id.as_deref().unwrap_or_default())?,
+    };
+    if reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        return Err(Failure::new(Exit::Usage, format!("--reason: wanted one line of {REASON_CHARS_MAX} characters")));
+    }
+    let path = authority.bans_path();
+    let is_new = !authority.bans()?.has(&ban);
+    if is_new {
+        let remark = if reason.is_empty() { String::new() } else { format!(" # {reason}") };
+        let text = disk::read(&path)?;
+        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let text = format!("{text}{gap}{ban}{remark}\n");
+        // Held against what nodes take before it is handed to them.
+        let read = text.parse::<crate::domain::identity::Bans>();
+        read.map_err(|fault| Failure::new(Exit::Conflict, format!("{}: {fault}", path.display())))?;
+        disk::write(&path, text.as_bytes(), PUBLIC)?;
+    }
+    let state = if is_new { "banned" } else { "banned already" };
+    say(
+        as_json,
+        &json!({ "ban": ban.to_string(), "is_new": is_new, "bans": path }),
+        &[format!("{state}: {ban}"), format!("next         bring {} to every node", path.display())],
+    )
+}
+
+/// Files as a node's settings name them.
+fn say_issued(as_json: bool, issued: &Issued, files: &[PathBuf]) -> Result<(), Failure> {
+    let until = list::shown(issued.svid.not_after)?;
+    let mut lines = vec![
+        format!("id           {}", issued.svid.id),
+        format!("serial       {}", issued.serial),
+        format!("until        {until}"),
+        format!("certificate  {}", issued.svid.certificate),
+    ];
+    lines.extend(files.iter().map(|file| format!("file         {}", file.display())));
+    let body = json!({
+        "id": issued.svid.id.to_string(),
+        "serial": issued.serial,
+        "not_after": until,
+        "certificate": issued.svid.certificate.to_string(),
+        "key": issued.svid.key.to_string(),
+        "files": files,
+    });
+    say(as_json, &body, &lines)
+}
+
+fn say(as_json: bool, body: &Json, lines: &[String]) -> Result<(), Failure> {
+    if as_json { output::json(body) } else { lines.iter().try_for_each(|line| output::line(line)) }
+}
+
+fn naming_of(naming: &NamingArgs) -> Result<Naming, Failure> {
+    let trust_domain = naming.trust_domain.parse();
+    let trust_domain = trust_domain
+        .map_err(|error| Failure::new(Exit::Usage, format!("--trust-domain {:?}: {error}", naming.trust_domain)))?;
+    let mapping = match naming.mapping {
+        MappingArg::PathSite => Mapping::PathSite,
+        MappingArg::DomainSite => Mapping::DomainSite,
+    };
+    Ok(Naming { trust_domain, mapping })
+}
+
+/// A subject at an authority: a bare name is one of its own site.
+fn subject_in(subject: &SubjectArgs, own: &SiteId) -> Result<Subject, Failure> {
+    let parse = |option: &str, text: &str| {
+        RuntimeId::parse_in(text, own).map_err(|error| Failure::new(Exit::Usage, format!("{option} {text:?}: {error}")))
+    };
+    match (&subject.node, &subject.actor) {
+        (Some(text), _) => Ok(Subject::of_runtime(&parse("--node", text)?)),
+        (None, text) => {
+            let id = parse("--actor", text.as_deref().unwrap_or_default())?;
+            Ok(Subject { site: id.site, name: SubjectName::Actor(id.name) })
+        }
+    }
+}
+
+fn qualified(option: &str, text: &str) -> Result<RuntimeId, Failure> {
+    let id = text.parse::<RuntimeId>();
+    id.map_err(|_no_site| Failure::new(Exit::Usage, format!("{option} {text:?}: wanted <site>/<name>")))
+}
+
+fn is_own(authority: &Authority, subject: &Subject) -> Result<(), Failure> {
+    if subject.site == authority.site {
+        return Ok(());
+    }
+    let message = format!("this is the authority of site {}, and no other's: {subject} is refused", authority.site);
+    Err(Failure::new(Exit::Denied, message))
+}
+
+fn life(subject: &Subject, days: Option<u32>) -> Millis {
+    match (days, &subject.name) {
+        (Some(days), _) => Millis::from_hours(u64::from(days).saturating_mul(24)),
+        (None, SubjectName::Runtime(_)) => NODE_LIFE,
+        (None, SubjectName::Actor(_)) => ACTOR_LIFE,
+    }
+}
