@@ -11,16 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::identity::Fingerprint;
+use crate::domain::identity::authority::Authority;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
-use crate::node::project::Project;
-use crate::node::{self, ApplySettings, Error, Node, Parts};
+use crate::node::project::{InForce, Project};
+use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
 use crate::store::sqlite::{self, SqliteStore};
+use crate::tls;
 use crate::web;
 
 /// The identity key's file in the state folder.
@@ -63,18 +65,21 @@ pub async fn run(
     let folder = state_folder(project, settings);
     let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
     let store = Arc::new(sqlite::open(options)?);
-    let (key, is_new_identity) = node::identity_key(&folder.join(IDENTITY_FILE))?;
+    let certificates = certificates::identity(project, settings)?;
+    let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let bound = bind_web(settings, Arc::clone(&credentials)).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
-    let prepared = node::prepare(Arc::new(engine_settings(settings)), key, Arc::<SqliteStore>::clone(&store)).await?;
+    let running = Arc::new(engine_settings(settings, certificates::authority(&own)));
+    let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot).await?;
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
-    let sources = Arc::new(Project::new(project, &folder, environment, settings.clone(), tokens, credentials));
+    let in_force = InForce { settings: settings.clone(), tokens };
+    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, certificates));
     let web_url = web.map(|it| format!("http://{it}"));
     let parts = Parts { mesh, inbox, web: web_url, probe_ms: settings.timing.probe_ms.0, apply, sources };
     let node = prepared.start(parts, stop);
@@ -109,6 +114,17 @@ impl Running {
             tracing::warn!("HTTP callers were cut off");
         }
         self.node.shutdown().await;
+    }
+}
+
+/// The certificate that the settings name, or else the key in the state folder. Gives whether it is new.
+fn own_identity(folder: &Path, certificates: Option<&Arc<tls::Identity>>) -> Result<(OwnIdentity, bool), Error> {
+    match certificates {
+        Some(identity) => Ok((OwnIdentity::Certificate(Arc::clone(identity)), false)),
+        None => {
+            let (key, is_new) = node::identity_key(&folder.join(IDENTITY_FILE))?;
+            Ok((OwnIdentity::Key(key), is_new))
+        }
     }
 }
 
@@ -166,7 +182,7 @@ fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
     })
 }
 
-pub(super) fn engine_settings(settings: &Settings) -> view::Settings {
+pub(super) fn engine_settings(settings: &Settings, authority: Option<Authority>) -> view::Settings {
     let timing = settings.timing;
     view::Settings {
         me: settings.runtime_id.clone(),
@@ -180,6 +196,7 @@ pub(super) fn engine_settings(settings: &Settings) -> view::Settings {
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),
+        authority,
         grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,

@@ -178,7 +178,9 @@ impl Ingress {
     fn refuse(&self, refusal: Refusal, responder: Responder) {
         self.refused.count(refusal.as_str());
         let code = match refusal {
-            Refusal::BadSignature | Refusal::BadDelegation | Refusal::NotItsOwnWord => Code::UntrustedIdentity,
+            Refusal::BadSignature | Refusal::BadDelegation | Refusal::BadCertificate | Refusal::NotItsOwnWord => {
+                Code::UntrustedIdentity
+            }
             Refusal::Malformed | Refusal::TooLarge => Code::ContractViolation,
         };
         responder.answer(Answer::Refusal(code.to_string()));

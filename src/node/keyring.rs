@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::IdentityKey;
+use crate::domain::identity::{Fingerprint, IdentityKey};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::Entropy;
 use crate::node::clock::SystemEntropy;
-use crate::wire::mesh::{self, Keys};
+use crate::tls;
+use crate::wire::mesh::{self, CertificateKey, Keys};
 
 /// How long a delegation holds. It is renewed at half its life.
 const DELEGATION_LIFE: Millis = Millis::from_hours(24);
@@ -37,6 +38,14 @@ pub enum Error {
         /// Its length in bytes.
         got: usize,
     },
+    /// The certificate's key is of a kind that cannot sign a delegation.
+    #[error(
+        "runtime.identity.key_path: wanted a key on P-256, P-384 or Ed25519, or of RSA, got one that does not sign"
+    )]
+    DoesNotSign,
+    /// The certificate, its key or the anchors do not make an identity.
+    #[error("{0}")]
+    Certificate(#[from] tls::LoadError),
     /// Others on this machine may read the key.
     #[error("{}: is readable by others (mode {mode:o}); set its mode to 600", path.display())]
     Exposed {
@@ -47,39 +56,94 @@ pub enum Error {
     },
 }
 
+/// What stands for this node in the long run.
+#[derive(Debug, Clone)]
+pub enum OwnIdentity {
+    /// A certificate of the site's authority.
+    Certificate(Arc<tls::Identity>),
+    /// A key that the node has made itself, in profile `dev`.
+    Key(IdentityKey),
+}
+
+impl OwnIdentity {
+    /// The name of the key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Certificate(identity) => identity.snapshot().own().svid.key,
+            Self::Key(key) => key.fingerprint(),
+        }
+    }
+
+    /// Names what a delegation rests on: with another certificate it has to be made anew.
+    fn basis(&self) -> Fingerprint {
+        match self {
+            Self::Certificate(identity) => identity.snapshot().own().svid.certificate,
+            Self::Key(key) => key.fingerprint(),
+        }
+    }
+
+    /// Lets it vouch for a new envelope key. `None` where its key does not sign.
+    fn delegate(&self, runtime: &RuntimeId, now: Wall) -> Option<Keys> {
+        let envelope = IdentityKey::from_seed(random_seed());
+        let until = now.plus(DELEGATION_LIFE);
+        match self {
+            Self::Certificate(identity) => {
+                let snapshot = identity.snapshot();
+                let own = snapshot.own();
+                let sign = |message: &[u8]| snapshot.sign(message);
+                let certificate = CertificateKey { key: own.svid.key, chain: snapshot.chain(), sign: &sign };
+                mesh::delegate_by_certificate(&certificate, envelope, runtime, now, until.min(own.until))
+            }
+            Self::Key(key) => Some(mesh::delegate(key, envelope, runtime, now, until)),
+        }
+    }
+}
+
+impl From<IdentityKey> for OwnIdentity {
+    fn from(key: IdentityKey) -> Self {
+        Self::Key(key)
+    }
+}
+
 /// The keys that sign for this node at present.
 #[derive(Debug)]
 pub(super) struct Keyring {
-    identity: IdentityKey,
+    identity: OwnIdentity,
     runtime: RuntimeId,
-    keys: ArcSwap<Keys>,
+    held: ArcSwap<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    keys: Arc<Keys>,
+    basis: Fingerprint,
 }
 
 impl Keyring {
-    /// Makes an envelope key for this boot and lets the identity key vouch for it.
-    pub(super) fn new(identity: IdentityKey, runtime: RuntimeId, now: Wall) -> Self {
-        let keys = ArcSwap::from_pointee(delegate(&identity, &runtime, now));
-        Self { identity, runtime, keys }
+    /// Makes an envelope key for this boot and lets the identity vouch for it.
+    pub(super) fn new(identity: OwnIdentity, runtime: RuntimeId, now: Wall) -> Result<Self, Error> {
+        let keys = Arc::new(identity.delegate(&runtime, now).ok_or(Error::DoesNotSign)?);
+        let held = ArcSwap::from_pointee(Held { keys, basis: identity.basis() });
+        Ok(Self { identity, runtime, held })
     }
 
     /// What signs now.
     pub(super) fn keys(&self) -> Arc<Keys> {
-        self.keys.load_full()
+        Arc::clone(&self.held.load().keys)
     }
 
-    /// Renews the delegation when half its life is over, or when it lies in the future after a clock went back: peers would
-    /// refuse every word under it. Gives whether it did.
+    /// Renews the delegation when half its life is over, when it lies in the future after a clock went back, or when the
+    /// certificate behind it was replaced: peers would refuse every word under it. Gives whether it did.
     pub(super) fn renew(&self, now: Wall) -> bool {
-        let is_due = self.keys.load().signer().delegation.is_to_be_renewed(now);
-        if is_due {
-            self.keys.store(Arc::new(delegate(&self.identity, &self.runtime, now)));
+        let held = self.held.load();
+        let basis = self.identity.basis();
+        if basis == held.basis && !held.keys.signer().delegation.is_to_be_renewed(now) {
+            return false;
         }
-        is_due
+        let Some(keys) = self.identity.delegate(&self.runtime, now) else { return false };
+        self.held.store(Arc::new(Held { keys: Arc::new(keys), basis }));
+        true
     }
-}
-
-fn delegate(identity: &IdentityKey, runtime: &RuntimeId, now: Wall) -> Keys {
-    mesh::delegate(identity, IdentityKey::from_seed(random_seed()), runtime, now, now.plus(DELEGATION_LIFE))
 }
 
 fn random_seed() -> [u8; 32] {
@@ -153,7 +217,8 @@ mod tests {
     #[test]
     fn a_delegation_is_renewed_at_half_its_life() {
         let now = Wall::from_millis(1_000_000_000);
-        let keyring = Keyring::new(IdentityKey::from_seed([1; 32]), "s/a".parse().expect("legal"), now);
+        let keyring = Keyring::new(IdentityKey::from_seed([1; 32]).into(), "s/a".parse().expect("legal"), now)
+            .expect("a key signs");
         let first = keyring.keys().signer().delegation_hash;
         assert!(!keyring.renew(now.plus(Millis::from_hours(11))));
         assert!(keyring.renew(now.plus(Millis::from_hours(12))));

@@ -6,6 +6,7 @@
 mod admin_token;
 pub mod archive;
 pub mod assemble;
+mod certificates;
 pub mod clock;
 mod courier;
 mod driver;
@@ -50,7 +51,7 @@ use crate::node::presence::{Presence, SelfDescription};
 use crate::store::Store;
 
 pub use driver::ApplySettings;
-pub use keyring::Error as KeyError;
+pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use reload::{Fresh, Sources, Stamp};
 
@@ -116,11 +117,15 @@ pub fn identity_key(path: &Path) -> Result<(IdentityKey, bool), KeyError> {
 }
 
 /// Recovers the engine and makes the new boot durable.
-pub async fn prepare(settings: Arc<Settings>, identity: IdentityKey, store: Arc<dyn Store>) -> Result<Prepared, Error> {
+pub async fn prepare(
+    settings: Arc<Settings>,
+    identity: impl Into<OwnIdentity>,
+    store: Arc<dyn Store>,
+) -> Result<Prepared, Error> {
     let clock = Clock::start();
     let now = clock.now();
     let records = store.recall().await?;
-    let keyring = Arc::new(Keyring::new(identity, settings.me.clone(), now.wall));
+    let keyring = Arc::new(Keyring::new(identity.into(), settings.me.clone(), now.wall)?);
     let fingerprint = keyring.keys().signer().identity;
     let (engine, Effects { batch, after: _ }) = Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
     store.commit(batch).await?;

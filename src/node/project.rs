@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use crate::domain::identity::authority::Authority;
 use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
 use crate::handle::{Rejected, Reloaded};
 use crate::node::assemble::engine_settings;
+use crate::node::certificates;
+use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::{self, FILE_NAME, Settings, tokens};
+use crate::tls;
 use crate::web::Credentials;
+
+/// What a change of certificate, anchors or bans is called.
+const CERTIFICATES: &str = "certificates";
 
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
@@ -21,12 +28,14 @@ pub(super) struct Project {
     environment: Vec<(String, String)>,
     in_force: Arc<Mutex<InForce>>,
     credentials: Arc<Credentials>,
+    certificates: Option<Arc<tls::Identity>>,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
 }
 
-struct InForce {
-    settings: Settings,
-    tokens: tokens::Tokens,
+/// What of the files is in force.
+pub(super) struct InForce {
+    pub(super) settings: Settings,
+    pub(super) tokens: tokens::Tokens,
 }
 
 impl Project {
@@ -34,16 +43,17 @@ impl Project {
         folder: &Path,
         state: &Path,
         environment: Vec<(String, String)>,
-        settings: Settings,
-        tokens: tokens::Tokens,
+        in_force: InForce,
         credentials: Arc<Credentials>,
+        certificates: Option<Arc<tls::Identity>>,
     ) -> Self {
         Self {
             folder: folder.to_owned(),
             state: state.to_owned(),
             environment,
-            in_force: Arc::new(Mutex::new(InForce { settings, tokens })),
+            in_force: Arc::new(Mutex::new(in_force)),
             credentials,
+            certificates,
             noted: Mutex::default(),
         }
     }
@@ -57,12 +67,42 @@ impl Project {
             Some(missing) => Err(rejected(format!("{}: {}", missing.setting, missing.reason))),
         }
     }
+
+    /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
+    fn read_certificates(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
+        let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
+        let (Some(identity), Some(sources)) = (&self.certificates, certificates::sources(&self.folder, settings))
+        else {
+            return Ok(None);
+        };
+        let snapshot = certificates::load(&sources, settings, Clock::start().now().wall);
+        let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
+        if snapshot.own().svid.key == identity.snapshot().own().svid.key {
+            return Ok(Some(snapshot));
+        }
+        Err(rejected(format!("{}: has another key, which takes a restart", sources.svid.display())))
+    }
+
+    fn differs(&self, snapshot: Option<&tls::Snapshot>, authority: Option<&Authority>) -> bool {
+        let (Some(identity), Some(snapshot), Some(authority)) = (&self.certificates, snapshot, authority) else {
+            return false;
+        };
+        let in_use = identity.snapshot();
+        in_use.own().svid.certificate != snapshot.own().svid.certificate
+            || Authority::new(in_use.trust().clone()) != *authority
+    }
 }
 
 impl Sources for Project {
     fn stamp(&self) -> Stamp {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = certificates::sources(&self.folder, &in_force.settings);
+        let identity = identity.map(|it| {
+            let anchors = it.anchors.into_iter().map(|(_site, path)| path);
+            [it.svid, it.key].into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
+        });
         let files = [self.folder.join(FILE_NAME), self.state.join(tokens::TOKENS_FILE)];
-        Stamp(files.iter().map(|path| stamp_of(path)).collect())
+        Stamp(files.into_iter().chain(identity.into_iter().flatten()).map(|path| stamp_of(&path)).collect())
     }
 
     fn read(&self) -> Result<Fresh, Vec<Rejected>> {
@@ -70,19 +110,28 @@ impl Sources for Project {
         let file = self.read_settings();
         let tokens = tokens::load(&self.state, in_force.settings.site())
             .map_err(|error| Rejected { what: tokens::TOKENS_FILE.to_owned(), reason: error.to_string() });
-        let (file, tokens) = match (file, tokens) {
-            (Ok(file), Ok(tokens)) => (file, tokens),
-            (file, tokens) => return Err(file.err().into_iter().chain(tokens.err()).collect()),
+        let snapshot = self.read_certificates(&in_force.settings);
+        let (file, tokens, snapshot) = match (file, tokens, snapshot) {
+            (Ok(file), Ok(tokens), Ok(snapshot)) => (file, tokens, snapshot),
+            (file, tokens, snapshot) => {
+                return Err(file.err().into_iter().chain(tokens.err()).chain(snapshot.err()).collect());
+            }
         };
         let changes = in_force.settings.changes_to(&file);
         let next = in_force.settings.with_live_of(&file);
         let mut applied: Vec<String> = changes.live.iter().map(|it| (*it).to_owned()).collect();
         applied.extend((tokens != in_force.tokens).then(|| tokens::TOKENS_FILE.to_owned()));
         drop(in_force);
-        let settings = Arc::new(engine_settings(&next));
+        let authority = snapshot.as_ref().map(|it| Authority::new(it.trust().clone()));
+        applied.extend(self.differs(snapshot.as_ref(), authority.as_ref()).then(|| CERTIFICATES.to_owned()));
+        let settings = Arc::new(engine_settings(&next, authority));
+        let certificates = self.certificates.clone();
         let (credentials, in_force) = (Arc::clone(&self.credentials), Arc::clone(&self.in_force));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
+            if let (Some(identity), Some(snapshot)) = (certificates, snapshot) {
+                identity.swap(snapshot);
+            }
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens };
         });
         let needs_restart = changes.restart.iter().map(|it| (*it).to_owned()).collect();

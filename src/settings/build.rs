@@ -103,6 +103,7 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
         mapping: table.parsed("mapping")?,
         source,
         svid_path: table.path("svid_path"),
+        bans_path: table.path("bans_path"),
         key_path: table.path("key_path"),
         anchors,
         grants: rules::grants(&table, own_site, &trust_domain, faults),

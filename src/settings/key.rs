@@ -103,6 +103,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("runtime.identity.svid_path", Kind::Path, "", "The certificate chain of source `files`."),
     key("runtime.identity.key_path", Kind::Path, "", "The private key of source `files`."),
+    key(
+        "runtime.identity.bans_path",
+        Kind::Path,
+        "",
+        "Who is shut out: the list that `trust-runtime identity ban` keeps.",
+    )
+    .reloaded(),
     key("runtime.identity.anchors[].site", Kind::Name, "", "The site that these anchors speak for.").required(),
     key("runtime.identity.anchors[].path", Kind::Path, "", "The file with that site's anchor certificates.").required(),
     key(

@@ -280,6 +280,8 @@ pub struct Identity {
     pub svid_path: Option<PathBuf>,
     /// The private key; always there with source `files`.
     pub key_path: Option<PathBuf>,
+    /// Who is shut out.
+    pub bans_path: Option<PathBuf>,
     /// Anchors by site, never pooled.
     pub anchors: Vec<Anchor>,
     /// Grants, at most one for each actor pattern.

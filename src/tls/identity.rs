@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,6 +44,14 @@ pub enum IdentityError {
         got: Subject,
     },
 }
+
+/// One for each kind of key; `domain::identity::authority` checks by the same.
+const SCHEMES: [SignatureScheme; 4] = [
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA256,
+];
 
 /// An identity and the trust in others that belongs to it.
 #[derive(Debug, Clone)]
@@ -80,6 +89,16 @@ impl Snapshot {
     /// Whom it trusts.
     pub fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// The own certificate and those that signed it.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    /// Signs bytes by the own key, with the one algorithm that goes with its kind. `None` where the key does not sign.
+    pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        self.key.key.choose_scheme(&SCHEMES)?.sign(message).ok()
     }
 
     pub(super) fn key(&self) -> Arc<CertifiedKey> {
