@@ -80,6 +80,9 @@ pub struct Reach {
     /// The node's address, such as http://127.0.0.1:8080.
     #[arg(long, value_name = "URL", required_unless_present = "project")]
     pub url: Option<String>,
+    /// The CA certificates, in PEM, by which an https address is verified; with --project the project's own are used.
+    #[arg(long, value_name = "PATH")]
+    pub ca: Option<PathBuf>,
     /// A file that holds the bearer token; without it the environment variable TRUST_RUNTIME_TOKEN is used.
     #[arg(long, value_name = "PATH")]
     pub token_file: Option<PathBuf>,

@@ -6,7 +6,11 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::cli::args::Reach;
+use crate::cli::environment;
 use crate::cli::exit::{self, Exit, Failure};
+use crate::node::certificates;
+use crate::settings;
+use crate::tls;
 
 /// How long an answer may take: the longest query budget and the write's half second, with room.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -33,7 +37,9 @@ impl Client {
             (None, Some(project)) => address_of(project)?,
             (None, None) => return Err(Failure::new(Exit::Usage, "wanted --project or --url")),
         };
-        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().build();
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy();
+        let http = if base.starts_with("https://") { http.tls_backend_preconfigured(tls_of(reach)?) } else { http };
+        let http = http.build();
         let http = http.map_err(|error| Failure::failed(error.to_string()))?;
         Ok(Self { base, token: find_token(reach)?, http })
     }
@@ -66,6 +72,20 @@ impl Client {
         }
         Failure::new(Exit::Unreachable, format!("{}: cannot be reached: is the node running? ({error})", self.base))
     }
+}
+
+/// Whom an https address has to prove to be: whoever --ca says, or else the node of this project.
+fn tls_of(reach: &Reach) -> Result<rustls::ClientConfig, Failure> {
+    let wrong = |error: &dyn std::error::Error| Failure::new(Exit::Configuration, error.to_string());
+    if let Some(path) = &reach.ca {
+        let authorities = certificates::authorities_in(path).map_err(|error| wrong(&error))?;
+        return tls::plain_client(authorities).map_err(|error| wrong(&error));
+    }
+    let Some(project) = &reach.project else {
+        return Err(Failure::new(Exit::Usage, "an https address wants --ca, the CA certificates to verify it by"));
+    };
+    let settings = settings::load(project, environment()).map_err(|problems| wrong(&problems))?;
+    certificates::own_client(project, &settings).map_err(|error| wrong(&error))
 }
 
 fn parse(text: &str, base: &str) -> Result<Json, Failure> {

@@ -1,7 +1,6 @@
 //! From valid settings and a project folder to a running node: the only place that knows every adapter.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
-use crate::node::project::{InForce, Project};
+use crate::node::project::{InForce, InUse, Project};
 use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
@@ -37,8 +36,8 @@ pub struct Running {
     node: Node,
     web_ended: Option<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
-    /// The HTTP address, if it is served.
-    pub web: Option<SocketAddr>,
+    /// Where HTTP is served, with its scheme, if it is.
+    pub web: Option<String>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -47,6 +46,11 @@ pub struct Running {
     pub is_new_identity: bool,
     /// The boot counter.
     pub boot: u64,
+}
+
+/// What callers put before the listener's address.
+fn scheme(settings: &Settings) -> &'static str {
+    if settings.web.tls { "https" } else { "http" }
 }
 
 /// The folder that holds the node's state.
@@ -69,7 +73,8 @@ pub async fn run(
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
-    let bound = bind_web(settings, Arc::clone(&credentials)).await?;
+    let listener = certificates::listener(project, settings, certificates.as_ref())?;
+    let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let running = Arc::new(engine_settings(settings, certificates::authority(&own)));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
@@ -78,10 +83,11 @@ pub async fn run(
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
+    let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
     let in_force = InForce { settings: settings.clone(), tokens };
-    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, certificates));
-    let web_url = web.map(|it| format!("http://{it}"));
-    let parts = Parts { mesh, inbox, web: web_url, probe_ms: settings.timing.probe_ms.0, apply, sources };
+    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
+    let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
+    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms: settings.timing.probe_ms.0, apply, sources };
     let node = prepared.start(parts, stop);
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|(bound, options)| {
@@ -90,7 +96,7 @@ pub async fn run(
         tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
     });
     node.announce().await;
-    Ok(Running { node, web_ended, stop_web, web, mesh: listening, fingerprint, is_new_identity, boot })
+    Ok(Running { node, web_ended, stop_web, web: web_url, mesh: listening, fingerprint, is_new_identity, boot })
 }
 
 impl Running {
@@ -138,6 +144,7 @@ fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Err
 async fn bind_web(
     settings: &Settings,
     credentials: Arc<web::Credentials>,
+    secure: Option<web::Secure>,
 ) -> Result<Option<(web::Bound, web::Options)>, Error> {
     if !settings.web.enabled {
         return Ok(None);
@@ -151,6 +158,7 @@ async fn bind_web(
         },
         credentials,
         limits: web::Limits::default(),
+        secure,
     };
     let address = settings.web.listen;
     let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;

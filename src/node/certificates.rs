@@ -3,13 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+use rustls_pki_types::CertificateDer;
+
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Mapping, Naming, Subject};
 use crate::domain::time::Wall;
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
-use crate::settings::{self, IdentitySource, Settings};
+use crate::settings::{self, IdentitySource, Settings, TlsMode};
 use crate::tls;
+use crate::web;
+
+/// Most CA certificates that a call may rest on.
+const AUTHORITIES_MAX: usize = 64;
 
 impl tls::WallClock for Clock {
     fn now(&self) -> Wall {
@@ -50,6 +57,61 @@ pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc
     let clock = Clock::start();
     let snapshot = load(&sources, settings, clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
+}
+
+/// How the listener speaks TLS, as the settings ask for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listener {
+    /// What is handed to it; absent for plain text.
+    pub(super) secure: Option<web::Secure>,
+    /// The certificate of another PKI, where it presents one.
+    pub(super) provisioned: Option<Arc<tls::Provisioned>>,
+}
+
+/// The files of the listener's own certificate, where it is of another PKI.
+pub(super) fn provisioned_files(project: &Path, settings: &Settings) -> Option<(PathBuf, PathBuf)> {
+    let tls = &settings.tls;
+    let is_provisioned = settings.web.enabled && settings.web.tls && tls.mode == TlsMode::Provisioned;
+    if !is_provisioned {
+        return None;
+    }
+    Some((project.join(tls.cert_path.as_ref()?), project.join(tls.key_path.as_ref()?)))
+}
+
+/// Reads what the listener presents and makes its TLS configuration.
+pub(super) fn listener(
+    project: &Path,
+    settings: &Settings,
+    identity: Option<&Arc<tls::Identity>>,
+) -> Result<Listener, Error> {
+    if !(settings.web.enabled && settings.web.tls) {
+        return Ok(Listener::default());
+    }
+    let provisioned =
+        provisioned_files(project, settings).map(|(certificate, key)| tls::Provisioned::load(&certificate, &key));
+    let provisioned = provisioned.transpose()?;
+    let config = match (&provisioned, identity) {
+        (Some(presented), identity) => tls::provisioned_server(Arc::clone(presented), identity)?,
+        (None, Some(identity)) => tls::server(identity, tls::ClientCertificates::Optional)?,
+        (None, None) => return Err(Error::NoCertificate),
+    };
+    Ok(Listener { secure: Some(web::Secure { config, identity: identity.cloned() }), provisioned })
+}
+
+/// How the command line of this project calls the project's own node over TLS.
+pub fn own_client(project: &Path, settings: &Settings) -> Result<ClientConfig, Error> {
+    if provisioned_files(project, settings).is_some() {
+        let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
+        return Ok(tls::plain_client(authorities_in(&project.join(authorities))?)?);
+    }
+    let identity = identity(project, settings)?.ok_or(Error::NoCertificate)?;
+    let config = tls::client(&identity, &settings.runtime_id)?;
+    Ok(Arc::unwrap_or_clone(config))
+}
+
+/// The CA certificates in a PEM file.
+pub fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    tls::files::certificates(path, AUTHORITIES_MAX).map_err(|error| Error::Authorities(error))
 }
 
 /// Whose certificates count, by the snapshot in use.

@@ -46,6 +46,20 @@ pub enum Error {
     /// The certificate, its key or the anchors do not make an identity.
     #[error("{0}")]
     Certificate(#[from] tls::LoadError),
+    /// The listener's own certificate or key cannot be served.
+    #[error("{0}")]
+    Provisioned(#[from] tls::ProvisionedError),
+    /// The file of CA certificates cannot be taken.
+    #[error("{0}")]
+    Authorities(#[source] tls::FileError),
+    /// The TLS library refuses what it was given.
+    #[error("runtime.tls: {0}")]
+    Tls(#[from] rustls::Error),
+    /// HTTPS is asked for and there is nothing to present.
+    #[error(
+        "runtime.web.tls: wanted a certificate, from runtime.tls (mode \"provisioned\") or runtime.identity (source \"files\"), got none"
+    )]
+    NoCertificate,
     /// Others on this machine may read the key.
     #[error("{}: is readable by others (mode {mode:o}); set its mode to 600", path.display())]
     Exposed {

@@ -6,7 +6,7 @@
 mod admin_token;
 pub mod archive;
 pub mod assemble;
-mod certificates;
+pub mod certificates;
 pub mod clock;
 mod courier;
 mod driver;

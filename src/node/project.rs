@@ -28,8 +28,23 @@ pub(super) struct Project {
     environment: Vec<(String, String)>,
     in_force: Arc<Mutex<InForce>>,
     credentials: Arc<Credentials>,
-    certificates: Option<Arc<tls::Identity>>,
+    in_use: InUse,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
+}
+
+/// The certificates that listeners and words use, changed in place.
+#[derive(Debug, Clone)]
+pub(super) struct InUse {
+    /// The node's identity.
+    pub(super) identity: Option<Arc<tls::Identity>>,
+    /// The listener's certificate of another PKI.
+    pub(super) provisioned: Option<Arc<tls::Provisioned>>,
+}
+
+/// What was read of both, checked.
+struct ReadCertificates {
+    identity: Option<tls::Snapshot>,
+    provisioned: Option<Arc<tls::Provisioned>>,
 }
 
 /// What of the files is in force.
@@ -45,7 +60,7 @@ impl Project {
         environment: Vec<(String, String)>,
         in_force: InForce,
         credentials: Arc<Credentials>,
-        certificates: Option<Arc<tls::Identity>>,
+        in_use: InUse,
     ) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -53,7 +68,7 @@ impl Project {
             environment,
             in_force: Arc::new(Mutex::new(in_force)),
             credentials,
-            certificates,
+            in_use,
             noted: Mutex::default(),
         }
     }
@@ -68,28 +83,53 @@ impl Project {
         }
     }
 
-    /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
-    fn read_certificates(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
+    fn read_certificates(&self, settings: &Settings) -> Result<ReadCertificates, Rejected> {
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
-        let (Some(identity), Some(sources)) = (&self.certificates, certificates::sources(&self.folder, settings))
-        else {
-            return Ok(None);
-        };
+        let identity = self.read_identity(settings).map_err(rejected)?;
+        let files =
+            certificates::provisioned_files(&self.folder, settings).filter(|_| self.in_use.provisioned.is_some());
+        let provisioned = files.map(|(certificate, key)| tls::Provisioned::load(&certificate, &key)).transpose();
+        let provisioned = provisioned.map_err(|error| rejected(error.to_string()))?;
+        Ok(ReadCertificates { identity, provisioned })
+    }
+
+    /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
+    fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, String> {
+        let sources = certificates::sources(&self.folder, settings);
+        let (Some(identity), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let snapshot = certificates::load(&sources, settings, Clock::start().now().wall);
-        let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
+        let snapshot = snapshot.map_err(|error| error.to_string())?;
         if snapshot.own().svid.key == identity.snapshot().own().svid.key {
             return Ok(Some(snapshot));
         }
-        Err(rejected(format!("{}: has another key, which takes a restart", sources.svid.display())))
+        Err(format!("{}: has another key, which takes a restart", sources.svid.display()))
+    }
+}
+
+impl InUse {
+    fn differs_from(&self, read: &ReadCertificates) -> bool {
+        let identity = match (&self.identity, &read.identity) {
+            (Some(identity), Some(read)) => {
+                let in_use = identity.snapshot();
+                in_use.own().svid.certificate != read.own().svid.certificate
+                    || Authority::new(in_use.trust().clone()) != Authority::new(read.trust().clone())
+            }
+            (Some(_), None) | (None, _) => false,
+        };
+        let provisioned = match (&self.provisioned, &read.provisioned) {
+            (Some(in_use), Some(read)) => !in_use.presents_same_as(read),
+            (Some(_), None) | (None, _) => false,
+        };
+        identity || provisioned
     }
 
-    fn differs(&self, snapshot: Option<&tls::Snapshot>, authority: Option<&Authority>) -> bool {
-        let (Some(identity), Some(snapshot), Some(authority)) = (&self.certificates, snapshot, authority) else {
-            return false;
-        };
-        let in_use = identity.snapshot();
-        in_use.own().svid.certificate != snapshot.own().svid.certificate
-            || Authority::new(in_use.trust().clone()) != *authority
+    fn take(&self, read: ReadCertificates) {
+        if let (Some(identity), Some(snapshot)) = (&self.identity, read.identity) {
+            identity.swap(snapshot);
+        }
+        if let (Some(in_use), Some(read)) = (&self.provisioned, &read.provisioned) {
+            in_use.become_like(read);
+        }
     }
 }
 
@@ -101,8 +141,11 @@ impl Sources for Project {
             let anchors = it.anchors.into_iter().map(|(_site, path)| path);
             [it.svid, it.key].into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
         });
-        let files = [self.folder.join(FILE_NAME), self.state.join(tokens::TOKENS_FILE)];
-        Stamp(files.into_iter().chain(identity.into_iter().flatten()).map(|path| stamp_of(&path)).collect())
+        let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
+        let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
+        let files = [self.folder.join(FILE_NAME), self.state.join(tokens::TOKENS_FILE)].into_iter();
+        let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
+        Stamp(files.map(|path| stamp_of(&path)).collect())
     }
 
     fn read(&self) -> Result<Fresh, Vec<Rejected>> {
@@ -110,11 +153,11 @@ impl Sources for Project {
         let file = self.read_settings();
         let tokens = tokens::load(&self.state, in_force.settings.site())
             .map_err(|error| Rejected { what: tokens::TOKENS_FILE.to_owned(), reason: error.to_string() });
-        let snapshot = self.read_certificates(&in_force.settings);
-        let (file, tokens, snapshot) = match (file, tokens, snapshot) {
-            (Ok(file), Ok(tokens), Ok(snapshot)) => (file, tokens, snapshot),
-            (file, tokens, snapshot) => {
-                return Err(file.err().into_iter().chain(tokens.err()).chain(snapshot.err()).collect());
+        let read = self.read_certificates(&in_force.settings);
+        let (file, tokens, read) = match (file, tokens, read) {
+            (Ok(file), Ok(tokens), Ok(read)) => (file, tokens, read),
+            (file, tokens, read) => {
+                return Err(file.err().into_iter().chain(tokens.err()).chain(read.err()).collect());
             }
         };
         let changes = in_force.settings.changes_to(&file);
@@ -122,16 +165,14 @@ impl Sources for Project {
         let mut applied: Vec<String> = changes.live.iter().map(|it| (*it).to_owned()).collect();
         applied.extend((tokens != in_force.tokens).then(|| tokens::TOKENS_FILE.to_owned()));
         drop(in_force);
-        let authority = snapshot.as_ref().map(|it| Authority::new(it.trust().clone()));
-        applied.extend(self.differs(snapshot.as_ref(), authority.as_ref()).then(|| CERTIFICATES.to_owned()));
+        let authority = read.identity.as_ref().map(|it| Authority::new(it.trust().clone()));
+        applied.extend(self.in_use.differs_from(&read).then(|| CERTIFICATES.to_owned()));
         let settings = Arc::new(engine_settings(&next, authority));
-        let certificates = self.certificates.clone();
+        let in_use = self.in_use.clone();
         let (credentials, in_force) = (Arc::clone(&self.credentials), Arc::clone(&self.in_force));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
-            if let (Some(identity), Some(snapshot)) = (certificates, snapshot) {
-                identity.swap(snapshot);
-            }
+            in_use.take(read);
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens };
         });
         let needs_restart = changes.restart.iter().map(|it| (*it).to_owned()).collect();

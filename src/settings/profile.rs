@@ -68,14 +68,13 @@ pub fn preconditions(settings: &Settings) -> Vec<Precondition> {
 }
 
 /// What the file may ask for and this version does not do. A line leaves this list with the part that does it.
-fn not_served_yet(settings: &Settings) -> [(bool, &'static str, &'static str); 3] {
+fn not_served_yet(settings: &Settings) -> [(bool, &'static str, &'static str); 2] {
     [
-        (settings.web.enabled && settings.web.tls, "runtime.web.tls", "this version does not serve HTTPS yet"),
         (settings.mesh.enabled && settings.mesh.tls, "runtime.mesh.tls", "this version does not link over TLS yet"),
         (
-            settings.identity.source != IdentitySource::Dev,
+            settings.identity.source == IdentitySource::Spire,
             "runtime.identity.source",
-            "this version only makes its own identity",
+            "this version does not speak with a SPIRE agent; \"files\" reads what the agent's helper writes",
         ),
     ]
 }

@@ -11,11 +11,12 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
-use rustls_pki_types::UnixTime;
+use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::domain::id::RuntimeId;
 use crate::tls::identity::{Identity, provider};
+use crate::tls::provisioned::Provisioned;
 use crate::tls::verifier::{Callers, Dialed};
 
 /// The one protocol inside: HTTP/2 would bring its own ways to exhaust a server.
@@ -30,18 +31,54 @@ pub enum ClientCertificates {
     Required,
 }
 
-/// For a listener.
+/// For a listener that presents the own identity.
 pub fn server(identity: &Arc<Identity>, certificates: ClientCertificates) -> Result<Arc<ServerConfig>, Error> {
-    let callers = Arc::new(Callers::new(Arc::clone(identity), certificates));
     let own = Arc::new(Own(Arc::clone(identity)));
+    let callers = Arc::new(Callers::new(Arc::clone(identity), certificates));
     let config = ServerConfig::builder_with_details(Arc::new(provider()), Arc::clone(&own) as Arc<dyn TimeProvider>);
     let config = config.with_protocol_versions(&[&TLS13])?.with_client_cert_verifier(callers);
-    let mut config = config.with_cert_resolver(own);
+    Ok(hardened(config.with_cert_resolver(own)))
+}
+
+/// For a listener that presents a certificate of another PKI. Callers may present theirs where there is an identity whose
+/// anchors they can be held against.
+pub fn provisioned_server(
+    presented: Arc<Provisioned>,
+    identity: Option<&Arc<Identity>>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let config = match identity {
+        Some(identity) => {
+            let own: Arc<dyn TimeProvider> = Arc::new(Own(Arc::clone(identity)));
+            let callers = Arc::new(Callers::new(Arc::clone(identity), ClientCertificates::Optional));
+            let config = ServerConfig::builder_with_details(Arc::new(provider()), own);
+            config.with_protocol_versions(&[&TLS13])?.with_client_cert_verifier(callers)
+        }
+        None => {
+            let config = ServerConfig::builder_with_provider(Arc::new(provider()));
+            config.with_protocol_versions(&[&TLS13])?.with_no_client_auth()
+        }
+    };
+    Ok(hardened(config.with_cert_resolver(presented)))
+}
+
+fn hardened(mut config: ServerConfig) -> Arc<ServerConfig> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    Ok(Arc::new(config))
+    Arc::new(config)
+}
+
+/// For a call to whoever has a certificate for the name or address called, by these CAs. Presents nothing.
+pub fn plain_client(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(&[&TLS13])?;
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// For a call to one runtime. Presents the own certificate.

@@ -8,12 +8,14 @@
 pub mod config;
 pub mod files;
 pub mod identity;
+pub mod provisioned;
 mod verifier;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{ClientCertificates, client, server};
+pub use config::{ClientCertificates, client, plain_client, provisioned_server, server};
 pub use files::{FileError, LoadError, Sources, load};
 pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock};
+pub use provisioned::{Error as ProvisionedError, Provisioned};
 pub use verifier::{WrongPeer, explain, refusal_of};

@@ -9,11 +9,11 @@ use super::credential::Known;
 use super::error::{Kind, Problem};
 use super::guard::only;
 use super::serve::PeerAddress;
-use super::{Auth, Options};
+use super::{Auth, Options, secure};
 use crate::domain::code::Code;
 use crate::domain::identity::token::{self, TokenRecord};
 use crate::domain::identity::{Actor, Role};
-use crate::domain::policy::Denial;
+use crate::domain::policy::{Denial, actor_name};
 use crate::domain::preflight::{Asker, Profile};
 use crate::domain::time::Wall;
 use crate::engine::view::View;
@@ -35,6 +35,8 @@ pub(crate) enum Caller {
     Admin(Actor),
     /// Nobody in particular on this machine. Holds the actor that stands for whoever names none.
     Local(Actor),
+    /// Whoever holds a certificate of an actor, with what is granted to that actor here.
+    Certificate(Actor, Role),
     /// One of the node's own tokens. Holds the actor that stands for whoever names none.
     Token(Box<TokenRecord>, Actor),
 }
@@ -45,12 +47,13 @@ impl Caller {
             Self::Admin(_) => Role::Admin,
             Self::Local(_) => Role::Engineer,
             Self::Token(record, _) => record.role,
+            Self::Certificate(_, role) => *role,
         }
     }
 
     /// The asker where the request names no actor.
     pub(crate) fn asker(&self) -> Asker {
-        let (Self::Admin(actor) | Self::Local(actor) | Self::Token(_, actor)) = self;
+        let (Self::Admin(actor) | Self::Local(actor) | Self::Token(_, actor) | Self::Certificate(actor, _)) = self;
         self.asker_as(actor.clone())
     }
 
@@ -61,7 +64,7 @@ impl Caller {
     /// The asker that a body names, if the credential covers it.
     pub(crate) fn asker_for(&self, actor: &Actor) -> Result<Asker, Denial> {
         let is_covered = match self {
-            Self::Admin(own) => actor == own,
+            Self::Admin(own) | Self::Certificate(own, _) => actor == own,
             Self::Local(own) => actor.site == own.site && actor.trust_domain == own.trust_domain,
             Self::Token(record, own) => actor.trust_domain == own.trust_domain && record.covers(actor),
         };
@@ -69,7 +72,7 @@ impl Caller {
             return Ok(self.asker_as(actor.clone()));
         }
         let covered = match self {
-            Self::Admin(own) => own.to_string(),
+            Self::Admin(own) | Self::Certificate(own, _) => own.to_string(),
             Self::Local(own) => format!("spiffe://{}/{}/*", own.trust_domain, own.site),
             Self::Token(record, own) => format!("spiffe://{}/{}", own.trust_domain, record.actor),
         };
@@ -78,17 +81,28 @@ impl Caller {
     }
 }
 
+/// What is known of the connection that a request came on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connection<'a> {
+    pub(crate) peer: Option<&'a PeerAddress>,
+    pub(crate) certificate: Option<&'a secure::Caller>,
+}
+
 /// Who sends these headers.
 pub(crate) fn identify(
     options: &Options,
     view: &View,
     headers: &HeaderMap,
-    peer: Option<&PeerAddress>,
+    connection: Connection<'_>,
     now: Wall,
 ) -> Result<Caller, Problem> {
     let bad = || Problem::new(Kind::BadCredential, "wanted a valid credential");
     if is_anonymous(headers) {
-        return local(options, view, headers, peer).ok_or_else(bad);
+        return match connection.certificate {
+            // Whoever presents a certificate is who it says, or nobody: never somebody local instead.
+            Some(caller) => certified(view, caller, now).ok_or_else(bad),
+            None => local(options, view, headers, connection.peer).ok_or_else(bad),
+        };
     }
     let token = only(headers, &AUTHORIZATION).and_then(|value| token(value.as_bytes())).unwrap_or_default();
     match options.credentials.find(token, now) {
@@ -99,6 +113,18 @@ pub(crate) fn identify(
         }
         None => Err(bad()),
     }
+}
+
+/// The holder of an actor's certificate, of whatever site's authority. What it may do is what is granted here: a certificate
+/// says who somebody is and not what that one may.
+fn certified(view: &View, caller: &secure::Caller, now: Wall) -> Option<Caller> {
+    let actor = caller.actor(view, now)?;
+    let is_own_site = actor.site == view.me().site;
+    let name = actor_name(&actor);
+    let granted =
+        view.settings.grants.iter().filter(|(pattern, _)| pattern.matches(&name)).map(|(_, role)| *role).min();
+    // A node vouches for the actors of its own site only.
+    is_own_site.then(|| Caller::Certificate(actor, granted.unwrap_or(Role::Viewer)))
 }
 
 /// The actor of a request that names none: the token's only one, or one named after the token.

@@ -11,6 +11,7 @@ mod guard;
 mod limit;
 mod router;
 mod routes;
+mod secure;
 mod serve;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use auth::digest;
 pub use credential::Credentials;
 pub use limit::Limits;
 pub use router::{Access, App, ROUTES, Route};
+pub use secure::Secure;
 pub use serve::{Bound, PeerAddress, bind};
 
 use crate::handle::Operations;
@@ -38,6 +40,8 @@ pub struct Options {
     pub credentials: Arc<Credentials>,
     /// Bounds on callers.
     pub limits: Limits,
+    /// TLS; absent for plain text.
+    pub secure: Option<Secure>,
 }
 
 /// Whether a caller without a credential is let in (`web.auth`).

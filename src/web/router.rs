@@ -16,13 +16,13 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::auth::{self, Caller};
+use super::auth::{self, Caller, Connection};
 use super::error::{Kind, Problem, described};
 use super::guard::Hosts;
 use super::limit::{self, BODY_BYTES_MAX};
 use super::routes::{actions, audit, config, control, health, openapi, state};
 use super::serve::PeerAddress;
-use super::{Options, State};
+use super::{Options, State, secure};
 use crate::domain::identity::Role;
 use crate::domain::time::Millis;
 use crate::engine::view::View;
@@ -362,8 +362,9 @@ impl Shared {
             }
         };
         let (parts, body) = request.into_parts();
-        let peer = parts.extensions.get::<PeerAddress>();
-        let caller = self.admit(route, &parts.headers, peer)?;
+        let certificate = parts.extensions.get::<Arc<secure::Caller>>().map(Arc::as_ref);
+        let connection = Connection { peer: parts.extensions.get(), certificate };
+        let caller = self.admit(route, &parts.headers, connection)?;
         let body = match route.body_bytes_max {
             0 => Bytes::new(),
             most => limit::read_body(&parts.headers, body, most, self.options.limits.body_read).await?,
@@ -375,18 +376,20 @@ impl Shared {
         }
     }
 
-    fn admit(&self, route: &Route, headers: &HeaderMap, peer: Option<&PeerAddress>) -> Result<Option<Caller>, Problem> {
+    fn admit(&self, route: &Route, headers: &HeaderMap, connection: Connection<'_>) -> Result<Option<Caller>, Problem> {
         let least = match route.access {
             Access::Anyone => return Ok(None),
             Access::AnyoneOrMore => None,
             Access::Least(role) => Some(role),
         };
         let view = self.node.view();
-        let caller = match auth::identify(&self.options, &view, headers, peer, self.node.now().wall) {
+        let caller = match auth::identify(&self.options, &view, headers, connection, self.node.now().wall) {
             Ok(caller) => caller,
-            Err(_) if least.is_none() && auth::is_anonymous(headers) => return Ok(None),
+            Err(_) if least.is_none() && connection.certificate.is_none() && auth::is_anonymous(headers) => {
+                return Ok(None);
+            }
             Err(problem) => {
-                self.record_bad_credential(&view, peer);
+                self.record_bad_credential(&view, connection.peer);
                 return Err(problem);
             }
         };

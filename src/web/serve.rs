@@ -16,13 +16,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::tls;
+
 use super::limit::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::router::App;
-use super::{Options, State};
+use super::{Options, State, secure};
 
 /// How long the loop rests when the system gives no more sockets: closing connections need a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -64,7 +67,7 @@ impl Bound {
             match accepted {
                 Ok((stream, peer)) => match connections.open() {
                     Some(place) => {
-                        tasks.spawn(converse(app.clone(), stream, PeerAddress(peer), place, shutdown.clone()));
+                        tasks.spawn(receive(app.clone(), stream, PeerAddress(peer), place, shutdown.clone()));
                     }
                     None => tracing::debug!(%peer, "refused a connection: all are busy"),
                 },
@@ -88,20 +91,57 @@ impl Bound {
     }
 }
 
-/// One connection until its end.
-async fn converse(app: App, stream: TcpStream, peer: PeerAddress, place: Place, shutdown: CancellationToken) {
+/// One connection from its first byte, after the handshake where there is one.
+async fn receive(app: App, stream: TcpStream, peer: PeerAddress, place: Place, shutdown: CancellationToken) {
     // An answer is one small write; without this it waits for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "could not set TCP_NODELAY");
     }
+    let Some(secure) = app.options().secure.clone() else {
+        return converse(app, stream, Origin { peer, caller: None }, place, shutdown).await;
+    };
+    let state = Arc::clone(&place.state);
+    let accepted = tokio::select! {
+        () = state.closed.cancelled() => return,
+        () = shutdown.cancelled() => return,
+        accepted = secure.accept(stream) => accepted,
+    };
+    match accepted {
+        Ok((stream, caller)) => {
+            let origin = Origin { peer, caller: caller.map(Arc::new) };
+            converse(app, stream, origin, place, shutdown).await;
+        }
+        Err(error) => tracing::debug!(error = %tls::explain(&error), peer = %peer.0, "a handshake failed"),
+    }
+}
+
+/// Where a connection's requests come from.
+struct Origin {
+    peer: PeerAddress,
+    caller: Option<Arc<secure::Caller>>,
+}
+
+/// One connection until its end.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    app: App,
+    stream: S,
+    origin: Origin,
+    place: Place,
+    shutdown: CancellationToken,
+) {
+    let Origin { peer, caller } = origin;
     let limits = app.options().limits;
     let state = Arc::clone(&place.state);
     let service = service_fn(|request: Request<Incoming>| {
         let app = &app;
         let busy = Busy::new(&place);
+        let caller = caller.clone();
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             let response = app.answer(request).await;
             drop(busy);
             Ok::<_, Infallible>(response)

@@ -75,14 +75,13 @@ fn start_failure(error: Error) -> Failure {
 /// What a person wants to know first, and what to type next.
 fn greet(project: &Path, settings: &Settings, running: &Running) {
     let folder = project.display();
-    let web = running.web.map(|address| format!("http://{address}"));
     output::note(&format!("runtime      {} (profile {})", settings.runtime_id, settings.profile));
     output::note(&format!("fingerprint  {}", assemble::spoken(&running.fingerprint)));
     if running.is_new_identity {
         output::note("             a new identity: its key is state/identity.key, keep it with your backups");
     }
     output::note(&format!("mesh         {}", running.mesh.join(", ")));
-    output::note(&format!("web          {}", web.as_deref().unwrap_or("not served")));
+    output::note(&format!("web          {}", running.web.as_deref().unwrap_or("not served")));
     output::note(&format!("next         trust-runtime status --project {folder}"));
     output::note(&format!("             trust-runtime peers list --project {folder}"));
     output::note(&format!("             trust-runtime audit verify --project {folder}"));
@@ -96,7 +95,7 @@ fn write_ready(
 ) -> Result<(), Failure> {
     let ready = json!({
         "runtime_id": settings.runtime_id.to_string(),
-        "web": running.web.map(|address| format!("http://{address}")),
+        "web": running.web,
         "mesh": running.mesh,
         "fingerprint": running.fingerprint.to_string(),
         "boot_id": running.boot,
