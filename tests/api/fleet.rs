@@ -173,7 +173,7 @@ impl Store for FakeStore {
         unimplemented!("web never recovers")
     }
 
-    fn append_read(&self, _draft: Draft) -> Result<(), Full> {
+    fn append_reads(&self, _drafts: Vec<Draft>) -> Result<(), Full> {
         unimplemented!("web never writes")
     }
 
