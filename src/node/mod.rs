@@ -292,6 +292,7 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             sequence: AtomicU64::new(0),
+            stop: self.stop.clone(),
         };
         NodeOperations {
             clock: self.clock,

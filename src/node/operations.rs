@@ -191,10 +191,13 @@ impl NodeOperations {
 
     async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
         let (tx, rx) = oneshot::channel();
-        let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
         self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
         rx.await.map_err(|_dropped| stopping())?
     }
+}
+
+fn stopping() -> Failure {
+    Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() }
 }
 
 fn outcome_of(target: &RuntimeId, delivery: Delivery) -> TargetOutcome {
@@ -248,6 +251,9 @@ impl Operations for SharedNode {
 
     fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>> {
         let node = Arc::clone(&self.0);
+        if node.stop.is_cancelled() {
+            return Box::pin(async { Err(stopping()) });
+        }
         let view = self.0.views.load_full();
         // A task of its own: a caller that goes away must not leave a write half reported.
         let task = self.0.tasks.spawn(async move {

@@ -179,6 +179,17 @@ async fn a_refusal_that_finds_no_room_on_record_is_server_busy_and_leaves_no_par
     assert_eq!(alone.records(Chain::Writes).len(), 1);
 }
 
+#[tokio::test]
+async fn a_node_that_is_leaving_begins_nothing() {
+    let alone = Alone::new().await;
+    alone.node.leave();
+    for action in [Action::ping(), Action::StatusRead] {
+        let answer = alone.operations().dispatch(request("late", action, &["s/a"])).await;
+        assert_eq!(answer.expect_err("too late").code, Code::ServerBusy);
+    }
+    assert_eq!((alone.records(Chain::Writes), alone.records(Chain::Reads)), (Vec::new(), Vec::new()));
+}
+
 /// The MAC and the comparison at the decision stand for the same things.
 #[tokio::test]
 async fn a_plan_hash_changes_with_each_part_of_what_the_plan_rests_on() {
