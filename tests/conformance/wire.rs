@@ -2,6 +2,7 @@
 //!
 //! A stored example is never written again: `UPDATE_GOLDEN=1` only makes those that are not there yet.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
@@ -180,6 +181,26 @@ fn the_values_without_their_names_are_refused() {
         ("observation", json!([ORIGIN, 5, 17, 1, "healthy", 3, null, false])),
     ] {
         assert!(read(kind, &enclose(kind, &values)).is_err(), "{kind}");
+    }
+}
+
+#[test]
+fn a_value_is_the_same_over_http_and_over_the_mesh() {
+    let stored: BTreeMap<String, Vec<u8>> = stored().into_iter().map(|(name, _, bytes)| (name, bytes)).collect();
+    let example = |name: &str| content(name, &stored[&format!("{FOLDER}/{name}.cfg_apply.json")]);
+    let texts = ["true", "1", "-1", "1.5", "1e3", "18446744073709551615", "\"1\"", "null", "[1,{}]", "{\"a\":[]}"];
+    for text in texts {
+        let value: Json = serde_json::from_str(text).expect("JSON");
+        let (mut http, mut sealed) = (example("http_action"), example("action"));
+        http["payload"]["params"] = json!({ "k": value });
+        sealed["params"] = json!({ "k": value });
+        let body = serde_json::to_vec(&http).expect("JSON");
+        let action::Reading::Wanted(wanted) = action::read(&body, Ask::Dispatch, &parsed(ME)).expect("read") else {
+            panic!("{text} is refused")
+        };
+        let bytes = enclose("action", &sealed);
+        let received = mesh::open_envelope(&view(), &parsed(ORIGIN), &bytes, now().wall).expect("opened");
+        assert_eq!(wanted.action, received.envelope.action, "{text}");
     }
 }
 
