@@ -184,6 +184,38 @@ fn the_values_without_their_names_are_refused() {
     }
 }
 
+/// Each stands where the example has the same values by name.
+#[test]
+fn the_values_of_an_inner_object_without_their_names_are_refused() {
+    let hash = |name: &str| json!(Hash::of(name.as_bytes()).to_string());
+    let mut wrong = Vec::new();
+    for (name, kind, place, values) in [
+        ("receipt.applied", "receipt", "/response", json!(["applied", 3, ["log.level"]])),
+        ("receipt.applied", "receipt", "/position", json!([1, hash("a"), hash("b")])),
+        ("receipt.pong", "receipt", "/response", json!(["pong"])),
+        ("receipt.status", "receipt", "/response", json!(["status", ORIGIN, "0.1.0", 5, 1_000, "healthy", 3, 2])),
+        ("receipt.denied", "receipt", "/denial", json!(["permission_denied", "no", "target", "r"])),
+        ("observation.edges", "observation", "/edges/0", json!([ME, "healthy", 1, 0, 1])),
+    ] {
+        let bytes = fs::read(path(&format!("{FOLDER}/{name}.json"))).expect("readable");
+        let mut changed = content(kind, &bytes);
+        let inner = changed.pointer_mut(place).unwrap_or_else(|| panic!("{name} has no {place}"));
+        assert!(inner.is_object(), "{name}{place}");
+        *inner = values;
+        if read(kind, &enclose(kind, &changed)).is_ok() {
+            wrong.push(format!("{name}: taken at {place}"));
+        }
+    }
+    let bytes = fs::read(path(&format!("{FOLDER}/echo.json"))).expect("readable");
+    let mut outer: Json = serde_json::from_slice(&bytes).expect("JSON");
+    let signature = outer["signatures"][0].clone();
+    outer["signatures"][0] = json!([signature["keyid"], signature["sig"]]);
+    if read("echo", &serde_json::to_vec(&outer).expect("JSON")).is_ok() {
+        wrong.push("echo: taken around the content".to_owned());
+    }
+    assert_none(&wrong);
+}
+
 #[test]
 fn a_value_is_the_same_over_http_and_over_the_mesh() {
     let stored: BTreeMap<String, Vec<u8>> = stored().into_iter().map(|(name, _, bytes)| (name, bytes)).collect();

@@ -16,6 +16,7 @@ use crate::engine::input::Received;
 use crate::engine::view::View;
 use crate::engine::word::{Identity, Observation, Signer, Word};
 use crate::wire::mesh::{Echo, MESSAGE_BYTES_MAX, body};
+use crate::wire::named::only;
 
 /// Why a message was refused before its content counted. Each is a label of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -57,7 +58,7 @@ struct Outer<'a> {
     payload_type: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
     payload: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "only")]
     signatures: [OuterSignature<'a>; 1],
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     delegation: Option<std::borrow::Cow<'a, str>>,

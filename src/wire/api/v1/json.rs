@@ -20,7 +20,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 /// Derived readers also take an object's values as an array, in the order of our source: no form that we have agreed on.
-pub(in crate::wire) fn is_array(bytes: &[u8]) -> bool {
+fn is_array(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"[")
 }
 
