@@ -6,10 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::id::RuntimeId;
-use trust_runtime::domain::identity::{IdentityKey, TrustState};
+use trust_runtime::domain::identity::IdentityKey;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::projection::{Lifecycle, Limits, Link, Presence};
+use trust_runtime::domain::projection::Limits;
 use trust_runtime::domain::time::{Millis, Now, Wall};
 use trust_runtime::engine::view::{ClockState, Peer, Settings, View};
 
@@ -26,21 +26,8 @@ pub(crate) fn origin() -> RuntimeId {
 
 /// What the target believes: it knows the origin by its key and nothing else.
 pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
-    let peer = Peer {
-        pinned: IdentityKey::from_seed([2; 32]).fingerprint(),
-        trust: TrustState::Untrusted,
-        boot: 5,
-        presence: Presence::default(),
-        heard_at: None,
-        signer: None,
-        identity: None,
-        sequence: 0,
-        health: None,
-        config_revision: None,
-        edges: Arc::default(),
-        link: Link::default(),
-        told: Lifecycle::Offline,
-    };
+    let pinned = IdentityKey::from_seed([2; 32]).fingerprint();
+    let peer = Peer { boot: 5, ..Peer::unheard(pinned) };
     let settings = settings();
     View {
         generation: 1,

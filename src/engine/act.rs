@@ -13,7 +13,7 @@ use crate::domain::envelope::{self, Envelope, Response, Ruling, SKEW};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
 use crate::domain::time::{Millis, Now, Wall};
-use crate::engine::effect::{Effect, Effects};
+use crate::engine::effect::{Effect, Effects, Waiter};
 use crate::engine::input::{QueryId, Received};
 use crate::engine::record::{Receipt, Record, RequestKey};
 use crate::engine::view::{Category, ClockState, Severity};
@@ -191,7 +191,7 @@ impl Engine {
             repeated: false,
             at: now.wall,
         };
-        effects.then(Effect::AuditLightly(Box::new(draft)));
+        effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
         effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
     }
 

@@ -5,11 +5,11 @@ use crate::domain::code::Code;
 use crate::domain::envelope::{Envelope, Ruling};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial};
-use crate::domain::preflight::{Plan, Profile};
+use crate::domain::preflight::{Plan, Profile, Row};
 use crate::domain::time::Now;
 use crate::engine::act::action_name;
-use crate::engine::effect::{Answer, Effect, Effects, Started};
-use crate::engine::input::{Conclusion, Write};
+use crate::engine::effect::{Answer, Effect, Effects, Started, Waiter};
+use crate::engine::input::{Conclusion, ReplyId, Write};
 use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
 use crate::engine::view::{Basis, ClockState};
 use crate::engine::{Engine, Entropy};
@@ -30,8 +30,8 @@ impl Engine {
         &mut self,
         now: Now,
         entropy: &mut dyn Entropy,
-        write: &Write,
-        planned: Option<&Basis>,
+        reply: ReplyId,
+        (write, planned): (&Write, Option<&Basis>),
         effects: &mut Effects,
     ) -> Answer {
         if let Some(refusal) = self.refuse_read_only() {
@@ -45,16 +45,18 @@ impl Engine {
         let plan = view.plan(&write.asker, &write.action, &write.targets, now);
         if planned.is_some_and(|planned| *planned != view.basis(&plan)) {
             let denial = plan_overtaken();
-            self.record_overtaken(now, entropy, write, &denial, effects);
+            let drafts = vec![self.overtaken(now, entropy, write, &denial)];
+            effects.then(Effect::AuditLightly { drafts, waiter: Waiter::Reply(reply) });
             return Answer::Overtaken { plan, denial };
         }
         if !plan.is_allowed() {
-            self.record_denials(now, entropy, write, &plan, effects);
+            let drafts = self.denials(now, entropy, write, &plan);
+            effects.then(Effect::AuditLightly { drafts, waiter: Waiter::Reply(reply) });
             return Answer::Begun { plan, started: Vec::new() };
         }
         let mut started = Vec::with_capacity(write.targets.len());
         for target in &write.targets {
-            match self.start_part(now, entropy, write, target, effects) {
+            match self.start_part(now, entropy, reply, (write, target), effects) {
                 Ok(part) => started.push(part),
                 Err(denial) => return Answer::Refused { code: denial.code, reason: denial.reason },
             }
@@ -66,12 +68,12 @@ impl Engine {
         &mut self,
         now: Now,
         entropy: &mut dyn Entropy,
-        write: &Write,
-        target: &RuntimeId,
+        reply: ReplyId,
+        (write, target): (&Write, &RuntimeId),
         effects: &mut Effects,
     ) -> Result<Started, Denial> {
         if target == self.me() {
-            return Ok(self.start_here(now, entropy, write, effects));
+            return Ok(self.start_here(now, entropy, reply, write, effects));
         }
         let Write { asker, request_id, action, .. } = write;
         let envelope = self.view().envelope(asker, request_id, action, target, now.wall).ok_or_else(|| {
@@ -89,7 +91,14 @@ impl Engine {
     }
 
     /// The own part needs no envelope: the same transaction, the same memory of requests.
-    fn start_here(&mut self, now: Now, entropy: &mut dyn Entropy, write: &Write, effects: &mut Effects) -> Started {
+    fn start_here(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        reply: ReplyId,
+        write: &Write,
+        effects: &mut Effects,
+    ) -> Started {
         let envelope = self.own_envelope(now, write);
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         let result = match self.receipts.get(&key) {
@@ -107,7 +116,12 @@ impl Engine {
                 draft.code = Some(denial.code);
                 draft.detail.clone_from(&denial.reason);
                 let audit_id = draft.audit_id;
-                effects.then(Effect::AuditLightly(Box::new(draft)));
+                if write.targets.len() == 1 {
+                    effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Reply(reply) });
+                } else {
+                    // Other parts are put on record and sent whatever comes of this one.
+                    effects.audit(draft);
+                }
                 Started::Here { ruling: Ruling::Refused(denial), audit_id }
             }
         }
@@ -208,29 +222,23 @@ impl Engine {
         left == 0
     }
 
-    fn record_overtaken(
-        &self,
-        now: Now,
-        entropy: &mut dyn Entropy,
-        write: &Write,
-        denial: &Denial,
-        effects: &mut Effects,
-    ) {
+    fn overtaken(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, denial: &Denial) -> Draft {
         let target = write.targets.first().unwrap_or(self.me());
         let mut draft = self.write_draft(now, entropy, write, target, Outcome::Denied);
         draft.code = Some(denial.code);
         draft.detail = among(write.targets.len(), &denial.reason);
-        effects.then(Effect::AuditLightly(Box::new(draft)));
+        draft
     }
 
-    fn record_denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan, effects: &mut Effects) {
-        for row in &plan.rows {
-            let Decision::Deny(denial) = &row.decision else { continue };
+    fn denials(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, plan: &Plan) -> Vec<Draft> {
+        let denial = |row: &Row| {
+            let Decision::Deny(denial) = &row.decision else { return None };
             let mut draft = self.write_draft(now, entropy, write, &row.target, Outcome::Denied);
             draft.code = Some(denial.code);
             draft.detail.clone_from(&denial.reason);
-            effects.then(Effect::AuditLightly(Box::new(draft)));
-        }
+            Some(draft)
+        };
+        plan.rows.iter().filter_map(denial).collect()
     }
 
     fn write_draft(

@@ -50,8 +50,14 @@ pub enum Effect {
         /// The values by key.
         values: BTreeMap<String, Value>,
     },
-    /// Hand this record to the chain of reads: refusals must not cost a disk write each.
-    AuditLightly(Box<Draft>),
+    /// Hand the records of a request that changed nothing to the chain of reads, all or none: refusals must not cost a disk
+    /// write each. Where there is no room, whoever waits hears `server_busy` in place of the answer that follows.
+    AuditLightly {
+        /// The records.
+        drafts: Vec<Draft>,
+        /// Who waits for the answer.
+        waiter: Waiter,
+    },
     /// Answer the query with nothing but a code.
     Refuse {
         /// Which query.
@@ -66,6 +72,15 @@ pub enum Effect {
         /// What.
         answer: Box<Answer>,
     },
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiter {
+    /// A query from the mesh.
+    Query(QueryId),
+    /// A caller on this node.
+    Reply(ReplyId),
 }
 
 /// What a caller on this node is told.

@@ -24,6 +24,15 @@ pub enum Question {
     Outcome,
 }
 
+/// What an exchange waits for at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// A question is under way: the target may have heard it.
+    ForAnswer,
+    /// The pause before the next question.
+    ToAsk,
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -130,6 +139,18 @@ impl Exchange {
         Step::Done(Box::new(Finding::Denied(Denial::at_origin(code, "exchange", reason))))
     }
 
+    /// This runtime stops: nothing more is asked, and what is known is said. `waits` tells whether a question is under way.
+    pub fn cut(&self, waits: Waits) -> Finding {
+        let denied = |code, reason| Finding::Denied(Denial::at_origin(code, "stop", reason));
+        match (self.was_sent || waits == Waits::ForAnswer, self.is_read) {
+            (false, _) => denied(Code::ServerBusy, "this runtime stopped before it was sent"),
+            (true, true) => denied(Code::Timeout, "no answer before this runtime stopped"),
+            (true, false) => {
+                denied(Code::Timeout, "sent and not answered before this runtime stopped: outcome unknown")
+            }
+        }
+    }
+
     /// Somebody refused without a signature. For a read that ends it, if the word is a code of ours and not the mesh's own.
     /// For a write it proves nothing: whoever answered first may not be the target, which may have carried it out.
     fn refused(&mut self, text: &str) -> Step {
@@ -229,5 +250,19 @@ mod tests {
         assert_eq!(code(exchange.next(at(1), Event::Refused("server_busy".into()))), Code::ServerBusy);
         let (mut exchange, _) = Exchange::begin(true, at(0), Millis(10));
         assert_eq!(code(exchange.next(at(1), Event::Forged)), Code::UntrustedIdentity);
+    }
+
+    #[test]
+    fn what_is_cut_off_says_whether_it_may_have_been_heard() {
+        let code = |finding| code(Step::Done(Box::new(finding)));
+        for is_read in [false, true] {
+            let (mut exchange, _) = Exchange::begin(is_read, at(0), Millis(1_000));
+            assert_eq!(code(exchange.cut(Waits::ToAsk)), Code::ServerBusy);
+            assert_eq!(code(exchange.cut(Waits::ForAnswer)), Code::Timeout);
+            exchange.next(at(0), Event::Unsent);
+            assert_eq!(code(exchange.cut(Waits::ToAsk)), Code::ServerBusy);
+            exchange.next(at(20), Event::NoReply);
+            assert_eq!(code(exchange.cut(Waits::ToAsk)), Code::Timeout, "the first may have been heard");
+        }
     }
 }

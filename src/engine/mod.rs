@@ -96,7 +96,9 @@ impl Engine {
             Input::ProbeLost { runtime } => self.lose_probe(&runtime),
             Input::Request { reply, request } => {
                 let answer = match request {
-                    Request::Begin { write, planned } => self.begin(now, entropy, &write, planned.as_ref(), effects),
+                    Request::Begin { write, planned } => {
+                        self.begin(now, entropy, reply, (&write, planned.as_ref()), effects)
+                    }
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
                     }

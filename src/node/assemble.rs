@@ -129,7 +129,7 @@ fn own_identity(folder: &Path, certificates: Option<&Arc<tls::Identity>>) -> Res
         Some(identity) => Ok((OwnIdentity::Certificate(Arc::clone(identity)), false)),
         None => {
             let (key, is_new) = node::identity_key(&folder.join(IDENTITY_FILE))?;
-            Ok((OwnIdentity::Key(key), is_new))
+            Ok((key.into(), is_new))
         }
     }
 }

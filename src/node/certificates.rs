@@ -111,7 +111,7 @@ pub fn own_client(project: &Path, settings: &Settings) -> Result<ClientConfig, E
 
 /// The CA certificates in a PEM file.
 pub fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    tls::files::certificates(path, AUTHORITIES_MAX).map_err(|error| Error::Authorities(error))
+    tls::files::certificates(path, AUTHORITIES_MAX).map_err(Error::Authorities)
 }
 
 /// Whose certificates count, by the snapshot in use.

@@ -5,18 +5,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::Hash;
 use crate::domain::envelope::Envelope;
 use crate::domain::id::RuntimeId;
 use crate::domain::time::Millis;
-use crate::engine::exchange::{Event, Exchange, Finding, Question, Step};
+use crate::engine::exchange::{Event, Exchange, Finding, Question, Step, Waits};
 use crate::engine::view::View;
 use crate::mesh::{Mesh, PAYLOAD_BYTES_MAX, QueryError, Verb};
 use crate::node::clock::Clock;
 use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
 use crate::wire;
+
+/// How long after the stop an answer may still come. What has none then is told what is known, so that every caller has a
+/// whole answer while the listener still waits for it (1.2 s).
+const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Sends envelopes and checks receipts.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(super) struct Courier {
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) sequence: AtomicU64,
     pub(super) refused: Counters,
+    pub(super) stop: CancellationToken,
 }
 
 /// What came of carrying one envelope.
@@ -38,26 +44,49 @@ pub(super) struct Delivery {
 }
 
 impl Courier {
-    /// Asks until the exchange is over: at most the budget, and half a second more for the outcome of a write.
+    /// Asks until the exchange is over: at most the budget, and half a second more for the outcome of a write. A stop ends it
+    /// early, with what is known.
     pub(super) async fn carry(&self, mut envelope: Envelope, budget: Millis) -> Delivery {
         envelope.sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let (mut exchange, mut step) =
+            Exchange::begin(envelope.action.kind().is_read(), self.clock.now().monotonic, budget);
+        if self.stop.is_cancelled() {
+            return Delivery { finding: exchange.cut(Waits::ToAsk), receipt: None };
+        }
         let (sealed, digest) = wire::mesh::seal_envelope(&self.keyring.keys(), &envelope);
-        let is_read = envelope.action.kind().is_read();
-        let (mut exchange, mut step) = Exchange::begin(is_read, self.clock.now().monotonic, budget);
+        let mut cut = std::pin::pin!(self.cut());
         let mut receipt = None;
         loop {
             match step {
                 Step::Done(finding) => return Delivery { finding: *finding, receipt },
                 Step::Ask { question, after, within } => {
-                    if after > Millis(0) {
-                        tokio::time::sleep(Duration::from_millis(after.0)).await;
-                    }
-                    let (event, bytes) = self.ask(&envelope.target, question, sealed.clone(), digest, within).await;
+                    let mut waits = Waits::ToAsk;
+                    let asked = async {
+                        if after > Millis(0) {
+                            tokio::time::sleep(Duration::from_millis(after.0)).await;
+                        }
+                        waits = Waits::ForAnswer;
+                        self.ask(&envelope.target, question, sealed.clone(), digest, within).await
+                    };
+                    let answered = tokio::select! {
+                        biased;
+                        answered = asked => Some(answered),
+                        () = &mut cut => None,
+                    };
+                    let Some((event, bytes)) = answered else {
+                        return Delivery { finding: exchange.cut(waits), receipt: None };
+                    };
                     receipt = bytes;
                     step = exchange.next(self.clock.now().monotonic, event);
                 }
             }
         }
+    }
+
+    /// Resolves when nobody can wait any longer.
+    async fn cut(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
     }
 
     async fn ask(

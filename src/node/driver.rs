@@ -19,7 +19,7 @@ use crate::domain::config::Value;
 use crate::domain::envelope::Receipt;
 use crate::domain::time::{Millis, Monotonic};
 use crate::engine::Engine;
-use crate::engine::effect::{Answer, Effect, Effects};
+use crate::engine::effect::{Answer, Effect, Effects, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
@@ -231,9 +231,12 @@ impl Driver {
                     }
                 }
                 Effect::Apply { values } => (self.apply)(&values),
-                Effect::AuditLightly(draft) => {
-                    if self.store.append_read(*draft).is_err() {
-                        tracing::warn!("the queue of read records is full; a refusal goes unrecorded");
+                Effect::AuditLightly { drafts, waiter } => {
+                    // A disk that failed must not stop the answers (DESIGN, *A failing disk*); health names it.
+                    if let Err(full) = self.store.append_reads(drafts)
+                        && self.store.reads_fault().is_none()
+                    {
+                        waiting.turn_away(waiter, full);
                     }
                 }
                 Effect::Refuse { query, code } => {
@@ -296,6 +299,22 @@ impl Waiting {
         }
     }
 
+    /// Nothing goes unrecorded: whoever waits hears that there is no room, and the answer that follows finds nobody.
+    fn turn_away(&mut self, waiter: Waiter, full: store::Full) {
+        match waiter {
+            Waiter::Query(query) => {
+                if let Some(responder) = self.queries.remove(&query) {
+                    responder.answer(mesh::Answer::Refusal(Code::ServerBusy.to_string()));
+                }
+            }
+            Waiter::Reply(reply) => {
+                if let Some(caller) = self.replies.remove(&reply) {
+                    drop(caller.send(Err(Failure { code: Code::ServerBusy, reason: full.to_string() })));
+                }
+            }
+        }
+    }
+
     fn fail(&mut self, error: &store::Error) {
         for responder in std::mem::take(&mut self.queries).into_values() {
             responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
@@ -315,19 +334,20 @@ fn until(now: Monotonic, at: Monotonic) -> Duration {
 mod tests {
     use super::*;
     use crate::domain::action::Action;
-    use crate::domain::audit::Outcome;
-    use crate::domain::envelope::{Response, Ruling};
+    use crate::domain::audit::{Hash, Outcome};
+    use crate::domain::envelope::{Envelope, Response, Ruling};
     use crate::domain::identity::IdentityKey;
     use crate::engine::effect::Started;
     use crate::engine::input::{Conclusion, Write};
     use crate::node::tests::{engineer, parsed, settings};
-    use crate::store::Chain;
     use crate::store::memory::{Fault, MemoryStore};
+    use crate::store::{Chain, READ_QUEUE_MAX};
 
     fn driver(store: &MemoryStore) -> Driver {
         let clock = Clock::start();
         let now = clock.now();
-        let keyring = Keyring::new(IdentityKey::from_seed([1; 32]), settings().me.clone(), now.wall);
+        let keyring =
+            Keyring::new(IdentityKey::from_seed([1; 32]).into(), settings().me.clone(), now.wall).expect("a key signs");
         let identity = keyring.keys().signer().identity;
         let engine = Engine::recover(settings(), identity, [], now).expect("no removal");
         let (_nobody, mailbox) = mpsc::channel(1);
@@ -431,5 +451,50 @@ mod tests {
         assert_eq!(later.expect_err("no space").code, Code::StorageUnavailable);
         retry(&mut driver).await;
         assert_eq!(on_record().len(), 2, "once is enough");
+    }
+
+    /// It is for somebody else, so that it is refused before anything else is asked.
+    #[tokio::test]
+    async fn a_refused_write_from_the_mesh_is_on_record_or_is_told_that_there_is_no_room() {
+        let store = MemoryStore::new();
+        let mut driver = driver(&store);
+        for (is_full, records) in [(false, 1), (true, 1)] {
+            if is_full {
+                store.with_disk(|disk| {
+                    disk.hold_reads();
+                    let draft = disk.entries(Chain::Reads).next().expect("one").draft.clone();
+                    disk.append_reads(vec![draft; READ_QUEUE_MAX]).expect("room");
+                });
+            }
+            let (responder, answer) = Responder::channel();
+            driver.turn(&mut vec![Mail::Act(Box::new(misdirected(&driver)), responder)]).await;
+            match answer.await.expect("answered") {
+                mesh::Answer::Reply(_) => assert!(!is_full, "a signed refusal without its record"),
+                mesh::Answer::Refusal(text) => assert_eq!((is_full, text.as_str()), (true, "server_busy")),
+            }
+            assert_eq!(store.with_disk(|disk| disk.entries(Chain::Reads).count()), records);
+        }
+    }
+
+    fn misdirected(driver: &Driver) -> Received {
+        let view = driver.engine.view();
+        let signer = driver.keyring.keys().signer().clone();
+        let Write { asker, request_id, action, .. } = ping("w", "s/b");
+        let envelope = Envelope {
+            target: parsed("s/b"),
+            target_key: view.identity,
+            origin: view.me().clone(),
+            actor: asker.actor,
+            role: asker.role,
+            actor_verified: true,
+            request_id,
+            action,
+            issued: driver.clock.now().wall,
+            expires: driver.clock.now().wall,
+            boot: 1,
+            sequence: 1,
+            policy_hash: Hash([0; 32]),
+        };
+        Received { signer, envelope, digest: Hash([0; 32]) }
     }
 }

@@ -314,6 +314,7 @@ impl Assembly {
             mesh: Arc::clone(&self.mesh),
             sequence: AtomicU64::new(0),
             refused: ingress.refused.clone(),
+            stop: self.stop.clone(),
         };
         NodeOperations {
             clock: self.clock,

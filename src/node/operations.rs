@@ -16,7 +16,7 @@ use crate::domain::code::Code;
 use crate::domain::envelope::{Response, Ruling};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial};
-use crate::domain::preflight::{Asker, Plan};
+use crate::domain::preflight::{Asker, Plan, Row};
 use crate::domain::time::Now;
 use crate::engine::effect::{Answer, Started};
 use crate::engine::exchange::Finding;
@@ -71,17 +71,15 @@ impl NodeOperations {
             let first = request.targets.first().unwrap_or(view.me());
             let mut draft = self.draft(&request, first, Some(&denial), now);
             draft.detail = among(request.targets.len(), &denial.reason);
-            self.record(draft)?;
+            self.record(vec![draft])?;
             return Ok(self.overtaken(&request, preflight.plan, &denial));
         }
         if !preflight.plan.is_allowed() {
-            self.record_rows(&request, &preflight.plan, now)?;
+            self.record(self.denials(&request, &preflight.plan, now))?;
             return Ok(Dispatched { preflight, outcomes: Vec::new() });
         }
         let outcomes = join_all(request.targets.iter().map(|target| self.read_one(&view, &request, target))).await;
-        for outcome in &outcomes {
-            self.record_outcome(&request, outcome)?;
-        }
+        self.record(outcomes.iter().map(|outcome| self.outcome_draft(&request, outcome)).collect())?;
         Ok(Dispatched { preflight, outcomes })
     }
 
@@ -104,7 +102,7 @@ impl NodeOperations {
     }
 
     /// The origin's own record of one target of a read. Its own part at this runtime is that record itself.
-    fn record_outcome(&self, request: &Request, outcome: &TargetOutcome) -> Result<(), Failure> {
+    fn outcome_draft(&self, request: &Request, outcome: &TargetOutcome) -> Draft {
         let result = outcome.result.as_ref().err();
         let mut draft = self.draft(request, &outcome.target, result, self.clock.now());
         if outcome.target == *self.views.load().me()
@@ -114,14 +112,15 @@ impl NodeOperations {
         } else if let Some(there) = outcome.audit_id {
             draft.detail = format!("{} record {there} at the target", draft.detail).trim_start().to_owned();
         }
-        self.record(draft)
+        draft
     }
 
-    fn record_rows(&self, request: &Request, plan: &Plan, now: Now) -> Result<(), Failure> {
-        plan.rows.iter().try_for_each(|row| match &row.decision {
-            Decision::Allow { .. } => Ok(()),
-            Decision::Deny(denial) => self.record(self.draft(request, &row.target, Some(denial), now)),
-        })
+    fn denials(&self, request: &Request, plan: &Plan, now: Now) -> Vec<Draft> {
+        let denial = |row: &Row| match &row.decision {
+            Decision::Allow { .. } => None,
+            Decision::Deny(denial) => Some(self.draft(request, &row.target, Some(denial), now)),
+        };
+        plan.rows.iter().filter_map(denial).collect()
     }
 
     fn draft(&self, request: &Request, target: &RuntimeId, denial: Option<&Denial>, now: Now) -> Draft {
@@ -201,10 +200,13 @@ impl NodeOperations {
 
     pub(super) async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
         let (tx, rx) = oneshot::channel();
-        let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
         self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
         rx.await.map_err(|_dropped| stopping())?
     }
+}
+
+fn stopping() -> Failure {
+    Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() }
 }
 
 fn outcome_of(target: &RuntimeId, delivery: Delivery) -> TargetOutcome {
@@ -258,6 +260,9 @@ impl Operations for SharedNode {
 
     fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>> {
         let node = Arc::clone(&self.0);
+        if node.stop.is_cancelled() {
+            return Box::pin(async { Err(stopping()) });
+        }
         let view = self.0.views.load_full();
         // A task of its own: a caller that goes away must not leave a write half reported.
         let task = self.0.tasks.spawn(async move {
@@ -301,7 +306,7 @@ impl Operations for SharedNode {
     }
 
     fn record(&self, draft: Draft) -> Result<(), Failure> {
-        self.0.record(draft)
+        self.0.record(vec![draft])
     }
 
     fn is_ready(&self) -> bool {
@@ -325,8 +330,9 @@ impl Operations for SharedNode {
 }
 
 impl NodeOperations {
-    fn record(&self, draft: Draft) -> Result<(), Failure> {
-        match self.store.append_read(draft) {
+    /// Puts the records of one request on the chain of reads, all or none.
+    fn record(&self, drafts: Vec<Draft>) -> Result<(), Failure> {
+        match self.store.append_reads(drafts) {
             Ok(()) => Ok(()),
             // A disk that failed must not stop the reads (DESIGN, *A failing disk*); health names it.
             Err(_full) if self.store.reads_fault().is_some() => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::action::Action;
-use crate::domain::audit::{Draft, Hash, Outcome};
+use crate::domain::audit::{AuditId, Draft, Hash, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
@@ -14,15 +14,15 @@ use crate::domain::identity::{Fingerprint, IdentityKey, Role};
 use crate::domain::policy::Policy;
 use crate::domain::preflight::{Asker, Profile};
 use crate::domain::projection::Limits;
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Wall};
 use crate::engine::view::{Peer, Settings, View};
 use crate::engine::word::Identity;
 use crate::handle::{Operations, Rejected, Request, TargetOutcome};
 use crate::mesh::memory::Hub;
 use crate::node::plan_hash::PlanKey;
 use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare};
-use crate::store::Chain;
-use crate::store::memory::MemoryStore;
+use crate::store::memory::{Disk, MemoryStore};
+use crate::store::{Chain, READ_QUEUE_MAX};
 
 pub(super) fn settings() -> Arc<Settings> {
     Arc::new(Settings {
@@ -93,6 +93,28 @@ impl Alone {
         self.node.operations()
     }
 
+    /// Holds the chain of reads back with so many records in its queue.
+    fn fill_reads(&self, count: usize) {
+        let filler = Draft {
+            audit_id: AuditId::new(Wall(1), [0; 10]),
+            at: Wall(1),
+            actor: String::new(),
+            actor_verified: false,
+            origin: parsed("s/a"),
+            action: String::new(),
+            target: parsed("s/a"),
+            request_id: Some(parsed("filler")),
+            outcome: Outcome::Applied,
+            code: None,
+            detail: String::new(),
+            policy_hash: Hash([0; 32]),
+        };
+        self.store.with_disk(|disk| {
+            disk.hold_reads();
+            disk.append_reads(vec![filler; count]).expect("room");
+        });
+    }
+
     /// What is on record in one chain.
     fn records(&self, chain: Chain) -> Vec<Draft> {
         self.store.with_disk(|disk| disk.entries(chain).map(|entry| entry.draft.clone()).collect())
@@ -150,6 +172,47 @@ async fn a_plan_that_is_overtaken_after_it_was_compared_is_not_carried_out() {
     }
 }
 
+/// A request that changes nothing is on record or it is not answered: there is room for two records and three are wanted.
+#[tokio::test]
+async fn a_refusal_that_finds_no_room_on_record_is_server_busy_and_leaves_no_part_of_a_record() {
+    let alone = Alone::new().await;
+    let node = alone.operations();
+    let done = node.dispatch(request("once", log_level("debug"), &["s/a"])).await.expect("done");
+    assert_eq!(codes(&done.outcomes), [None]);
+    let before = alone.records(Chain::Reads).len();
+    alone.fill_reads(READ_QUEUE_MAX - 2);
+    let nobody = ["s/x", "s/y", "s/z"];
+    for action in [Action::ping(), Action::StatusRead] {
+        let answer = node.dispatch(request("denied", action, &nobody)).await;
+        assert_eq!(answer.expect_err("no room").code, Code::ServerBusy);
+    }
+    // For two there is room, and then there is none.
+    let denied = node.dispatch(request("denied", Action::ping(), &nobody[..2])).await.expect("room for two");
+    assert!(!denied.preflight.plan.is_allowed());
+    let conflict = request("once", log_level("info"), &["s/a"]);
+    let answer = node.dispatch(conflict).await;
+    assert_eq!(answer.expect_err("no room").code, Code::ServerBusy);
+    let here = node.dispatch(request("read", Action::StatusRead, &["s/a"])).await;
+    assert_eq!(here.expect_err("no room").code, Code::ServerBusy);
+    alone.store.with_disk(Disk::release_reads);
+    let reads = alone.records(Chain::Reads);
+    assert_eq!(reads.len(), before + READ_QUEUE_MAX);
+    let of_it: Vec<_> = reads.iter().rev().take(3).map(|draft| draft.request_id.clone()).collect();
+    assert_eq!(of_it, [Some(parsed("denied")), Some(parsed("denied")), Some(parsed("filler"))]);
+    assert_eq!(alone.records(Chain::Writes).len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_leaving_begins_nothing() {
+    let alone = Alone::new().await;
+    alone.node.leave();
+    for action in [Action::ping(), Action::StatusRead] {
+        let answer = alone.operations().dispatch(request("late", action, &["s/a"])).await;
+        assert_eq!(answer.expect_err("too late").code, Code::ServerBusy);
+    }
+    assert_eq!((alone.records(Chain::Writes), alone.records(Chain::Reads)), (Vec::new(), Vec::new()));
+}
+
 /// The MAC and the comparison at the decision stand for the same things.
 #[tokio::test]
 async fn a_plan_hash_changes_with_each_part_of_what_the_plan_rests_on() {
@@ -202,7 +265,7 @@ fn identity(config_revision: u64) -> Identity {
     Identity {
         runtime: parsed("s/b"),
         boot: 1,
-        at: crate::domain::time::Wall(1),
+        at: Wall(1),
         api_version: "1.0".to_owned(),
         version: "0".to_owned(),
         capabilities: Vec::new(),

@@ -107,6 +107,7 @@ hold_for_every_store! {
     filters_admit_exactly_what_they_say,
     reads_are_recorded_in_order_and_survive_a_close,
     a_full_queue_of_reads_refuses_and_recovers,
+    the_records_of_one_request_are_taken_all_or_none,
     a_closed_store_says_so,
     an_empty_batch_is_fine,
     writes_go_on_while_reads_are_held,
@@ -431,6 +432,31 @@ async fn a_full_queue_of_reads_refuses_and_recovers<B: Bench>() {
     store.append_read(draft(999_999)).expect("there is room again");
     until_reads(&*store, accepted + 1).await;
     check_chain(&chain(&*store, Chain::Reads).await);
+    store.close().await;
+}
+
+async fn the_records_of_one_request_are_taken_all_or_none<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    let held = bench.hold_reads();
+    let some = |from: u64, count: u64| (from..from + count).map(draft).collect::<Vec<_>>();
+    // A writer may take some in hand meanwhile. What is left in the end is no room for all of a request, and for some of it.
+    let mut accepted = 0;
+    while store.append_reads(some(accepted, 1_000)).is_ok() {
+        accepted += 1_000;
+    }
+    let whole = usize::try_from(accepted).expect("small");
+    assert!((READ_QUEUE_MAX - 1_000..3 * READ_QUEUE_MAX).contains(&whole), "{whole}");
+    let singles = (0..1_000).take_while(|number| store.append_read(draft(accepted + number)).is_ok()).count();
+    assert!(singles > 0, "there was room for some");
+    drop(held);
+    until_reads(&*store, whole + singles).await;
+    store.append_reads(some(0, 1_000)).expect("there is room again");
+    until_reads(&*store, whole + singles + 1_000).await;
+    let entries = chain(&*store, Chain::Reads).await;
+    check_chain(&entries);
+    let drafts = entries.into_iter().map(|entry| entry.draft);
+    assert!(drafts.take(whole + singles).eq((0..accepted + singles as u64).map(draft)), "nothing of a refused one");
     store.close().await;
 }
 

@@ -195,12 +195,12 @@ impl Disk {
         rows.map(|((kind, key), body)| record::decode(kind, key, body).map_err(unreadable)).collect()
     }
 
-    /// Takes the record of a read, or refuses it when too many wait.
-    pub fn append_read(&mut self, draft: Draft) -> Result<(), Full> {
-        if READ_QUEUE_MAX <= self.unsynced.len() {
+    /// Takes the records of a request that changed nothing, or refuses all of them when too many would wait.
+    pub fn append_reads(&mut self, drafts: Vec<Draft>) -> Result<(), Full> {
+        if READ_QUEUE_MAX < self.unsynced.len().saturating_add(drafts.len()) {
             return Err(Full);
         }
-        self.unsynced.push_back(draft);
+        self.unsynced.extend(drafts);
         if !self.holds_reads {
             self.sync_reads();
         }
@@ -360,8 +360,8 @@ impl Store for MemoryStore {
         Box::pin(async move { self.open()?.disk.recall() })
     }
 
-    fn append_read(&self, draft: Draft) -> Result<(), Full> {
-        self.open().map_err(|_closed| Full)?.disk.append_read(draft)
+    fn append_reads(&self, drafts: Vec<Draft>) -> Result<(), Full> {
+        self.open().map_err(|_closed| Full)?.disk.append_reads(drafts)
     }
 
     fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {
@@ -435,13 +435,13 @@ mod tests {
     #[test]
     fn a_crash_loses_the_reads_that_were_not_written_and_nothing_else() {
         let mut disk = Disk::new();
-        disk.append_read(draft(1)).expect("queues");
+        disk.append_reads(vec![draft(1)]).expect("queues");
         disk.hold_reads();
-        disk.append_read(draft(2)).expect("queues");
+        disk.append_reads(vec![draft(2)]).expect("queues");
         disk.commit(&write(3)).expect("commits");
         disk.crash();
         assert_eq!((seqs(&disk, Chain::Reads), seqs(&disk, Chain::Writes)), (vec![1], vec![1]));
-        disk.append_read(draft(4)).expect("queues");
+        disk.append_reads(vec![draft(4)]).expect("queues");
         assert_eq!(seqs(&disk, Chain::Reads), [1, 2]);
     }
 
@@ -450,7 +450,7 @@ mod tests {
         let mut disk = Disk::new();
         disk.set_read_quota(1);
         for number in 1..=5_000 {
-            disk.append_read(draft(number)).expect("queues");
+            disk.append_reads(vec![draft(number)]).expect("queues");
         }
         let anchor = disk.anchor(Chain::Reads);
         assert!(1_000 < anchor.seq, "{anchor:?}");

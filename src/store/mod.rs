@@ -142,8 +142,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The newest of every fact, in the order of their keys.
     fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>>;
 
-    /// Hands over the record of a read. Durable soon, in order, without anybody waiting.
-    fn append_read(&self, draft: Draft) -> Result<(), Full>;
+    /// Hands over the records of one request that changed nothing, all or none. Durable soon, in order, without anybody
+    /// waiting.
+    fn append_reads(&self, drafts: Vec<Draft>) -> Result<(), Full>;
+
+    /// Hands over one such record.
+    fn append_read(&self, draft: Draft) -> Result<(), Full> {
+        self.append_reads(vec![draft])
+    }
 
     /// Reads audit records, newest first.
     fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>>;

@@ -117,7 +117,7 @@ pub enum LoadError {
         /// The file of the own certificate.
         path: PathBuf,
         /// What is wrong.
-        fault: IdentityError,
+        fault: Box<IdentityError>,
     },
 }
 
@@ -127,7 +127,7 @@ pub fn load(sources: &Sources, naming: &Naming, own: &Subject, now: Wall) -> Res
     let key = private_key(&sources.key)?;
     let trust = load_trust(sources, naming)?;
     Snapshot::new(chain, key, trust, own, now)
-        .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault })
+        .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault: Box::new(fault) })
 }
 
 fn load_trust(sources: &Sources, naming: &Naming) -> Result<Trust, FileError> {

@@ -27,7 +27,7 @@ use crate::domain::identity::Role;
 use crate::domain::time::Millis;
 use crate::engine::view::View;
 use crate::handle::Operations;
-use crate::wire::api::v1::openapi::Body as Described;
+use crate::wire::api::v1::openapi::{Body as Described, Query};
 use crate::wire::api::v1::state::Snapshot;
 
 /// How often a bad credential is put on record.
@@ -61,6 +61,8 @@ pub struct Route {
     pub request: Described,
     /// What it answers.
     pub answer: Described,
+    /// Which parameters it takes.
+    pub query: Query,
     problems: &'static [(u16, &'static str)],
     handler: Handler,
 }
@@ -106,6 +108,7 @@ const fn get(path: &'static str, access: Access, summary: &'static str, answer: 
         summary,
         request: Described::None,
         answer,
+        query: Query::None,
         problems,
         handler,
     }
@@ -120,6 +123,7 @@ const fn post(path: &'static str, least: Role, summary: &'static str, bodies: Bo
         summary,
         request: bodies.0,
         answer: bodies.1,
+        query: Query::None,
         problems: described::WRITE,
         handler,
     }
@@ -130,6 +134,11 @@ type Bodies = (Described, Described);
 
 const fn failing(mut route: Route, problems: &'static [(u16, &'static str)]) -> Route {
     route.problems = problems;
+    route
+}
+
+const fn taking(mut route: Route, query: Query) -> Route {
+    route.query = query;
     route
 }
 
@@ -152,12 +161,15 @@ pub static ROUTES: [Route; 15] = [
         described::PROBE,
     ),
     failing(
-        get(
-            "/healthz",
-            Access::AnyoneOrMore,
-            "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
-            Described::Health,
-            Handler::Now(health::report),
+        taking(
+            get(
+                "/healthz",
+                Access::AnyoneOrMore,
+                "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
+                Described::Health,
+                Handler::Now(health::report),
+            ),
+            Query::Health,
         ),
         described::HEALTH,
     ),
@@ -189,12 +201,15 @@ pub static ROUTES: [Route; 15] = [
         (Described::Action, Described::Dispatch),
         Handler::Later(actions::dispatch),
     ),
-    get(
-        "/api/runtime-cloud/audit",
-        VIEWER,
-        "The audit log, newest first.",
-        Described::Audit,
-        Handler::Later(audit::read),
+    taking(
+        get(
+            "/api/runtime-cloud/audit",
+            VIEWER,
+            "The audit log, newest first.",
+            Described::Audit,
+            Handler::Later(audit::read),
+        ),
+        Query::Audit,
     ),
     get(
         "/api/runtime-cloud/config",

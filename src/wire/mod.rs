@@ -4,5 +4,6 @@
 
 pub mod api;
 pub mod mesh;
+mod named;
 pub mod record;
 pub mod value;

@@ -8,7 +8,7 @@ use crate::domain::action::{Action, ActionKind, Error};
 use crate::domain::config::Value;
 
 /// A setting's value from JSON. What no setting can be is kept as text, so that the refusal can show it.
-pub fn from_json(json: Json) -> Value {
+fn from_json(json: Json) -> Value {
     match json {
         Json::Bool(value) => Value::Bool(value),
         Json::String(text) => Value::Text(text),

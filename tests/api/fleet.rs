@@ -183,7 +183,7 @@ impl Store for FakeStore {
         unimplemented!("web never recovers")
     }
 
-    fn append_read(&self, _draft: Draft) -> Result<(), Full> {
+    fn append_reads(&self, _drafts: Vec<Draft>) -> Result<(), Full> {
         unimplemented!("web never writes")
     }
 
@@ -234,6 +234,7 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         hosts: vec!["Panel.example".into(), "proxy.example:9000".into()],
         auth: Auth::Local,
         credentials: Arc::new(Credentials::new(vec![web::digest("another"), web::digest(TOKEN)], Tokens::default())),
+        secure: None,
         limits: Limits {
             head_read: Duration::from_millis(500),
             body_read: Duration::from_millis(500),

@@ -323,6 +323,35 @@ async fn every_answer_is_hardened() {
     }
 }
 
+/// Every parameter that is described changes the answer or is at least taken, and no other one does.
+#[tokio::test]
+async fn the_description_has_every_parameter_that_a_route_takes() {
+    let bench = bench();
+    let document = bench.get("/openapi.json").await.json();
+    let described = |path: &str| -> Vec<(String, bool)> {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
+        assert!(parameters.iter().all(|it| it["in"] == "query"), "{path}");
+        let name = |it: &Value| (it["name"].as_str().unwrap().to_owned(), it["required"] == true);
+        parameters.iter().map(name).collect()
+    };
+    assert_eq!(described("/healthz"), [("verbose".to_owned(), false)]);
+    for (query, is_shown) in
+        [("", false), ("?verbose", true), ("?verbose=true", true), ("?verbose=false", false), ("?a&verbose", true)]
+    {
+        let body = bench.get(&format!("/healthz{query}")).await.json();
+        assert_eq!(body["refused"].is_object(), is_shown, "{query}");
+    }
+    let of_audit = described(AUDIT);
+    assert!(!of_audit.is_empty());
+    for (name, is_required) in of_audit {
+        let seen = bench.get(&format!("{AUDIT}?{name}=")).await;
+        assert_eq!((seen.status, is_required), (StatusCode::OK, false), "{name}");
+    }
+    assert_eq!(bench.get(&format!("{AUDIT}?verbose")).await.status, StatusCode::BAD_REQUEST);
+    let others = ROUTES.iter().map(|route| route.path).filter(|path| !["/healthz", AUDIT].contains(path));
+    assert!(others.into_iter().all(|path| described(path).is_empty()));
+}
+
 #[tokio::test]
 async fn the_description_has_every_route_and_every_member_of_the_answers() {
     let bench = bench();

@@ -42,6 +42,51 @@ fn a_stop_answers_what_is_in_flight_and_ends_with_zero() {
     assert_eq!(b.applied("last-write"), 1);
 }
 
+/// The budgets are longer than a stop may take. Nobody is cut off: every caller has a whole answer, and the record agrees.
+#[test]
+fn a_stop_answers_dispatches_that_would_wait_for_longer() {
+    let cluster = Cluster::new();
+    let [mut a, b, c] = cluster.site(["a", "b", "c"]);
+    c.stop();
+    let in_flight = [read("a", "long-read", &["b", "c"]), write("a", "long-write", &["a", "b", "c"], 30)]
+        .map(|body| a.send(DISPATCH, &with(body, "query_budget_ms", 10_000)));
+    await_begun(&a, "long-write");
+    a.wait_until("the others have answered", SEEN_MAX, |_| match b.records("long-read").len() {
+        0 => Err("not read yet".to_owned()),
+        _ => Ok(()),
+    });
+    b.wait_until("it is carried out", SEEN_MAX, |b| match b.applied("long-write") {
+        1 => Ok(()),
+        other => Err(other.to_string()),
+    });
+
+    let watch = Stopwatch::start();
+    a.signal("TERM");
+    for sent in in_flight {
+        let outcomes = outcomes(&sent.answer().expect("a whole answer although the node is stopping"));
+        let (silent, others) = outcomes.split_last().expect("a result for each");
+        assert!(others.iter().all(|outcome| outcome.ok), "{others:?}");
+        assert_eq!((silent.target.as_str(), silent.code.as_str()), ("c", "timeout"), "{}", silent.text);
+        assert!(silent.text.contains("before this runtime stopped"), "{}", silent.text);
+    }
+    let answered = watch.elapsed();
+    let (status, _) = a.await_end(STOP_MAX);
+    eprintln!("answered after {answered:?}, ended after {:?}", watch.elapsed());
+    assert_eq!(status.code(), Some(0), "{}", a.log());
+    assert!(answered < Duration::from_millis(1_200), "within what the listener waits: {answered:?}");
+    assert!(watch.elapsed() < STOP_MAX);
+    assert!(!a.log().contains("cut off"), "{}", a.log());
+    a.verify_audit();
+    a.restart();
+    for id in ["long-read", "long-write"] {
+        let of_c: Vec<_> = a.records(id).into_iter().filter(|record| record["target"] == "c").collect();
+        let last = of_c.iter().find(|record| record["outcome"] != "intended").expect("on record");
+        assert_eq!((&last["outcome"], &last["code"]), (&"unknown".into(), &"timeout".into()), "{last}");
+        let concluded = of_c.iter().filter(|record| record["outcome"] != "intended").count();
+        assert_eq!(concluded, 1, "once: {of_c:?}");
+    }
+}
+
 #[test]
 fn a_second_signal_ends_at_once() {
     let cluster = Cluster::new();
@@ -57,7 +102,7 @@ fn a_second_signal_ends_at_once() {
     a.signal("INT");
     let (status, took) = a.await_end(STOP_MAX);
     eprintln!("ended {took:?} after the second signal");
-    // Without it the listener alone would wait for a second and a half.
+    // Without it what is in flight would be waited for.
     assert!(took < Duration::from_millis(1_000), "took {took:?}");
     assert_eq!(status.code(), Some(0));
     // What was cut off is said at the next start.

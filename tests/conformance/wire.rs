@@ -2,6 +2,7 @@
 //!
 //! A stored example is never written again: `UPDATE_GOLDEN=1` only makes those that are not there yet.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
@@ -180,6 +181,58 @@ fn the_values_without_their_names_are_refused() {
         ("observation", json!([ORIGIN, 5, 17, 1, "healthy", 3, null, false])),
     ] {
         assert!(read(kind, &enclose(kind, &values)).is_err(), "{kind}");
+    }
+}
+
+/// Each stands where the example has the same values by name.
+#[test]
+fn the_values_of_an_inner_object_without_their_names_are_refused() {
+    let hash = |name: &str| json!(Hash::of(name.as_bytes()).to_string());
+    let mut wrong = Vec::new();
+    for (name, kind, place, values) in [
+        ("receipt.applied", "receipt", "/response", json!(["applied", 3, ["log.level"]])),
+        ("receipt.applied", "receipt", "/position", json!([1, hash("a"), hash("b")])),
+        ("receipt.pong", "receipt", "/response", json!(["pong"])),
+        ("receipt.status", "receipt", "/response", json!(["status", ORIGIN, "0.1.0", 5, 1_000, "healthy", 3, 2])),
+        ("receipt.denied", "receipt", "/denial", json!(["permission_denied", "no", "target", "r"])),
+        ("observation.edges", "observation", "/edges/0", json!([ME, "healthy", 1, 0, 1])),
+    ] {
+        let bytes = fs::read(path(&format!("{FOLDER}/{name}.json"))).expect("readable");
+        let mut changed = content(kind, &bytes);
+        let inner = changed.pointer_mut(place).unwrap_or_else(|| panic!("{name} has no {place}"));
+        assert!(inner.is_object(), "{name}{place}");
+        *inner = values;
+        if read(kind, &enclose(kind, &changed)).is_ok() {
+            wrong.push(format!("{name}: taken at {place}"));
+        }
+    }
+    let bytes = fs::read(path(&format!("{FOLDER}/echo.json"))).expect("readable");
+    let mut outer: Json = serde_json::from_slice(&bytes).expect("JSON");
+    let signature = outer["signatures"][0].clone();
+    outer["signatures"][0] = json!([signature["keyid"], signature["sig"]]);
+    if read("echo", &serde_json::to_vec(&outer).expect("JSON")).is_ok() {
+        wrong.push("echo: taken around the content".to_owned());
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn a_value_is_the_same_over_http_and_over_the_mesh() {
+    let stored: BTreeMap<String, Vec<u8>> = stored().into_iter().map(|(name, _, bytes)| (name, bytes)).collect();
+    let example = |name: &str| content(name, &stored[&format!("{FOLDER}/{name}.cfg_apply.json")]);
+    let texts = ["true", "1", "-1", "1.5", "1e3", "18446744073709551615", "\"1\"", "null", "[1,{}]", "{\"a\":[]}"];
+    for text in texts {
+        let value: Json = serde_json::from_str(text).expect("JSON");
+        let (mut http, mut sealed) = (example("http_action"), example("action"));
+        http["payload"]["params"] = json!({ "k": value });
+        sealed["params"] = json!({ "k": value });
+        let body = serde_json::to_vec(&http).expect("JSON");
+        let action::Reading::Wanted(wanted) = action::read(&body, Ask::Dispatch, &parsed(ME)).expect("read") else {
+            panic!("{text} is refused")
+        };
+        let bytes = enclose("action", &sealed);
+        let received = mesh::open_envelope(&view(), &parsed(ORIGIN), &bytes, now().wall).expect("opened");
+        assert_eq!(wanted.action, received.envelope.action, "{text}");
     }
 }
 

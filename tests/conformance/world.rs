@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use trust_runtime::domain::action::{Action, ActionKind};
 use trust_runtime::domain::audit::Hash;
-use trust_runtime::domain::identity::{Fingerprint, IdentityKey, TrustState};
+use trust_runtime::domain::identity::{Fingerprint, IdentityKey};
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::projection::{Lifecycle, Limits, Link, Presence};
+use trust_runtime::domain::projection::{Limits, Presence};
 use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::view::{ClockState, Peer, Settings, View};
 use trust_runtime::engine::word::Identity;
@@ -150,19 +150,5 @@ impl Known {
 
 /// A peer of which only the pinned key and its presence are known.
 pub(crate) fn peer(pinned: Fingerprint, presence: Presence) -> Peer {
-    Peer {
-        pinned,
-        trust: TrustState::Untrusted,
-        boot: 1,
-        presence,
-        heard_at: None,
-        signer: None,
-        identity: None,
-        sequence: 0,
-        health: None,
-        config_revision: None,
-        edges: Arc::default(),
-        link: Link::default(),
-        told: Lifecycle::Offline,
-    }
+    Peer { boot: 1, presence, ..Peer::unheard(pinned) }
 }

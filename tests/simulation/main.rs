@@ -11,6 +11,7 @@
 )]
 
 mod attacker;
+mod authority;
 mod chance;
 mod disk;
 mod dispatch;

@@ -16,6 +16,7 @@ use trust_runtime::engine::view::{Settings, View};
 use trust_runtime::engine::word::Identity;
 use trust_runtime::wire::mesh::Keys;
 
+use crate::authority::authority;
 use crate::chance::Chance;
 use crate::disk::Disk;
 use crate::dispatch::Dispatch;
@@ -152,7 +153,7 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         is_secure: setup.profile != Profile::Dev,
         policy: policy(variant),
         policy_hash: Hash::of(&[u8::try_from(variant).unwrap_or(0)]),
-        authority: None,
+        authority: authority(setup.profile),
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

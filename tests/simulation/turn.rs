@@ -217,7 +217,7 @@ impl World {
                     let Some(purpose) = turn.replies.remove(&reply) else { continue };
                     self.take_reply(node, purpose, Some(*answer));
                 }
-                Effect::Apply { .. } | Effect::AuditLightly(_) => {}
+                Effect::Apply { .. } | Effect::AuditLightly { .. } => {}
             }
         }
         self.check_all_answered(node, &turn);

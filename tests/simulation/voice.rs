@@ -29,11 +29,13 @@ impl World {
         let now = self.nodes[node].now(self.now);
         let epoch = self.nodes[node].epoch;
         let it = &mut self.nodes[node];
-        let Some(live) = it.live.as_mut() else { return };
-        if live.keys.signer().delegation.is_to_be_renewed(now.wall) {
-            live.keys = delegate(&it.identity, &it.id, now.wall, &mut live.entropy);
+        let is_due = |live: &Live| live.keys.signer().delegation.is_to_be_renewed(now.wall);
+        if let Some(mut live) = it.live.take_if(|live| is_due(live)) {
+            live.keys = delegate(self.setup.profile, it, node, now.wall, &mut live.entropy);
             live.said = None;
+            it.live = Some(live);
         }
+        let Some(live) = it.live.as_mut() else { return };
         let identity = live.new_identity(now);
         let observation = live.observe(now);
         let (unknown, heard) = peers_to_ask(&live.view, now);
@@ -148,7 +150,9 @@ impl World {
 
     fn refuse(&mut self, node: usize, refusal: Refusal, ticket: Option<Ticket>) {
         let code = match refusal {
-            Refusal::BadSignature | Refusal::BadDelegation | Refusal::NotItsOwnWord => Code::UntrustedIdentity,
+            Refusal::BadSignature | Refusal::BadDelegation | Refusal::BadCertificate | Refusal::NotItsOwnWord => {
+                Code::UntrustedIdentity
+            }
             Refusal::Malformed | Refusal::TooLarge => Code::ContractViolation,
         };
         if let Some(ticket) = ticket {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use trust_runtime::domain::audit::Hash;
-use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::{IdentityKey, TrustState};
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::time::{Millis, Wall};
@@ -14,6 +13,7 @@ use trust_runtime::engine::record::{Peer, Record};
 use trust_runtime::wire::mesh as wire;
 
 use crate::attacker::Attacker;
+use crate::authority::{self, fingerprint};
 use crate::chance::Chance;
 use crate::disk::Disk;
 use crate::fault::Plan;
@@ -93,7 +93,8 @@ impl World {
         let mut chance = Chance::new(seed);
         let network = Network::new(chance.fork());
         let nodes: Vec<Node> = (0..setup.nodes).map(|index| node(&mut chance, index)).collect();
-        let identities: Vec<_> = nodes.iter().map(|node| node.identity.fingerprint()).collect();
+        let named = |(index, node): (usize, &Node)| fingerprint(setup.profile, index, &node.identity);
+        let identities: Vec<_> = nodes.iter().enumerate().map(named).collect();
         let mut world = Self {
             setup,
             now: 0,
@@ -212,7 +213,7 @@ impl World {
         let world_ms = self.now;
         let node = &mut self.nodes[index];
         let now = node.now(world_ms);
-        let identity = node.identity.fingerprint();
+        let identity = fingerprint(self.setup.profile, index, &node.identity);
         let records: Vec<Record> = node.disk.recall();
         let (engine, effects) = Engine::start(settings, identity, records, now, &mut chance).expect("no removal");
         let turn = crate::turn::Turn { effects, ..Default::default() };
@@ -224,7 +225,7 @@ impl World {
         }
         node.epoch += 1;
         let epoch = node.epoch;
-        let keys = delegate(&node.identity, &node.id, now.wall, &mut chance);
+        let keys = delegate(self.setup.profile, node, index, now.wall, &mut chance);
         let view = engine.view();
         let boot = view.boot;
         node.live = Some(Live {
@@ -357,8 +358,9 @@ impl World {
 }
 
 /// A new envelope key and a day's delegation for it.
-pub(crate) fn delegate(identity: &IdentityKey, id: &RuntimeId, now: Wall, chance: &mut Chance) -> wire::Keys {
-    wire::delegate(identity, IdentityKey::from_seed(chance.bytes()), id, now, now.plus(Millis::from_hours(24)))
+pub(crate) fn delegate(profile: Profile, node: &Node, index: usize, now: Wall, chance: &mut Chance) -> wire::Keys {
+    let envelope = IdentityKey::from_seed(chance.bytes());
+    authority::delegate(profile, node, index, envelope, now, now.plus(Millis::from_hours(24)))
 }
 
 fn node(chance: &mut Chance, index: usize) -> Node {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct Writer {
     end: Anchor,
     quota_mb: Arc<AtomicU64>,
     health: Arc<Health>,
+    /// How many messages are in the queue.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
@@ -47,7 +49,12 @@ impl Writer {
         let path = folder.file(Name::Events);
         let connection = folder.writer(Name::Events, Pages::UNLIMITED)?;
         let end = chain::end(&connection, &path)?;
-        Ok(Self { connection, path, end, quota_mb, health })
+        Ok(Self { connection, path, end, quota_mb, health, waiting: Arc::default() })
+    }
+
+    /// Counts the messages in the queue: whoever sends one adds it before.
+    pub(super) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
     }
 
     /// Writes until every sender is gone and nothing waits, or until the file breaks: records are then refused at the queue.
@@ -60,8 +67,9 @@ impl Writer {
                 // Nothing is ever sent: the wait ends early at close, and from then on there is none.
                 stopped.recv_timeout(LINGER).unwrap_or_default();
             }
-            let mut group: Vec<_> = first.into_iter().collect();
-            group.extend(drafts.try_iter().take(GROUP_MAX).flatten());
+            let taken: Vec<_> = std::iter::once(first).chain(drafts.try_iter().take(GROUP_MAX)).collect();
+            self.waiting.fetch_sub(taken.len(), Ordering::Relaxed);
+            let group: Vec<_> = taken.into_iter().flatten().collect();
             is_busy = GROUP_MAX <= group.len();
             if !self.write_through(&group, stopped) {
                 return;

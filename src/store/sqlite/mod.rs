@@ -12,7 +12,7 @@ mod file;
 mod query;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +69,7 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
 
     let mut control = control::Writer::open(&folder, pages, Arc::clone(&health))?;
     let mut events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
+    let waiting = events.waiting();
     let fact_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
     let page_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
     let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
@@ -96,7 +97,7 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
         page_reader.run(page_questions);
         drop(also_reading);
     })?;
-    let links = Links { commits, reads, _stop: stop, facts, pages: pages_asked, _interrupts: interrupts };
+    let links = Links { commits, reads, waiting, _stop: stop, facts, pages: pages_asked, _interrupts: interrupts };
     let links = Mutex::new(Some(links));
     Ok(SqliteStore { links, done: Mutex::new(Some(done)), quota_mb, health, reads_health, place: folder.place() })
 }
@@ -131,12 +132,25 @@ impl Spawn<'_> {
 struct Links {
     commits: mpsc::Sender<control::Job>,
     reads: blocking::SyncSender<Option<Draft>>,
+    /// How many are in the queue of reads. Only raised under the lock, so that it is never less than what is in there.
+    waiting: Arc<AtomicUsize>,
     /// Dropped to end the lingering of the events writer.
     _stop: blocking::SyncSender<()>,
     facts: mpsc::Sender<Question>,
     pages: mpsc::Sender<Question>,
     /// Dropped to end the questions under way.
     _interrupts: Interrupts,
+}
+
+impl Links {
+    /// Puts one message into the queue of reads.
+    fn send(&self, message: Option<Draft>) -> Result<(), Full> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.reads.try_send(message).map_err(|_full_or_stopped| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Full
+        })
+    }
 }
 
 /// Ends long questions at close.
@@ -218,10 +232,15 @@ impl Store for SqliteStore {
     }
 
     /// After `close`, and while the file of reads is broken, every record is refused.
-    fn append_read(&self, draft: Draft) -> Result<(), Full> {
+    fn append_reads(&self, drafts: Vec<Draft>) -> Result<(), Full> {
+        // Held until the last is in: nobody else can take the room that was found.
         let links = lock(&self.links);
         let links = links.as_ref().ok_or(Full)?;
-        links.reads.try_send(Some(draft)).map_err(|_full_or_stopped| Full)
+        if READ_QUEUE_MAX < links.waiting.load(Ordering::Relaxed).saturating_add(drafts.len()) {
+            return Err(Full);
+        }
+        // If the writer ends in between, what was sent is gone with the rest.
+        drafts.into_iter().try_for_each(|draft| links.send(Some(draft)))
     }
 
     fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {
@@ -244,7 +263,7 @@ impl Store for SqliteStore {
     fn set_read_quota(&self, megabytes: u64) {
         self.quota_mb.store(megabytes, Ordering::Relaxed);
         // A full queue is looked at soon anyway, and a closed store has no quota.
-        let woken = self.link(|links| links.reads.try_send(None).is_ok());
+        let woken = self.link(|links| links.send(None).is_ok());
         drop(woken);
     }
 

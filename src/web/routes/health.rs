@@ -6,7 +6,7 @@ use crate::engine::view::{ClockState, View};
 use crate::store;
 use crate::web::error::{Problem, unavailable};
 use crate::web::router::{Answered, Call, Shared, json};
-use crate::wire::api::v1::health::{self, answer};
+use crate::wire::api::v1::health::{self, HealthQuery, answer};
 
 const OK: &str = "ok";
 const DEGRADED: &str = "degraded";
@@ -41,14 +41,9 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let worst = [FAULTED, DEGRADED].into_iter().find(|status| has(status)).unwrap_or(OK);
     let is_shown = call.caller.is_some();
     let rows = parts.iter().map(|(name, (status, detail))| (*name, *status, is_shown.then_some(detail.as_str())));
-    let refused = (is_shown && is_verbose(call)).then(|| shared.node.refused());
+    let refused = (is_shown && HealthQuery::read(call.uri.query()).verbose).then(|| shared.node.refused());
     let response = json(health::report(worst, rows, refused));
     Ok(if worst == FAULTED { unavailable(response) } else { response })
-}
-
-/// `?verbose` asks for the counters too. Other parameters are nobody's business here: probes add some of their own.
-fn is_verbose(call: &Call) -> bool {
-    call.uri.query().is_some_and(|query| query.split('&').any(|it| it == "verbose" || it == "verbose=true"))
 }
 
 fn clock(view: &View) -> (&'static str, String) {

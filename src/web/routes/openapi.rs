@@ -7,7 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response};
 
 use crate::web::router::{Access, Answered, Call, ROUTES, Route, Shared, json};
-use crate::wire::api::v1::openapi::{self, Body as Described, Operation};
+use crate::wire::api::v1::openapi::{self, Operation};
 
 /// The description of the API.
 pub(crate) fn document(shared: &Shared, _call: &Call) -> Answered {
@@ -26,7 +26,7 @@ fn operation(route: &Route) -> Operation {
         summary: route.summary,
         access: access(route.access),
         takes_credential: route.access != Access::Anyone,
-        takes_audit_query: route.answer == Described::Audit,
+        query: route.query,
         request: route.request,
         answer: route.answer,
         problems: route.problems(),

@@ -14,8 +14,9 @@ use crate::domain::policy::{Denial, Stage};
 use crate::domain::projection::{Edge, EdgeState};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::word;
-use crate::wire::api::v1::json::{self, Object};
+use crate::wire::api::v1::json::Object;
 use crate::wire::mesh::Refusal;
+use crate::wire::named::{Named, maybe, maybe_each};
 use crate::wire::value;
 
 /// Most capabilities in an identity document.
@@ -29,10 +30,7 @@ pub(super) fn write(body: &impl Serialize) -> Vec<u8> {
 }
 
 pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {
-    if json::is_array(bytes) {
-        return Err(Refusal::Malformed);
-    }
-    serde_json::from_slice(bytes).map_err(|_any_fault| Refusal::Malformed)
+    serde_json::from_slice::<Named<T>>(bytes).map(|named| named.0).map_err(|_any_fault| Refusal::Malformed)
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Refusal> {
@@ -186,12 +184,12 @@ pub(super) struct Receipt {
     target: String,
     origin: String,
     request_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     response: Option<ResponseBody>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     denial: Option<DenialBody>,
     audit_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     position: Option<PositionBody>,
     repeated: bool,
     at_ns: u64,
@@ -420,7 +418,7 @@ pub(super) struct Observation {
     at_ns: u64,
     health: String,
     config_revision: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe_each")]
     edges: Option<Vec<EdgeBody>>,
     #[serde(default)]
     is_leaving: bool,

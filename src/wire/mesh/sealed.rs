@@ -17,6 +17,7 @@ use crate::engine::view::View;
 use crate::engine::word::{Identity, Observation, Signer, Word};
 use crate::wire::mesh::delegation::open_delegation;
 use crate::wire::mesh::{Echo, MESSAGE_BYTES_MAX, body};
+use crate::wire::named::only;
 
 /// Why a message was refused before its content counted. Each is a label of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -62,7 +63,7 @@ pub(super) struct Outer<'a> {
     pub(super) payload_type: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) payload: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "only")]
     pub(super) signatures: [OuterSignature<'a>; 1],
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(super) delegation: Option<Cow<'a, str>>,

@@ -1,6 +1,7 @@
 //! One write between two nodes, with its answer lost, its packets repeated, or one side killed at any point.
 
 use trust_runtime::domain::action::Action;
+use trust_runtime::domain::audit::{Entry, Outcome};
 use trust_runtime::domain::code::Code;
 use trust_runtime::engine::exchange::{Event, Finding};
 
@@ -9,6 +10,7 @@ use super::{
 };
 use crate::fault::log_level;
 use crate::network::Weather;
+use crate::node::runtime;
 
 #[test]
 fn a_lost_receipt_is_learned_by_asking_for_the_outcome() {
@@ -65,6 +67,21 @@ fn the_same_id_for_another_content_is_a_conflict() {
     assert!(done(&world, first) && done(&world, same));
     assert_eq!(denied(&world, other), Code::Conflict);
     assert_eq!(receipt(&world, same).audit_id, receipt(&world, first).audit_id);
+}
+
+/// The own part of a write to several is refused when the others are on their way: that stands beside them.
+#[test]
+fn a_refused_own_part_is_on_record_with_the_parts_that_are_sent() {
+    let mut world = quiet(LOOPBACK);
+    world.ask(0, write("w", log_level("debug"), &[0]), 1_000);
+    world.run(1_500);
+    let number = world.ask(0, write("w", log_level("error"), &[0, 1]), 1_000);
+    world.run(1_500);
+    assert_whole(&world);
+    assert!(done(&world, number));
+    let is_here = |entry: &&Entry| entry.draft.target == runtime(0);
+    let own = world.nodes[0].disk.entries.iter().rfind(is_here).expect("on record");
+    assert_eq!((own.draft.outcome, own.draft.code), (Outcome::Denied, Some(Code::Conflict)));
 }
 
 #[test]

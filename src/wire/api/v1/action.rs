@@ -16,6 +16,7 @@ use crate::domain::identity::Actor;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::TARGETS_MAX;
 use crate::domain::time::Millis;
+use crate::wire::value;
 
 /// How long each target may take when the caller does not say (contract, *preflight*).
 const BUDGET_DEFAULT_MS: u64 = 1_500;
@@ -237,16 +238,8 @@ fn read_payload(kind: ActionKind, mut payload: Map<String, Value>) -> Result<Pay
         let fault = || Fault::at("/payload/ha", "wanted an object");
         return claim.as_object().map(|_claim| Err(Refusal::HighAvailability)).ok_or_else(fault);
     }
-    let params = params.unwrap_or_default();
-    let action = match command {
-        None if kind == ActionKind::StatusRead => Ok(Action::StatusRead),
-        None => Action::cfg_apply(params.into_iter().map(|(key, value)| (key, json::setting(value))).collect()),
-        Some(command) => {
-            let texts = params.into_iter().map(|(name, value)| (name, value.to_string())).collect();
-            Action::cmd_invoke(&command, texts)
-        }
-    };
-    Ok(action.map_err(Refusal::Action))
+    let params = params.unwrap_or_default().into_iter().collect();
+    Ok(value::action(kind, command.as_deref(), params).map_err(Refusal::Action))
 }
 
 fn missing(name: &str) -> Fault {

@@ -3,9 +3,26 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::encode;
+
+/// What is asked for beside the words. Other parameters are nobody's business here: probes add some of their own.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HealthQuery {
+    /// What was refused since the start too: alone or with the value `true`.
+    #[param(required = false)]
+    pub verbose: bool,
+}
+
+impl HealthQuery {
+    /// Reads the part of the address behind the question mark.
+    pub fn read(query: Option<&str>) -> Self {
+        let mut parts = query.unwrap_or_default().split('&');
+        Self { verbose: parts.any(|part| part == "verbose" || part == "verbose=true") }
+    }
+}
 
 /// The node's health, or a probe's answer without subsystems.
 #[derive(Debug, Serialize, ToSchema)]

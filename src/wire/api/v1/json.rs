@@ -8,7 +8,6 @@ use serde_json::{Map, Number, Value};
 use serde_path_to_error::Segment;
 
 use super::Fault;
-use crate::domain::config;
 
 /// Reads one JSON document and nothing behind it. Depth is bounded by `serde_json` (128), size by the caller.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
@@ -21,7 +20,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 /// Derived readers also take an object's values as an array, in the order of our source: no form that we have agreed on.
-pub(in crate::wire) fn is_array(bytes: &[u8]) -> bool {
+fn is_array(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"[")
 }
 
@@ -157,17 +156,5 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
         AnyObject.visit_map(access).map(Value::Object)
-    }
-}
-
-/// A setting's value. What no setting can be is kept as text, so that the refusal can show it.
-pub(super) fn setting(json: Value) -> config::Value {
-    match json {
-        Value::Bool(value) => config::Value::Bool(value),
-        Value::String(text) => config::Value::Text(text),
-        Value::Number(number) => {
-            number.as_i64().map_or_else(|| config::Value::Other(number.to_string()), config::Value::Int)
-        }
-        other @ (Value::Null | Value::Array(_) | Value::Object(_)) => config::Value::Other(other.to_string()),
     }
 }

@@ -42,6 +42,17 @@ pub enum Body {
     Text,
 }
 
+/// Which parameters an address may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    /// Those of the audit log.
+    Audit,
+    /// Those of the node's health.
+    Health,
+    /// None.
+    None,
+}
+
 /// One operation of the route table.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation {
@@ -55,8 +66,8 @@ pub struct Operation {
     pub access: &'static str,
     /// Whether a credential is looked at.
     pub takes_credential: bool,
-    /// Whether it takes the parameters of the audit log.
-    pub takes_audit_query: bool,
+    /// The parameters that it takes.
+    pub query: Query,
     /// The request's body.
     pub request: Body,
     /// The answer's body.
@@ -111,8 +122,12 @@ fn describe(operation: &Operation) -> Value {
     if operation.takes_credential {
         insert(&mut described, "security", json!([{ "token": [] }, {}]));
     }
-    if operation.takes_audit_query {
-        let parameters = audit::AuditQuery::into_params(|| None);
+    let parameters = match operation.query {
+        Query::Audit => audit::AuditQuery::into_params(|| None),
+        Query::Health => health::HealthQuery::into_params(|| None),
+        Query::None => Vec::new(),
+    };
+    if !parameters.is_empty() {
         insert(&mut described, "parameters", serde_json::to_value(parameters).unwrap_or_default());
     }
     if let Some(content) = content(operation.request) {
