@@ -23,5 +23,6 @@ mod preflight;
 mod record;
 mod sealed;
 mod svid;
+mod vouched;
 mod wire;
 mod world;
