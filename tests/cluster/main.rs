@@ -21,6 +21,7 @@ mod disk;
 mod dispatch;
 mod identity;
 mod idle;
+mod plant;
 mod presence;
 mod reload;
 mod shutdown;
