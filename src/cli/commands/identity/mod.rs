@@ -35,19 +35,7 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
     let now = Clock::start().now().wall;
     match command {
         Identity::InitSite { ca, site, naming, years } => {
-            let authority = Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?;
-            let signer = authority.signer(1)?;
-            let anchors = authority.anchors_path();
-            say(
-                ca.json,
-                &json!({ "site": site, "anchors": anchors, "certificate": signer.certificate.to_string() }),
-                &[
-                    format!("authority    of site {site}, in {}", ca.ca.display()),
-                    format!("anchors      {}: bring it to every node", anchors.display()),
-                    format!("fingerprint  {}", words::spoken(&signer.certificate)),
-                    format!("next         keep {} offline and with your backups", ca.ca.display()),
-                ],
-            )
+            init_site(&Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?, ca.json)
         }
         Identity::Issue { ca, subject, days, out } => {
             let authority = Authority::open(&ca.ca)?;
@@ -63,16 +51,42 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
             let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
             let asked = request::read(request, &authority.naming)?;
             compare(&asked, fingerprint.as_deref())?;
-            let life = life(&asked.subject, *days);
-            is_own(&authority, &asked.subject)?;
-            let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
-            let files = hand_out(&authority, &asked.subject, &issued, &folder)?;
+            let (issued, files) = approve(&authority, &asked, *days, &folder, now)?;
             say_issued(ca.json, &issued, &files)
         }
         Identity::Rotate(step) => rotate(step, now),
         Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
         Identity::List { ca } => list::run(&Authority::open(&ca.ca)?, ca.json, now),
     }
+}
+
+fn init_site(authority: &Authority, as_json: bool) -> Result<(), Failure> {
+    let signer = authority.signer(authority.state.active)?;
+    let (site, folder, anchors) = (&authority.site, authority.folder.display(), authority.anchors_path());
+    say(
+        as_json,
+        &json!({ "site": site.as_str(), "anchors": anchors, "certificate": signer.certificate.to_string() }),
+        &[
+            format!("authority    of site {site}, in {folder}"),
+            format!("anchors      {}: bring it to every node", anchors.display()),
+            format!("fingerprint  {}", words::spoken(&signer.certificate)),
+            format!("next         keep {folder} offline and with your backups"),
+        ],
+    )
+}
+
+/// Issues what a request asks for, for a key that the authority never sees.
+fn approve(
+    authority: &Authority,
+    asked: &request::Request,
+    days: Option<u32>,
+    out: &Path,
+    now: Wall,
+) -> Result<(Issued, Vec<PathBuf>), Failure> {
+    is_own(authority, &asked.subject)?;
+    let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life(&asked.subject, days), now)?;
+    let files = hand_out(authority, &asked.subject, &issued, out)?;
+    Ok((issued, files))
 }
 
 /// Makes a key at the authority and issues a certificate for it.
