@@ -35,8 +35,20 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Names that a pure layer must not contain: IO, tasks, clocks and chance.
 const PURE: &[&str] = &["domain", "engine", "wire"];
-const IMPURE_CRATES: &[&str] =
-    &["axum", "dashmap", "rand", "rusqlite", "rustls", "tokio", "zenoh", "HashMap", "Instant", "SystemTime"];
+const IMPURE_CRATES: &[&str] = &[
+    "axum",
+    "dashmap",
+    "getrandom",
+    "rand",
+    "rcgen",
+    "rusqlite",
+    "rustls",
+    "tokio",
+    "zenoh",
+    "HashMap",
+    "Instant",
+    "SystemTime",
+];
 const IMPURE_STD: &[&str] = &["std::env", "std::fs", "std::net", "std::process", "std::thread"];
 
 /// File names that say nothing about what is inside.

@@ -9,6 +9,7 @@ mod tokens;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::identity::Subject;
 use crate::domain::policy::{RuleEffect, Side, Verdict};
 use crate::domain::time::Millis;
 
@@ -69,6 +70,18 @@ fn the_dev_examples_are_the_two_runtimes_of_the_guide() {
         assert_eq!(settings.discovery.scouting, Scouting::Loopback);
         assert_eq!(preconditions(&settings), Vec::new());
     }
+}
+
+#[test]
+fn the_form_of_ids_is_the_one_that_the_file_names() {
+    let id = |text: &str| {
+        let settings = read(text).expect("valid");
+        let naming = settings.identity.naming();
+        naming.id_of(&Subject::of_runtime(&settings.runtime_id)).expect("an id").to_string()
+    };
+    assert_eq!(id(""), "spiffe://trust/default-site/runtime/node");
+    let own = "[runtime.identity]\nmapping = \"domain-site\"\ntrust_domain = \"plant.example\"\nsite = \"hall-1\"\n";
+    assert_eq!(id(own), "spiffe://hall-1.plant.example/runtime/node");
 }
 
 #[test]
