@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::identity::Fingerprint;
-use crate::domain::identity::authority::Authority;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
+use crate::node::certificates::CertificateTrust;
 use crate::node::project::{InForce, InUse, Project};
 use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
 use crate::settings::{self, MeshRole, Settings};
@@ -76,7 +76,7 @@ pub async fn run(
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
-    let running = Arc::new(engine_settings(settings, certificates::authority(&own)));
+    let running = Arc::new(engine_settings(settings, certificates::trust(&own)));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot).await?;
@@ -190,7 +190,7 @@ fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
     })
 }
 
-pub(super) fn engine_settings(settings: &Settings, authority: Option<Authority>) -> view::Settings {
+pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> view::Settings {
     let timing = settings.timing;
     view::Settings {
         me: settings.runtime_id.clone(),
@@ -204,7 +204,8 @@ pub(super) fn engine_settings(settings: &Settings, authority: Option<Authority>)
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),
-        authority,
+        authority: trust.authority,
+        certificate: trust.own,
         grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
+use crate::domain::identity::Subject;
 use crate::domain::identity::authority::Authority;
-use crate::domain::identity::{Mapping, Naming, Subject};
 use crate::domain::time::Wall;
+use crate::engine::view::OwnCertificate;
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
-use crate::settings::{self, IdentitySource, Settings, TlsMode};
+use crate::settings::{IdentitySource, Settings, TlsMode};
 use crate::tls;
 use crate::web;
 
@@ -41,14 +42,7 @@ pub(super) fn sources(project: &Path, settings: &Settings) -> Option<tls::Source
 
 /// Reads and checks all files of the identity.
 pub(super) fn load(sources: &tls::Sources, settings: &Settings, now: Wall) -> Result<tls::Snapshot, tls::LoadError> {
-    let naming = Naming {
-        trust_domain: settings.identity.trust_domain.clone(),
-        mapping: match settings.identity.mapping {
-            settings::Mapping::DomainSite => Mapping::DomainSite,
-            settings::Mapping::PathSite => Mapping::PathSite,
-        },
-    };
-    tls::load(sources, &naming, &Subject::of_runtime(&settings.runtime_id), now)
+    tls::load(sources, &settings.identity.naming(), &Subject::of_runtime(&settings.runtime_id), now)
 }
 
 /// The certificate identity in use, if the settings ask for one.
@@ -114,10 +108,24 @@ pub fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error
     tls::files::certificates(path, AUTHORITIES_MAX).map_err(Error::Authorities)
 }
 
-/// Whose certificates count, by the snapshot in use.
-pub(super) fn authority(identity: &OwnIdentity) -> Option<Authority> {
+/// What the engine is told of certificates: whose count, and when the own one holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CertificateTrust {
+    pub(super) authority: Option<Authority>,
+    pub(super) own: Option<OwnCertificate>,
+}
+
+impl CertificateTrust {
+    pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
+        let own = OwnCertificate { from: snapshot.own().svid.not_before, until: snapshot.own().until };
+        Self { authority: Some(Authority::new(snapshot.trust().clone())), own: Some(own) }
+    }
+}
+
+/// By the identity in use.
+pub(super) fn trust(identity: &OwnIdentity) -> CertificateTrust {
     match identity {
-        OwnIdentity::Certificate(identity) => Some(Authority::new(identity.snapshot().trust().clone())),
-        OwnIdentity::Key(_) => None,
+        OwnIdentity::Certificate(identity) => CertificateTrust::of(&identity.snapshot()),
+        OwnIdentity::Key(_) => CertificateTrust::default(),
     }
 }

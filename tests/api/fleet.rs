@@ -370,6 +370,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         policy: Policy::default(),
         policy_hash: Hash([9; 32]),
         authority: None,
+        certificate: None,
         grants: Vec::new(),
         limits: Freshness::default(),
         receipts_kept: Millis::from_hours(24),
