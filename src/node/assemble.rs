@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
-use crate::domain::identity::Fingerprint;
+use crate::domain::identity::{self, Fingerprint};
+use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
@@ -162,7 +163,7 @@ fn engine_settings(settings: &Settings) -> view::Settings {
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),
-        grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
+        grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
@@ -190,9 +191,13 @@ fn file_values(settings: &Settings) -> BTreeMap<String, Value> {
     .collect()
 }
 
-/// Names the policy by its content. The rules' parsed form has one text, whatever the file's layout.
+/// Names the policy by its content, whatever the file's layout and order.
 fn policy_hash(settings: &Settings) -> Hash {
-    Hash::of(format!("{:?} {:?}", settings.policy, settings.identity.grants).as_bytes())
+    Hash::of(&settings.policy.canonical_bytes(&granted(settings)))
+}
+
+fn granted(settings: &Settings) -> Vec<(Pattern, identity::Role)> {
+    settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect()
 }
 
 fn host_name() -> Option<String> {

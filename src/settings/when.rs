@@ -6,6 +6,8 @@ use crate::domain::time::{NANOS_PER_MILLI, Wall};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// The moment's wall time, if it has a date, a time and an offset and lies between 1970 and 2500.
 ///
 /// 2500 keeps the nanoseconds inside 64 bits; whoever writes a later year means "for ever" and can leave the key out.
@@ -29,6 +31,50 @@ pub(crate) fn wall(moment: &Datetime) -> Option<Wall> {
     let millis = u64::try_from(seconds.saturating_mul(MILLIS_PER_SECOND)).ok()?;
     let nanos = millis.checked_mul(NANOS_PER_MILLI)?;
     Some(Wall(nanos.saturating_add(u64::from(time.nanosecond.unwrap_or_default()))))
+}
+
+/// A moment of wall time as TOML writes it, in UTC.
+pub fn text(moment: Wall) -> String {
+    let seconds = moment.0.wrapping_div(NANOS_PER_SECOND);
+    let (days, second_of_day) = (seconds.wrapping_div(86_400), seconds.wrapping_rem(86_400));
+    let (year, month, day) = date(i64::try_from(days).unwrap_or_default());
+    let (hour, minute) = (second_of_day.wrapping_div(3_600), second_of_day.wrapping_div(60).wrapping_rem(60));
+    let second = second_of_day.wrapping_rem(60);
+    let fraction = match moment.0.wrapping_rem(NANOS_PER_SECOND) {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}"),
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// Reads a moment such as `2030-01-31T08:00:00Z`.
+pub fn moment(text: &str) -> Option<Wall> {
+    wall(&text.parse().ok()?)
+}
+
+/// The date of a day after 1970-01-01 (Howard Hinnant, `civil_from_days`): the reverse of [`days_since_1970`].
+fn date(days: i64) -> (i64, i64, i64) {
+    let shifted = days.saturating_add(719_468);
+    let era = shifted.wrapping_div(146_097);
+    let day_of_era = shifted.wrapping_rem(146_097);
+    let year_of_era = day_of_era
+        .saturating_sub(day_of_era.wrapping_div(1_460))
+        .saturating_add(day_of_era.wrapping_div(36_524))
+        .saturating_sub(day_of_era.wrapping_div(146_096))
+        .wrapping_div(365);
+    let days_before = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era.wrapping_div(4))
+        .saturating_sub(year_of_era.wrapping_div(100));
+    let day_of_year = day_of_era.saturating_sub(days_before);
+    let month_from_march = day_of_year.saturating_mul(5).saturating_add(2).wrapping_div(153);
+    let day = day_of_year
+        .saturating_sub(month_from_march.saturating_mul(153).saturating_add(2).wrapping_div(5))
+        .saturating_add(1);
+    let month =
+        if month_from_march < 10 { month_from_march.saturating_add(3) } else { month_from_march.saturating_sub(9) };
+    let year = year_of_era.saturating_add(era.saturating_mul(400));
+    (if month <= 2 { year.saturating_add(1) } else { year }, month, day)
 }
 
 /// Days from 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, `days_from_civil`), from March on so that
@@ -68,5 +114,18 @@ mod tests {
             let moment: Datetime = text.parse().expect("toml accepts it");
             assert_eq!(wall(&moment).map(|it| it.as_millis() / 1_000), seconds, "{text}");
         }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_moment_reads_back_from_its_text(nanos in 0_u64..16_725_225_600_000_000_000) {
+            proptest::prop_assert_eq!(moment(&text(Wall(nanos))), Some(Wall(nanos)));
+        }
+    }
+
+    #[test]
+    fn moments_are_written_in_utc() {
+        assert_eq!(text(Wall(951_825_600_000_000_000)), "2000-02-29T12:00:00Z");
+        assert_eq!(text(Wall(1)), "1970-01-01T00:00:00.000000001Z");
     }
 }

@@ -20,6 +20,7 @@ mod crash;
 mod disk;
 mod dispatch;
 mod idle;
+mod policy;
 mod presence;
 mod shutdown;
 mod walkthrough;

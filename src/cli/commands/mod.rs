@@ -4,5 +4,6 @@ pub mod audit;
 pub mod control;
 pub mod peers;
 pub mod play;
+pub mod policy;
 pub mod status;
 pub mod validate;
