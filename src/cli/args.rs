@@ -140,11 +140,19 @@ pub enum Ctl {
 /// `audit`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Check both chains from the first record to the last; name the first broken one.
+    /// Check both chains: is every record unchanged, are all there, are records and boots without a gap?
+    ///
+    /// Ends with 1 where one of the answers is no, and names the first record concerned.
     Verify {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
+        /// A folder of checkpoints that were kept elsewhere: only they show that an earlier copy was brought back.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: Option<PathBuf>,
+        /// The file of the log's public key; without it audit.vkey beside the checkpoints, then the one beside the log.
+        #[arg(long, value_name = "PATH")]
+        key: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -154,6 +162,9 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
+        /// Instead of the records, write the newest signed checkpoint and the public key into this folder.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: Option<PathBuf>,
         /// For the sake of scripts: JSON lines are the only form.
         #[arg(long)]
         json: bool,

@@ -63,6 +63,7 @@ pub async fn run(
     let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
     let store = Arc::new(sqlite::open(options)?);
     let (key, is_new_identity) = node::identity_key(&folder.join(IDENTITY_FILE))?;
+    store.sign_checkpoints(super::audit_key::load_or_create(&folder, &settings.runtime_id)?);
     let bound = bind_web(settings, &folder).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let prepared = node::prepare(Arc::new(engine_settings(settings)), key, Arc::<SqliteStore>::clone(&store)).await?;

@@ -15,6 +15,7 @@ mod proxy;
 mod question;
 mod watch;
 
+mod audit;
 mod cli;
 mod crash;
 mod disk;
