@@ -10,7 +10,6 @@ use crate::cli::environment;
 use crate::cli::exit::{self, Exit, Failure};
 use crate::node::certificates;
 use crate::settings;
-use crate::tls;
 
 /// How long an answer may take: the longest query budget and the write's half second, with room.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -78,8 +77,7 @@ impl Client {
 fn tls_of(reach: &Reach) -> Result<rustls::ClientConfig, Failure> {
     let wrong = |error: &dyn std::error::Error| Failure::new(Exit::Configuration, error.to_string());
     if let Some(path) = &reach.ca {
-        let authorities = certificates::authorities_in(path).map_err(|error| wrong(&error))?;
-        return tls::plain_client(authorities).map_err(|error| wrong(&error));
+        return certificates::client_by(path).map_err(|error| wrong(&error));
     }
     let Some(project) = &reach.project else {
         return Err(Failure::new(Exit::Usage, "an https address wants --ca, the CA certificates to verify it by"));

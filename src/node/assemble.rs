@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
-use crate::domain::identity::Fingerprint;
+use crate::domain::identity::{self, Fingerprint};
+use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
@@ -71,6 +72,7 @@ pub async fn run(
     let store = Arc::new(sqlite::open(options)?);
     let certificates = certificates::identity(project, settings)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
+    store.sign_checkpoints(super::audit_key::load_or_create(&folder, &settings.runtime_id)?);
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
@@ -206,7 +208,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         policy: settings.policy.clone(),
         authority: trust.authority,
         certificate: trust.own,
-        grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
+        grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
@@ -234,9 +236,13 @@ fn file_values(settings: &Settings) -> BTreeMap<String, Value> {
     .collect()
 }
 
-/// Names the policy by its content. The rules' parsed form has one text, whatever the file's layout.
+/// Names the policy by its content, whatever the file's layout and order.
 fn policy_hash(settings: &Settings) -> Hash {
-    Hash::of(format!("{:?} {:?}", settings.policy, settings.identity.grants).as_bytes())
+    Hash::of(&settings.policy.canonical_bytes(&granted(settings)))
+}
+
+fn granted(settings: &Settings) -> Vec<(Pattern, identity::Role)> {
+    settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect()
 }
 
 fn host_name() -> Option<String> {

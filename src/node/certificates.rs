@@ -96,15 +96,20 @@ pub(super) fn listener(
 pub fn own_client(project: &Path, settings: &Settings) -> Result<ClientConfig, Error> {
     if provisioned_files(project, settings).is_some() {
         let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
-        return Ok(tls::plain_client(authorities_in(&project.join(authorities))?)?);
+        return client_by(&project.join(authorities));
     }
     let identity = identity(project, settings)?.ok_or(Error::NoCertificate)?;
     let config = tls::client(&identity, &settings.runtime_id)?;
     Ok(Arc::unwrap_or_clone(config))
 }
 
+/// How the command line calls any node whose certificate these CAs have issued for its address.
+pub fn client_by(authorities: &Path) -> Result<ClientConfig, Error> {
+    Ok(tls::plain_client(authorities_in(authorities)?)?)
+}
+
 /// The CA certificates in a PEM file.
-pub fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     tls::files::certificates(path, AUTHORITIES_MAX).map_err(Error::Authorities)
 }
 

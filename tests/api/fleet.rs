@@ -11,7 +11,7 @@ use axum::http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use trust_runtime::domain::action::Action;
-use trust_runtime::domain::audit::{AuditId, Draft, Entry, Hash, Position};
+use trust_runtime::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Position};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::envelope::{Health, Response as Brought};
@@ -203,6 +203,14 @@ impl Store for FakeStore {
     }
 
     fn position(&self, _audit_id: AuditId) -> store::Pending<'_, Result<Option<Position>, store::Error>> {
+        unimplemented!("web never asks")
+    }
+
+    fn sign_checkpoints(&self, _key: NoteKey) {
+        unimplemented!("web never signs")
+    }
+
+    fn checkpoint(&self) -> store::Pending<'_, Result<Option<String>, store::Error>> {
         unimplemented!("web never asks")
     }
 

@@ -15,6 +15,7 @@ mod proxy;
 mod question;
 mod watch;
 
+mod audit;
 mod cli;
 mod crash;
 mod disk;
@@ -22,6 +23,7 @@ mod dispatch;
 mod identity;
 mod idle;
 mod plant;
+mod policy;
 mod presence;
 mod reload;
 mod shutdown;

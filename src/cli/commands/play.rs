@@ -52,8 +52,10 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
 }
 
 fn load(project: &Path) -> Result<Settings, Failure> {
-    let settings = settings::load(project, environment())
+    let reading = settings::read_project(project, environment(), settings::Unmet::Refuse)
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
+    super::validate::warn(&reading.warnings);
+    let settings = reading.settings;
     let missing = settings::preconditions(&settings);
     if missing.is_empty() {
         return Ok(settings);
