@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use crate::cli::args::Reach;
 use crate::cli::environment;
 use crate::cli::exit::{self, Exit, Failure};
+use crate::domain::identity::Fingerprint;
 use crate::node::certificates;
 use crate::settings;
 
@@ -82,6 +83,9 @@ fn tls_of(reach: &Reach) -> Result<rustls::ClientConfig, Failure> {
     let Some(project) = &reach.project else {
         return Err(Failure::new(Exit::Usage, "an https address wants --ca, the CA certificates to verify it by"));
     };
+    if let Some(key) = own_key(project) {
+        return certificates::client_of_key(key).map_err(|error| wrong(&error));
+    }
     let settings = settings::load(project, environment()).map_err(|problems| wrong(&problems))?;
     certificates::own_client(project, &settings).map_err(|error| wrong(&error))
 }
@@ -101,6 +105,13 @@ fn refused(status: u16, body: &Json) -> Failure {
         _ => exit::of_code(code),
     };
     Failure::new(exit, format!("{code}: {message}"))
+}
+
+/// The key that the project's node proves, where it presents its own certificate. It has noted it in a folder that is its
+/// owner's alone, so that a node is reached also when its settings or its certificate need repair.
+fn own_key(project: &Path) -> Option<Fingerprint> {
+    let ready: Json = serde_json::from_str(&std::fs::read_to_string(project.join(READY_FILE)).ok()?).ok()?;
+    ready.get("web_key")?.as_str()?.parse().ok()
 }
 
 fn address_of(project: &Path) -> Result<String, Failure> {

@@ -39,6 +39,8 @@ pub struct Running {
     stop_web: CancellationToken,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
+    /// The key that the listener proves, where it presents the node's own certificate.
+    pub web_key: Option<Fingerprint>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -86,6 +88,7 @@ pub async fn run(
     apply(&prepared.applied());
     let listening = mesh.listening();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
+    let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens };
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
@@ -98,7 +101,17 @@ pub async fn run(
         tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
     });
     node.announce().await;
-    Ok(Running { node, web_ended, stop_web, web: web_url, mesh: listening, fingerprint, is_new_identity, boot })
+    Ok(Running {
+        node,
+        web_ended,
+        stop_web,
+        web: web_url,
+        web_key: presents_own.then_some(fingerprint),
+        mesh: listening,
+        fingerprint,
+        is_new_identity,
+        boot,
+    })
 }
 
 impl Running {

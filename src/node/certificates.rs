@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
-use crate::domain::identity::Subject;
 use crate::domain::identity::authority::Authority;
+use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
 use crate::engine::view::OwnCertificate;
 use crate::node::clock::Clock;
@@ -92,15 +92,15 @@ pub(super) fn listener(
     Ok(Listener { secure: Some(web::Secure { config, identity: identity.cloned() }), provisioned })
 }
 
-/// How the command line of this project calls the project's own node over TLS.
+/// How the command line of this project calls the project's own node, whose listener presents a certificate of another PKI.
 pub fn own_client(project: &Path, settings: &Settings) -> Result<ClientConfig, Error> {
-    if provisioned_files(project, settings).is_some() {
-        let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
-        return client_by(&project.join(authorities));
-    }
-    let identity = identity(project, settings)?.ok_or(Error::NoCertificate)?;
-    let config = tls::client(&identity, &settings.runtime_id)?;
-    Ok(Arc::unwrap_or_clone(config))
+    let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
+    client_by(&project.join(authorities))
+}
+
+/// How it calls the project's own node otherwise: by the key that the node has noted beside its address.
+pub fn client_of_key(key: Fingerprint) -> Result<ClientConfig, Error> {
+    Ok(tls::pinned::client(key)?)
 }
 
 /// How the command line calls any node whose certificate these CAs have issued for its address.

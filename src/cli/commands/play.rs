@@ -98,6 +98,7 @@ fn write_ready(
     let ready = json!({
         "runtime_id": settings.runtime_id.to_string(),
         "web": running.web,
+        "web_key": running.web_key.map(|key| key.to_string()),
         "mesh": running.mesh,
         "fingerprint": running.fingerprint.to_string(),
         "boot_id": running.boot,
