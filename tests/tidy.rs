@@ -258,7 +258,9 @@ fn the_pages_on_security_name_tests_that_exist() {
     for page in ["threat-model.md", "iec-62443-4-2.md"] {
         let text = fs::read_to_string(root().join("docs/reference").join(page)).expect(page);
         let named = tests_named(&text);
-        let is_there = |name: &&String| ["(", "<"].iter().any(|end| texts.iter().any(|it| it.contains(&format!("fn {name}{end}"))));
+        let is_there = |name: &&String| {
+            ["(", "<"].iter().any(|end| texts.iter().any(|it| it.contains(&format!("fn {name}{end}"))))
+        };
         let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
         assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
         assert!(named.len() > 20, "{page}: only {} tests were found", named.len());
