@@ -14,6 +14,7 @@ mod access;
 mod bodies;
 mod fleet;
 mod guard;
+mod rates;
 mod routes;
 mod sockets;
 mod tokens;
