@@ -17,6 +17,6 @@ mod tests;
 
 pub use config::{ClientCertificates, client, plain_client, provisioned_server, server};
 pub use files::{FileError, LoadError, Sources, load};
-pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock};
+pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock, install_provider};
 pub use provisioned::{Error as ProvisionedError, Provisioned};
 pub use verifier::{WrongPeer, explain, refusal_of};
