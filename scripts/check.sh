@@ -34,7 +34,7 @@ usage() {
 main() {
   parse "$@"
   [ "${CI:-}" != true ] || profile=ci
-  need_commands cargo jq || exit 2
+  need_commands cargo curl jq || exit 2
   mkdir -p "$logs"
   trap summary EXIT
   step "fmt" cargo fmt --all --check

@@ -4,6 +4,7 @@ pub mod args;
 pub mod client;
 pub mod commands;
 pub mod exit;
+mod explanation;
 mod logging;
 pub mod output;
 mod runner;
@@ -13,7 +14,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{audit, control, identity, peers, play, status, token, validate};
+use crate::cli::commands::{audit, control, identity, peers, play, policy, status, token, validate};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::runner::wait_for;
 
@@ -50,6 +51,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(&command),
         Command::Identity(command) => identity::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Policy(command) => policy::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trust-runtime", &mut std::io::stdout());
             Ok(())

@@ -6,6 +6,7 @@
 mod admin_token;
 pub mod archive;
 pub mod assemble;
+mod audit_key;
 pub mod certificates;
 pub mod clock;
 mod courier;

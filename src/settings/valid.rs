@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::domain::id::{RuntimeId, Segment, SiteId};
-use crate::domain::identity::{Role, TrustDomain};
+use crate::domain::identity::{self, Naming, Role, TrustDomain};
 use crate::domain::policy::{Pattern, Policy};
 use crate::domain::time::Millis;
 use crate::settings::kind::Version;
@@ -286,6 +286,17 @@ pub struct Identity {
     pub anchors: Vec<Anchor>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
+}
+
+impl Identity {
+    /// How SPIFFE IDs are read and written here.
+    pub fn naming(&self) -> Naming {
+        let mapping = match self.mapping {
+            Mapping::DomainSite => identity::Mapping::DomainSite,
+            Mapping::PathSite => identity::Mapping::PathSite,
+        };
+        Naming { trust_domain: self.trust_domain.clone(), mapping }
+    }
 }
 
 /// The anchor certificates that speak for one site.

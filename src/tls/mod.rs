@@ -8,6 +8,7 @@
 pub mod config;
 pub mod files;
 pub mod identity;
+pub mod pinned;
 pub mod provisioned;
 mod verifier;
 

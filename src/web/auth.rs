@@ -8,6 +8,7 @@ use axum::http::header::{AUTHORIZATION, FORWARDED, HeaderName};
 use super::credential::Known;
 use super::error::{Kind, Problem};
 use super::guard::only;
+use super::rate::Holder;
 use super::serve::PeerAddress;
 use super::{Auth, Options, secure};
 use crate::domain::code::Code;
@@ -48,6 +49,16 @@ impl Caller {
             Self::Local(_) => Role::Engineer,
             Self::Token(record, _) => record.role,
             Self::Certificate(_, role) => *role,
+        }
+    }
+
+    /// Whose requests these are counted among.
+    pub(crate) fn holder(&self) -> Holder {
+        match self {
+            Self::Admin(_) => Holder::Admin,
+            Self::Local(_) => Holder::Local,
+            Self::Token(record, _) => Holder::Token(record.id),
+            Self::Certificate(actor, _) => Holder::Certificate(actor.clone()),
         }
     }
 

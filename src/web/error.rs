@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     BodyTooLarge,
     /// The node could not do it.
     Failed(Code),
+    /// It is in doubt where the request ends.
+    Framing,
     /// Not with this credential, from this page or under this name.
     Forbidden,
     /// Not HTTP as we take it, or not the body that the contract asks for.
@@ -31,6 +33,8 @@ pub(crate) enum Kind {
     MethodNotAllowed(&'static str),
     /// The path does not exist.
     NotFound,
+    /// The credential is not one of ours, and too many such came of late.
+    TooManyBadCredentials,
 }
 
 impl Kind {
@@ -41,10 +45,11 @@ impl Kind {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Failed(code) => status_of(code),
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Framing | Self::Malformed => StatusCode::BAD_REQUEST,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooManyBadCredentials => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -53,9 +58,30 @@ impl Kind {
             Self::BadCredential | Self::Forbidden => Code::PermissionDenied,
             Self::BodyTooSlow => Code::Timeout,
             Self::Failed(code) => code,
-            Self::BodyTooLarge | Self::Malformed | Self::MediaType | Self::MethodNotAllowed(_) | Self::NotFound => {
-                Code::ContractViolation
-            }
+            Self::TooManyBadCredentials => Code::ServerBusy,
+            Self::BodyTooLarge
+            | Self::Framing
+            | Self::Malformed
+            | Self::MediaType
+            | Self::MethodNotAllowed(_)
+            | Self::NotFound => Code::ContractViolation,
+        }
+    }
+
+    /// Whether the connection ends with the answer.
+    const fn closes(self) -> bool {
+        match self {
+            // Whoever guesses pays for a new connection each time, and one whose certificate has ended or whose token was taken
+            // away does not keep what was opened with it.
+            Self::BadCredential | Self::TooManyBadCredentials => true,
+            // What is left of the body is not read, so the connection cannot carry another request.
+            Self::BodyTooSlow | Self::BodyTooLarge | Self::Framing => true,
+            Self::Failed(_)
+            | Self::Forbidden
+            | Self::Malformed
+            | Self::MediaType
+            | Self::MethodNotAllowed(_)
+            | Self::NotFound => false,
         }
     }
 
@@ -69,8 +95,10 @@ impl Kind {
             | Self::BodyTooLarge
             | Self::Failed(_)
             | Self::Forbidden
+            | Self::Framing
             | Self::Malformed
-            | Self::MediaType => None,
+            | Self::MediaType
+            | Self::TooManyBadCredentials => None,
         }
     }
 }
@@ -133,13 +161,22 @@ impl Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.kind.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         match self.kind {
             Kind::BadCredential => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            // What is left of the body is not read, so the connection cannot carry another request.
-            Kind::BodyTooSlow | Kind::BodyTooLarge => headers.insert(CONNECTION, HeaderValue::from_static("close")),
             Kind::MethodNotAllowed(allow) => headers.insert(ALLOW, HeaderValue::from_static(allow)),
+            Kind::TooManyBadCredentials => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
             Kind::Failed(code) if code.is_retryable() => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
-            Kind::Failed(_) | Kind::Forbidden | Kind::Malformed | Kind::MediaType | Kind::NotFound => None,
+            Kind::BodyTooSlow
+            | Kind::BodyTooLarge
+            | Kind::Failed(_)
+            | Kind::Forbidden
+            | Kind::Framing
+            | Kind::Malformed
+            | Kind::MediaType
+            | Kind::NotFound => None,
         };
         response
     }
@@ -196,14 +233,14 @@ pub(crate) mod described {
         (400, "The request is not HTTP as this node takes it."),
         (401, "The credential is not one of this node's."),
         (403, "The Host is not on the allow-list, or a foreign page asks."),
-        (503, "A subsystem is faulted; the body is the health."),
+        (503, "A subsystem is faulted, and the body is the health; or too many requests."),
     ];
     /// Of a route that reads.
     pub(crate) const READ: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
         (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
-        (503, "Too many requests at once, the store cannot be read, or a setting that the profile needs is absent."),
+        (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
     ];
     /// Of the state.
     pub(crate) const STATE: &[(u16, &str)] = &[
@@ -211,7 +248,7 @@ pub(crate) mod described {
         (400, "A header is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
         (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
-        (503, "Too many requests at once, or a setting that the profile needs is absent."),
+        (503, "Too many requests, or a setting that the profile needs is absent."),
     ];
     /// Of a route that takes a body.
     pub(crate) const WRITE: &[(u16, &str)] = &[
@@ -222,6 +259,6 @@ pub(crate) mod described {
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
         (415, "The body is not application/json."),
-        (503, "Too many requests at once, or the store takes no writes; Retry-After says when to ask again."),
+        (503, "Too many requests, or the store takes no writes; Retry-After says when to ask again."),
     ];
 }

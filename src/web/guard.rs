@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use axum::body::Body;
-use axum::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use axum::http::header::{HOST, HeaderMap, HeaderName, ORIGIN, TRANSFER_ENCODING};
 use axum::http::{HeaderValue, Method, Request};
 
 use super::error::{Kind, Problem};
@@ -42,6 +42,7 @@ impl Hosts {
     pub(crate) fn check(&self, request: &Request<Body>) -> Result<(), Problem> {
         let malformed = |detail: &str| Err(Problem::new(Kind::Malformed, detail));
         let headers = request.headers();
+        check_framing(headers)?;
         let Some(host) = only(headers, &HOST) else {
             return malformed("wanted exactly one Host header");
         };
@@ -68,6 +69,16 @@ impl Hosts {
 fn has_port(name: &str) -> bool {
     let behind_address = name.rsplit_once(']').map_or(name, |(_, rest)| rest);
     behind_address.contains(':')
+}
+
+/// Refuses a body in any coding but chunks, and one whose coding is named twice: a proxy in front may read such a body to
+/// another end than this node does. The rest of what is in doubt is refused by hyper.
+fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if headers.contains_key(TRANSFER_ENCODING) && !only(headers, &TRANSFER_ENCODING).is_some_and(is_plain) {
+        return Err(Problem::new(Kind::Framing, "wanted Transfer-Encoding: chunked, once, or none"));
+    }
+    Ok(())
 }
 
 /// Refuses a browser that asks on behalf of a page that is not this node's own. What is not a browser sends neither header.

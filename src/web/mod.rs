@@ -1,7 +1,7 @@
 //! The HTTP side of a node: who may ask, how much, and the routes over the node's operations.
 //!
-//! Requests pass `guard` (Host and Origin), `limit` (how many at once), `auth` (the credential makes the asker) and only then a
-//! handler. Bodies are `wire::api`; status codes stand in `error` alone; nothing here reaches the engine or the mesh except
+//! Requests pass `guard` (Host and Origin), `limit` (how many at once), `auth` (the credential makes the asker), `rate` (how many
+//! a second for each credential) and only then a handler. Bodies are `wire::api`; status codes stand in `error` alone; nothing here reaches the engine or the mesh except
 //! through [`Operations`].
 
 mod auth;
@@ -9,6 +9,7 @@ mod credential;
 mod error;
 mod guard;
 mod limit;
+mod rate;
 mod router;
 mod routes;
 mod secure;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub use auth::digest;
 pub use credential::Credentials;
 pub use limit::Limits;
+pub use rate::Rate;
 pub use router::{Access, App, ROUTES, Route};
 pub use secure::Secure;
 pub use serve::{Bound, PeerAddress, bind};

@@ -20,6 +20,7 @@ use super::auth::{self, Caller, Connection};
 use super::error::{Kind, Problem, described};
 use super::guard::Hosts;
 use super::limit::{self, BODY_BYTES_MAX};
+use super::rate::Rates;
 use super::routes::{actions, audit, config, control, health, openapi, state};
 use super::serve::PeerAddress;
 use super::{Options, State, secure};
@@ -275,6 +276,7 @@ pub(crate) struct Shared {
     /// The description of the API.
     pub(crate) description: Bytes,
     requests: Semaphore,
+    rates: Rates,
     /// When a bad credential was last put on record, in monotonic nanoseconds; 0 for never.
     bad_credential_at: AtomicU64,
     /// Bad credentials since then.
@@ -304,6 +306,7 @@ impl App {
             tasks: TaskTracker::new(),
             description,
             requests: Semaphore::new(options.limits.requests_max),
+            rates: Rates::new(options.limits.rate, options.limits.bad_credentials),
             bad_credential_at: AtomicU64::default(),
             bad_credentials: AtomicU64::default(),
             unnamed: AtomicU64::default(),
@@ -397,17 +400,21 @@ impl Shared {
             Access::AnyoneOrMore => None,
             Access::Least(role) => Some(role),
         };
-        let view = self.node.view();
-        let caller = match auth::identify(&self.options, &view, headers, connection, self.node.now().wall) {
+        let (view, now) = (self.node.view(), self.node.now());
+        let presents_none = connection.certificate.is_none() && auth::is_anonymous(headers);
+        let caller = match auth::identify(&self.options, &view, headers, connection, now.wall) {
             Ok(caller) => caller,
-            Err(_) if least.is_none() && connection.certificate.is_none() && auth::is_anonymous(headers) => {
-                return Ok(None);
-            }
+            Err(_) if least.is_none() && presents_none => return Ok(None),
             Err(problem) => {
                 self.record_bad_credential(&view, connection.peer);
-                return Err(problem);
+                // Only now: a right credential is let in however many wrong ones came before it.
+                let is_told = presents_none || self.rates.take_bad(now.monotonic);
+                return Err(if is_told { problem } else { too_many_bad_credentials() });
             }
         };
+        if !self.rates.take(caller.holder(), now.monotonic) {
+            return Err(Problem::busy("this credential sends too many requests"));
+        }
         match least.filter(|least| caller.role() < *least) {
             None => Ok(Some(caller)),
             Some(least) => {
@@ -448,6 +455,10 @@ impl Shared {
         let number = self.unnamed.fetch_add(1, Ordering::Relaxed);
         problem.into_response(&format!("http-{}-{number}", self.node.view().boot))
     }
+}
+
+fn too_many_bad_credentials() -> Problem {
+    Problem::new(Kind::TooManyBadCredentials, "too many bad credentials came of late, and this is one more")
 }
 
 /// A JSON answer.

@@ -16,9 +16,6 @@ use crate::domain::time::Wall;
 use crate::engine::view::View;
 use crate::tls;
 
-/// How long a handshake may take: a silent caller must not hold a place.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
 /// How the listener speaks TLS.
 #[derive(Clone)]
 pub struct Secure {
@@ -36,10 +33,13 @@ impl fmt::Debug for Secure {
 
 impl Secure {
     /// Shakes hands. A certificate that is presented and does not hold ends it; nobody falls back to another credential.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Caller>)> {
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        time_max: Duration,
+    ) -> io::Result<(TlsStream<TcpStream>, Option<Caller>)> {
         let handshake = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
-        let stream =
-            tokio::time::timeout(HANDSHAKE_MAX, handshake).await.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
+        let stream = tokio::time::timeout(time_max, handshake).await.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
         let Some(identity) = &self.identity else { return Ok((stream, None)) };
         let peer = identity.caller(stream.get_ref().1.peer_certificates()).map_err(io::Error::other)?;
         let caller = peer.map(|peer| Caller { identity: Arc::clone(identity), peer, checked: Mutex::default() });

@@ -104,7 +104,7 @@ async fn receive(app: App, stream: TcpStream, peer: PeerAddress, place: Place, s
     let accepted = tokio::select! {
         () = state.closed.cancelled() => return,
         () = shutdown.cancelled() => return,
-        accepted = secure.accept(stream) => accepted,
+        accepted = secure.accept(stream, app.options().limits.handshake) => accepted,
     };
     match accepted {
         Ok((stream, caller)) => {

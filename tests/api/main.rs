@@ -11,9 +11,12 @@
 )]
 
 mod access;
+mod authority;
 mod bodies;
 mod fleet;
 mod guard;
+mod rates;
 mod routes;
+mod secure;
 mod sockets;
 mod tokens;

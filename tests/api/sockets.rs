@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -12,17 +12,17 @@ use trust_runtime::web::{self, Options};
 
 use crate::fleet::{Bench, READ, bench_with};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that really listens.
-struct Served {
-    bench: Bench,
-    addr: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) bench: Bench,
+    pub(crate) addr: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
-async fn serve(change: impl FnOnce(&mut Options)) -> Served {
+pub(crate) async fn serve(change: impl FnOnce(&mut Options)) -> Served {
     let bench = bench_with(change);
     let bound = web::bind(&bench.options).await.expect("a free port");
     let (addr, shutdown) = (bound.addr(), CancellationToken::new());
@@ -31,7 +31,7 @@ async fn serve(change: impl FnOnce(&mut Options)) -> Served {
 }
 
 impl Served {
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.expect("listening")
     }
 
@@ -42,18 +42,18 @@ impl Served {
         read_all(&mut stream).await
     }
 
-    fn livez(&self, rest: &str) -> String {
+    pub(crate) fn livez(&self, rest: &str) -> String {
         format!("GET /livez HTTP/1.1\r\nHost: {}\r\n{rest}\r\n", self.addr)
     }
 
-    fn dispatch(&self, headers: &str, body: &str) -> String {
+    pub(crate) fn dispatch(&self, headers: &str, body: &str) -> String {
         let head = format!("POST /api/runtime-cloud/actions/dispatch HTTP/1.1\r\nHost: {}\r\n", self.addr);
         format!("{head}Content-Type: application/json\r\n{headers}\r\n{body}")
     }
 }
 
 /// Everything until the node closes; a reset counts as closed.
-async fn read_all(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4_096];
     let reading = async {
@@ -69,7 +69,7 @@ async fn read_all(stream: &mut TcpStream) -> String {
 }
 
 /// One answer on a connection that stays open.
-async fn read_answer(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4_096];
     let reading = async {
@@ -89,7 +89,7 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     text
 }
 
-fn status(answer: &str) -> u16 {
+pub(crate) fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
@@ -141,6 +141,18 @@ async fn ambiguous_framing_is_refused_and_the_next_request_is_not_run() {
     for (headers, body) in [
         ("Transfer-Encoding: xchunked\r\n".to_owned(), chunked.clone()),
         ("Transfer-Encoding: chunked, identity\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: chunked, chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: gzip, chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding : chunked\r\n".to_owned(), chunked.clone()),
+        ("Transfer-Encoding:\x0bchunked\r\n".to_owned(), chunked.clone()),
+        ("X: y\rContent-Length: 3\r\n".to_owned(), READ.to_owned()),
+        (format!("Content-Length: {length};x\r\n"), READ.to_owned()),
+        (format!("Content-Length: {length} {length}\r\n"), READ.to_owned()),
+        ("Content-Length: 99999999999999999999\r\n".to_owned(), READ.to_owned()),
+        ("Content-Length: \r\n".to_owned(), READ.to_owned()),
         (format!("Content-Length: +{length}\r\n"), READ.to_owned()),
         (format!("Content-Length: {length},{length}\r\n"), READ.to_owned()),
         (format!("Content-Length: {length}\r\nContent-Length: {}\r\n", length + 1), READ.to_owned()),
@@ -153,6 +165,11 @@ async fn ambiguous_framing_is_refused_and_the_next_request_is_not_run() {
             format!("{length:x};{}\r\n{READ}\r\n0\r\n\r\n", "x".repeat(70_000)),
         ),
         ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\r\n{READ}XX0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\n{READ}\r\n0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x};x\n{READ}\r\n0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{length:x}\r\n{READ}\n0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("-1\r\n{READ}\r\n0\r\n\r\n")),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), format!("ffffffffffffffff1\r\n{READ}\r\n0\r\n\r\n")),
     ] {
         let shown: String = format!("{headers:?} {body:?}").chars().take(120).collect();
         let pipelined = served.dispatch(&format!("Content-Length: {length}\r\n"), READ);
@@ -177,6 +194,24 @@ async fn a_length_beside_chunks_ends_the_connection() {
         let answer = served.say(&(served.dispatch(headers, &chunked) + &pipelined)).await;
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers:?}: {answer}");
         assert_eq!(served.bench.node.dispatched.lock().unwrap().len(), number + 1, "{headers:?}");
+    }
+}
+
+/// Nothing is in doubt here, for any reader that keeps RFC 9112: the same length twice (6.3), blanks around it (5.5), and lines
+/// that end by a line feed alone (2.2). Each is one request of that length, and what follows is the next one.
+#[tokio::test]
+async fn lenient_framing_is_read_to_the_one_end_that_it_has() {
+    let served = serve(|_| {}).await;
+    let length = READ.len();
+    let twice = served.dispatch(&format!("Content-Length: {length}\r\nContent-Length: {length}\r\n"), READ);
+    let blank = served.dispatch(&format!("Content-Length:  {length} \r\n"), READ);
+    let (head, body) = blank.split_once("\r\n\r\n").unwrap();
+    let feeds = format!("{}\n\n{body}", head.replace("\r\n", "\n"));
+    for (number, request) in [twice, blank.clone(), feeds].into_iter().enumerate() {
+        let answer = served.say(&(request.clone() + &served.livez("Connection: close\r\n"))).await;
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{request:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{request:?}: {answer}");
+        assert_eq!(served.bench.node.dispatched.lock().unwrap().len(), number + 1, "{request:?}");
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -450,11 +452,22 @@ fn copy(file: &File) -> File {
 pub(crate) fn run_to_end(command: &mut Command, deadline: Duration) -> (Output, Duration) {
     let watch = Stopwatch::start();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    // Read while it runs: a pipe holds 64 KiB, and then its writer waits.
+    let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
     let ended = try_until(deadline, || child.try_wait().expect("our child").ok_or_else(|| "it still runs".to_owned()));
     if ended.is_err() {
         drop(child.kill());
     }
-    let output = child.wait_with_output().expect("our child");
+    let status = child.wait().expect("our child");
+    let output = Output { status, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") };
     assert!(ended.is_ok(), "still ran after {deadline:?}: {output:?}");
     (output, watch.elapsed())
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.expect("piped").read_to_end(&mut bytes).expect("readable");
+        bytes
+    })
 }

@@ -299,8 +299,13 @@ fn an_authority_is_made_once_used_by_one_and_never_with_an_open_key() {
     desk.refused(&["issue", "--ca", "ca", "--node", "site-b/r1", "--out", "x"], 5, "site-a");
     desk.refused(&["issue", "--ca", "ca", "--node", "r1", "--dns", "not a name", "--out", "x"], 2, "--dns");
     desk.refused(&["issue", "--ca", "ca", "--node", "r1", "--days", "398", "--out", "x"], 2, "397");
-    desk.refused(&["enrol", "--node", "r1", "--out", "x"], 2, "<site>/<name>");
+    desk.refused(&["enrol", "--node", "r1", "--out", "x"], 2, "wanted <site>/<name>");
     assert!(!desk.path("x").exists(), "a refusal makes nothing");
+
+    desk.done(&["init-site", "--ca", "short", "--site", "site-a", "--years", "1"]);
+    desk.refused(&["issue", "--ca", "short", "--node", "r1", "--days", "397", "--out", "x"], 6, "ends before that");
+    assert!(!desk.path("x/node-r1.key").exists(), "nothing that the authority does not outlive");
+    desk.done(&["issue", "--ca", "short", "--node", "r1", "--days", "364", "--out", "y"]);
 
     let lock = File::options().write(true).open(desk.path("ca/lock")).expect("a lock");
     lock.lock().expect("locked");

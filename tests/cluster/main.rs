@@ -15,12 +15,15 @@ mod proxy;
 mod question;
 mod watch;
 
+mod audit;
 mod cli;
 mod crash;
 mod disk;
 mod dispatch;
 mod identity;
 mod idle;
+mod plant;
+mod policy;
 mod presence;
 mod reload;
 mod shutdown;

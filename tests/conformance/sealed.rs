@@ -62,10 +62,14 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// The bytes as they would arrive.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let keys = self.keys();
+        self.bytes_by(&self.keys())
+    }
+
+    /// The same, signed by these keys.
+    pub(crate) fn bytes_by(&self, keys: &Keys) -> Vec<u8> {
         let kind = PayloadType::ALL.into_iter().find(|it| format!("{it:?}").eq_ignore_ascii_case(&self.payload_type));
         let payload = self.payload();
-        let sealed = mesh::seal(&keys, kind.unwrap_or(PayloadType::Action), payload.as_bytes());
+        let sealed = mesh::seal(keys, kind.unwrap_or(PayloadType::Action), payload.as_bytes());
         let mut document = String::from_utf8(sealed).expect("JSON");
         if let Some(index) = self.flip {
             let mut bent = payload.clone().into_bytes();

@@ -66,8 +66,10 @@ async fn stop_within_bounds(running: Running, signals: &mut Signals) {
 }
 
 fn load(project: &Path) -> Result<Settings, Failure> {
-    let settings = settings::load(project, environment())
+    let reading = settings::read_project(project, environment(), settings::Unmet::Refuse)
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
+    super::validate::warn(&reading.warnings);
+    let settings = reading.settings;
     let missing = settings::preconditions(&settings);
     if missing.is_empty() {
         return Ok(settings);
@@ -110,6 +112,7 @@ fn write_ready(
     let ready = json!({
         "runtime_id": settings.runtime_id.to_string(),
         "web": running.web,
+        "web_key": running.web_key.map(|key| key.to_string()),
         "mesh": running.mesh,
         "fingerprint": running.fingerprint.to_string(),
         "boot_id": running.boot,

@@ -1,5 +1,6 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
+mod explained;
 mod hostile;
 mod overrides;
 mod project;
@@ -9,6 +10,7 @@ mod tokens;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::domain::identity::Subject;
 use crate::domain::policy::{RuleEffect, Side, Verdict};
 use crate::domain::time::Millis;
 
@@ -72,6 +74,18 @@ fn the_dev_examples_are_the_two_runtimes_of_the_guide() {
 }
 
 #[test]
+fn the_form_of_ids_is_the_one_that_the_file_names() {
+    let id = |text: &str| {
+        let settings = read(text).expect("valid");
+        let naming = settings.identity.naming();
+        naming.id_of(&Subject::of_runtime(&settings.runtime_id)).expect("an id").to_string()
+    };
+    assert_eq!(id(""), "spiffe://trust/default-site/runtime/node");
+    let own = "[runtime.identity]\nmapping = \"domain-site\"\ntrust_domain = \"plant.example\"\nsite = \"hall-1\"\n";
+    assert_eq!(id(own), "spiffe://hall-1.plant.example/runtime/node");
+}
+
+#[test]
 fn an_almost_empty_file_has_the_documented_defaults() {
     let settings = read("").expect("valid");
     assert_eq!(settings.runtime_id.to_string(), "default-site/node");
@@ -99,7 +113,7 @@ fn the_rules_of_the_wan_example_are_typed() {
     let actor = "spiffe://trust/plant-north/anyone".parse().expect("legal");
     let target = "plant-south/line-1".parse().expect("legal");
     let action = crate::domain::action::Action::cmd_invoke("restart", BTreeMap::new()).expect("legal");
-    let now = Wall(0);
+    let now = crate::domain::time::Wall(0);
     let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
     let verdict = policy.ask(Side::Outbound, question);
     assert!(matches!(verdict, Verdict::Allowed(rule) if rule.id == "south-restart"), "{verdict:?}");
@@ -115,7 +129,7 @@ fn answer(body: &str) -> bool {
     let actor = text("/actor").parse().expect("an actor");
     let target = text("/target_runtimes/0").parse().expect("a runtime of another site");
     let action = crate::domain::action::Action::cmd_invoke(&text("/payload/command"), BTreeMap::new()).expect("legal");
-    let now = Wall(0);
+    let now = crate::domain::time::Wall(0);
     let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
     matches!(settings.policy.ask(Side::Outbound, question), Verdict::Allowed(_))
 }

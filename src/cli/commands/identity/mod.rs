@@ -18,7 +18,7 @@ use crate::cli::commands::identity::certificate::Names;
 use crate::cli::commands::identity::disk::PUBLIC;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
-use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Ban, Mapping, Naming, Subject, SubjectName, words};
 use crate::domain::time::{Millis, Wall};
 use crate::node::clock::Clock;
@@ -35,23 +35,13 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
     let now = Clock::start().now().wall;
     match command {
         Identity::InitSite { ca, site, naming, years } => {
-            let authority = Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?;
-            let signer = authority.signer(1)?;
-            let anchors = authority.anchors_path();
-            say(
-                ca.json,
-                &json!({ "site": site, "anchors": anchors, "certificate": signer.certificate.to_string() }),
-                &[
-                    format!("authority    of site {site}, in {}", ca.ca.display()),
-                    format!("anchors      {}: bring it to every node", anchors.display()),
-                    format!("fingerprint  {}", words::spoken(&signer.certificate)),
-                    format!("next         keep {} offline and with your backups", ca.ca.display()),
-                ],
-            )
+            init_site(&Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?, ca.json)
         }
         Identity::Issue { ca, subject, days, out } => {
             let authority = Authority::open(&ca.ca)?;
-            let who = subject_in(subject, &authority.site)?;
+            let who = subject_of(subject, |text| {
+                RuntimeId::parse_in(text, &authority.site).map_err(|error| error.to_string())
+            })?;
             issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, *days, out, now)
                 .and_then(|(issued, files)| say_issued(ca.json, &issued, &files))
         }
@@ -61,16 +51,42 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
             let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
             let asked = request::read(request, &authority.naming)?;
             compare(&asked, fingerprint.as_deref())?;
-            let life = life(&asked.subject, *days);
-            is_own(&authority, &asked.subject)?;
-            let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
-            let files = hand_out(&authority, &asked.subject, &issued, &folder)?;
+            let (issued, files) = approve(&authority, &asked, *days, &folder, now)?;
             say_issued(ca.json, &issued, &files)
         }
         Identity::Rotate(step) => rotate(step, now),
         Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
         Identity::List { ca } => list::run(&Authority::open(&ca.ca)?, ca.json, now),
     }
+}
+
+fn init_site(authority: &Authority, as_json: bool) -> Result<(), Failure> {
+    let signer = authority.signer(authority.state.active)?;
+    let (site, folder, anchors) = (&authority.site, authority.folder.display(), authority.anchors_path());
+    say(
+        as_json,
+        &json!({ "site": site.as_str(), "anchors": anchors, "certificate": signer.certificate.to_string() }),
+        &[
+            format!("authority    of site {site}, in {folder}"),
+            format!("anchors      {}: bring it to every node", anchors.display()),
+            format!("fingerprint  {}", words::spoken(&signer.certificate)),
+            format!("next         keep {folder} offline and with your backups"),
+        ],
+    )
+}
+
+/// Issues what a request asks for, for a key that the authority never sees.
+fn approve(
+    authority: &Authority,
+    asked: &request::Request,
+    days: Option<u32>,
+    out: &Path,
+    now: Wall,
+) -> Result<(Issued, Vec<PathBuf>), Failure> {
+    is_own(authority, &asked.subject)?;
+    let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life(&asked.subject, days), now)?;
+    let files = hand_out(authority, &asked.subject, &issued, out)?;
+    Ok((issued, files))
 }
 
 /// Makes a key at the authority and issues a certificate for it.
@@ -114,12 +130,12 @@ fn hand_out(authority: &Authority, subject: &Subject, issued: &Issued, out: &Pat
 }
 
 fn enrol(subject: &SubjectArgs, naming: &NamingArgs, out: &Path, as_json: bool) -> Result<(), Failure> {
-    let who = match (&subject.node, &subject.actor) {
-        (Some(text), _) => SubjectName::Runtime(qualified("--node", text)?.name),
-        (None, text) => SubjectName::Actor(qualified("--actor", text.as_deref().unwrap_or_default())?.name),
-    };
-    let text = subject.node.as_deref().or(subject.actor.as_deref()).unwrap_or_default();
-    let who = Subject { site: qualified("--node", text)?.site, name: who };
+    let who = subject_of(subject, |text| match text.split_once('/') {
+        Some(_) => text.parse::<RuntimeId>().map_err(|error| error.to_string()),
+        None => {
+            Err("wanted <site>/<name>: a node does not know of which site it is before it has a certificate".to_owned())
+        }
+    })?;
     let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?)?;
     let spoken = words::spoken(&made.fingerprint);
     let key = if made.is_new_key { "made, and never leaves this machine" } else { "kept as it is" };
@@ -260,23 +276,16 @@ fn naming_of(naming: &NamingArgs) -> Result<Naming, Failure> {
     Ok(Naming { trust_domain, mapping })
 }
 
-/// A subject at an authority: a bare name is one of its own site.
-fn subject_in(subject: &SubjectArgs, own: &SiteId) -> Result<Subject, Failure> {
-    let parse = |option: &str, text: &str| {
-        RuntimeId::parse_in(text, own).map_err(|error| Failure::new(Exit::Usage, format!("{option} {text:?}: {error}")))
+/// Whom the options name, read as names are read here: at an authority a bare one is of its own site.
+fn subject_of(options: &SubjectArgs, read: impl Fn(&str) -> Result<RuntimeId, String>) -> Result<Subject, Failure> {
+    let (option, text) = match (&options.node, &options.actor) {
+        (Some(text), _) => ("--node", text.as_str()),
+        (None, text) => ("--actor", text.as_deref().unwrap_or_default()),
     };
-    match (&subject.node, &subject.actor) {
-        (Some(text), _) => Ok(Subject::of_runtime(&parse("--node", text)?)),
-        (None, text) => {
-            let id = parse("--actor", text.as_deref().unwrap_or_default())?;
-            Ok(Subject { site: id.site, name: SubjectName::Actor(id.name) })
-        }
-    }
-}
-
-fn qualified(option: &str, text: &str) -> Result<RuntimeId, Failure> {
-    let id = text.parse::<RuntimeId>();
-    id.map_err(|_no_site| Failure::new(Exit::Usage, format!("{option} {text:?}: wanted <site>/<name>")))
+    let RuntimeId { site, name } =
+        read(text).map_err(|error| Failure::new(Exit::Usage, format!("{option} {text:?}: {error}")))?;
+    let name = if options.node.is_some() { SubjectName::Runtime(name) } else { SubjectName::Actor(name) };
+    Ok(Subject { site, name })
 }
 
 fn is_own(authority: &Authority, subject: &Subject) -> Result<(), Failure> {

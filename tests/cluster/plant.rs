@@ -1,0 +1,330 @@
+//! Plants whose nodes have certificates: each site its own authority, HTTPS, and callers known by theirs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+use crate::harness::{SEEN_MAX, program, run_to_end};
+use crate::watch::wait_until;
+
+/// How long a command or a call may take.
+const COMMAND_MAX: Duration = Duration::from_secs(20);
+
+/// How long a node may take to serve.
+const START_MAX: Duration = Duration::from_secs(20);
+
+const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
+
+/// The authorities of a few sites, in one folder.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new(sites: &[&str]) -> Self {
+        let desk = Self(tempfile::Builder::new().prefix("trust-plant-").tempdir().expect("a folder"));
+        for site in sites {
+            desk.identity(&["init-site", "--ca", &desk.text(&format!("ca-{site}")), "--site", site]);
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    #[track_caller]
+    fn identity(&self, arguments: &[&str]) {
+        let (output, _) = run_to_end(program().arg("identity").args(arguments), COMMAND_MAX);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A person's certificate and key.
+    fn person(&self, ca: &str, name: &str) -> (String, String) {
+        let out = format!("{name}-of-{ca}");
+        let arguments = ["issue", "--ca", &self.text(ca), "--actor", name, "--out", &self.text(&out)];
+        self.identity(&arguments);
+        (self.text(&format!("{out}/actor-{name}.pem")), self.text(&format!("{out}/actor-{name}.key")))
+    }
+
+    /// The folder of a node that has its certificate from this authority.
+    fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
+        let project = self.path(&format!("{site}-{name}"));
+        let (tls, id) = (project.join("tls").display().to_string(), format!("{site}/{name}"));
+        let ca = self.text(ca);
+        self.identity(&["issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls]);
+        project
+    }
+
+    fn anchors(&self, site: &str) -> String {
+        self.text(&format!("ca-{site}/anchors-{site}.pem"))
+    }
+
+    fn bans(&self, site: &str) -> PathBuf {
+        self.path(&format!("ca-{site}/bans.txt"))
+    }
+
+    /// Starts a node that knows these sites and dials these others.
+    fn play(&self, ca: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+        let project = self.project(ca, site, name);
+        let anchors: Vec<_> =
+            knows.iter().map(|it| format!("{{ site = {it:?}, path = {:?} }}", self.anchors(it))).collect();
+        let connect: Vec<_> = dials.iter().map(|it| format!("{:?}", it.mesh)).collect();
+        let text = format!(
+            "[bundle]\nversion = 1\n[resource]\nname = {name:?}\n\
+             [runtime.identity]\nsite = {site:?}\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
+             key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n\
+             [[runtime.identity.grant]]\nactor = \"{site}/alice\"\nrole = \"operator\"\n\
+             [runtime.control]\nauth_token = {TOKEN:?}\n\
+             [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
+             [runtime.tls]\nmode = \"self-managed\"\n\
+             [runtime.discovery]\nenabled = false\n\
+             [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
+             [runtime.cloud]\nprofile = \"dev\"\n",
+            bans = self.bans(site).display(),
+            anchors = anchors.join(", "),
+            connect = connect.join(", "),
+        );
+        fs::write(project.join("runtime.toml"), text).expect("settings are written");
+        Plant::start(project)
+    }
+}
+
+/// A running node with a certificate.
+struct Plant {
+    child: Child,
+    project: PathBuf,
+    web: String,
+    mesh: String,
+}
+
+impl Plant {
+    fn start(project: PathBuf) -> Self {
+        let log = fs::File::create(project.join("log")).expect("a log");
+        let ready = project.join("ready.json");
+        let mut command = program();
+        command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        let mut child = command.spawn().expect("the program starts");
+        let (ready, _) = wait_until("the node is ready", START_MAX, || {
+            if let Some(status) = child.try_wait().expect("our child") {
+                panic!("it ended with {status}: {}", fs::read_to_string(project.join("log")).unwrap_or_default());
+            }
+            let text = fs::read_to_string(&ready).map_err(|error| error.to_string())?;
+            serde_json::from_str::<Json>(&text).map_err(|error| error.to_string())
+        });
+        let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).expect("in the file").to_owned();
+        Self { child, project, web: text("/web"), mesh: text("/mesh/0") }
+    }
+
+    /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.
+    fn command(&self, arguments: &[&str]) -> Json {
+        let (output, _) =
+            run_to_end(program().args(arguments).arg("--json").arg("--project").arg(&self.project), COMMAND_MAX);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
+        })
+    }
+
+    /// What curl says, with these options.
+    fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "15", "--cacert", anchors]).args(options);
+        if let Some(body) = body {
+            command.args(["--header", "content-type: application/json", "--data", &body.to_string()]);
+        }
+        command.arg(format!("{}{path}", self.web)).output().expect("curl is there")
+    }
+
+    fn peer(&self, name: &str) -> Json {
+        let peers = self.command(&["peers", "list"]);
+        let found = peers.as_array().and_then(|all| all.iter().find(|it| it["runtime_id"] == name)).cloned();
+        found.unwrap_or(Json::Null)
+    }
+
+    #[track_caller]
+    fn sees(&self, name: &str, key: &str, wanted: &str) {
+        wait_until(&format!("{name} has {key} {wanted}"), SEEN_MAX, || {
+            let peer = self.peer(name);
+            if peer[key] == wanted { Ok(()) } else { Err(peer.to_string()) }
+        });
+    }
+
+    fn dispatch(&self, desk: &Desk, site: &str, person: &(String, String), body: &Json) -> Json {
+        let options = ["--cert", &person.0, "--key", &person.1];
+        let output = self.curl(&desk.anchors(site), "/api/runtime-cloud/actions/dispatch", &options, Some(body));
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_not_json| json!({ "curl": String::from_utf8_lossy(&output.stderr) }))
+    }
+
+    fn name(&self) -> &str {
+        self.project.file_name().and_then(|it| it.to_str()).and_then(|it| it.rsplit('-').next()).expect("a name")
+    }
+}
+
+impl Drop for Plant {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.web, fs::read_to_string(self.project.join("log")).unwrap_or_default());
+        }
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payload: &Json) -> Json {
+    json!({
+        "api_version": "1.0", "request_id": id, "connected_via": origin.name(), "target_runtimes": [target],
+        "actor": actor, "action_type": action, "payload": payload,
+    })
+}
+
+fn ping(origin: &Plant, actor: &str, target: &str, id: &str) -> Json {
+    ask(origin, actor, target, id, "cmd_invoke", &json!({ "command": "ping" }))
+}
+
+/// The code of the only decision or result; `ok` where it was done.
+fn outcome(answer: &Json) -> String {
+    if answer["ok"] == true {
+        return "ok".to_owned();
+    }
+    let places = ["/results/0/denial_code", "/preflight/denial_code", "/code"];
+    let code = places.iter().find_map(|place| answer.pointer(place)?.as_str());
+    code.map_or_else(|| answer.to_string(), str::to_owned)
+}
+
+#[test]
+fn callers_and_nodes_are_who_their_certificates_say() {
+    let desk = Desk::new(&["north", "evil"]);
+    let a = desk.play("ca-north", "north", "a", &["north"], &[]);
+    let b = desk.play("ca-north", "north", "b", &["north"], &[&a]);
+    a.sees("b", "trust_state", "trusted");
+    a.sees("b", "lifecycle_state", "online");
+    b.sees("a", "lifecycle_state", "online");
+
+    let alice = "spiffe://trust/north/alice";
+    let person = desk.person("ca-north", "alice");
+    assert_eq!(outcome(&a.dispatch(&desk, "north", &person, &ping(&a, alice, "b", "p1"))), "ok");
+    let level = json!({ "params": { "log.level": "debug" } });
+    let apply = ask(&a, alice, "b", "p2", "cfg_apply", &level);
+    assert_eq!(outcome(&a.dispatch(&desk, "north", &person, &apply)), "acl_denied_cfg_write", "granted is operator");
+    let as_bob = ping(&a, "spiffe://trust/north/bob", "b", "p3");
+    assert_eq!(outcome(&a.dispatch(&desk, "north", &person, &as_bob)), "permission_denied");
+
+    // Whoever has nothing, or what is no actor's, is nobody; what does not hold at all does not get through the handshake.
+    let state = "/api/runtime-cloud/state";
+    let status = |options: &[&str]| {
+        let options: Vec<_> =
+            ["--output", "/dev/null", "--write-out", "%{http_code}"].iter().chain(options).copied().collect();
+        let output = a.curl(&desk.anchors("north"), state, &options, None);
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(status(&[]), (true, "401".to_owned()));
+    let node = (b.project.join("tls/node-b.pem"), b.project.join("tls/node-b.key"));
+    let as_node = ["--cert", node.0.to_str().expect("text"), "--key", node.1.to_str().expect("text")];
+    assert_eq!(status(&as_node), (true, "401".to_owned()));
+    let evil = desk.person("ca-evil", "alice");
+    assert!(!status(&["--cert", &evil.0, "--key", &evil.1]).0, "another site's authority");
+    assert!(!status(&["--tlsv1.2", "--tls-max", "1.2"]).0, "an old version of TLS");
+    assert_eq!(status(&["--cert", &person.0, "--key", &person.1]), (true, "200".to_owned()), "the listener lives on");
+    let wrong = a.curl(&desk.anchors("evil"), state, &[], None);
+    assert!(!wrong.status.success(), "and proves who it is");
+}
+
+#[test]
+fn a_ban_counts_on_running_nodes_and_a_strangers_certificate_never() {
+    let desk = Desk::new(&["north", "evil"]);
+    let a = desk.play("ca-north", "north", "a", &["north"], &[]);
+    let b = desk.play("ca-north", "north", "b", &["north"], &[&a]);
+    a.sees("b", "lifecycle_state", "online");
+    // An authority that calls itself by the site's name, and is not the one that others know.
+    let ca = desk.text("ca-false");
+    desk.identity(&["init-site", "--ca", &ca, "--site", "north"]);
+    fs::create_dir_all(desk.path("ca-fake")).expect("a folder");
+    let _stranger = {
+        let project = desk.project("ca-false", "north", "c");
+        let text = fs::read_to_string(b.project.join("runtime.toml")).expect("text");
+        let own_anchors = desk.path("ca-false").join("anchors-north.pem").display().to_string();
+        let text = text.replace("name = \"b\"", "name = \"c\"").replace("node-b", "node-c");
+        let text = text.replace(&desk.anchors("north"), &own_anchors);
+        fs::write(project.join("runtime.toml"), text).expect("settings are written");
+        Plant::start(project)
+    };
+    wait_until("the stranger's words are refused", SEEN_MAX, || {
+        let anchors = desk.anchors("north");
+        let bearer = format!("authorization: Bearer {TOKEN}");
+        let output = a.curl(&anchors, "/healthz?verbose", &["--header", &bearer], None);
+        let health = String::from_utf8_lossy(&output.stdout).into_owned();
+        if health.contains("bad_certificate") { Ok(()) } else { Err(health) }
+    });
+    assert_eq!(a.peer("c"), Json::Null);
+
+    let person = desk.person("ca-north", "alice");
+    let alice = "spiffe://trust/north/alice";
+    assert_eq!(outcome(&a.dispatch(&desk, "north", &person, &ping(&a, alice, "b", "p1"))), "ok");
+    let ca = desk.text("ca-north");
+    for id in [alice, "spiffe://trust/north/runtime/b"] {
+        desk.identity(&["ban", "--ca", &ca, "--id", id, "--reason", "stolen"]);
+    }
+    wait_until("alice is shut out", SEEN_MAX, || {
+        let answer = a.dispatch(&desk, "north", &person, &ping(&a, alice, "a", "p2"));
+        if answer.get("curl").is_some() { Ok(()) } else { Err(answer.to_string()) }
+    });
+    a.sees("b", "lifecycle_state", "partitioned");
+}
+
+#[test]
+fn two_sites_act_on_each_other_by_exact_rules_at_both_ends() {
+    let desk = Desk::new(&["north", "south"]);
+    let both = ["north", "south"];
+    let north = desk.play("ca-north", "north", "a", &both, &[]);
+    let south = desk.play("ca-south", "south", "s", &both, &[&north]);
+    north.sees("south/s", "trust_state", "trusted");
+    north.sees("south/s", "lifecycle_state", "online");
+    south.sees("north/a", "lifecycle_state", "online");
+    let alice = "spiffe://trust/north/alice";
+    let person = desk.person("ca-north", "alice");
+    let does = |id: &str| outcome(&north.dispatch(&desk, "north", &person, &ping(&north, alice, "south/s", id)));
+    let read = ask(&north, alice, "south/s", "r1", "status_read", &json!({}));
+    assert_eq!(outcome(&north.dispatch(&desk, "north", &person, &read)), "ok", "a read needs no rule");
+    assert_eq!(does("w1"), "permission_denied", "denied by default");
+
+    let add = |node: &Plant, text: &str| {
+        let path = node.project.join("runtime.toml");
+        let before = fs::read_to_string(&path).expect("text");
+        fs::write(&path, format!("{before}\n{text}\n")).expect("written");
+        before
+    };
+    let until = |wanted: &str, stage: &str| {
+        let mut turn = 0;
+        wait_until(&format!("{wanted} at {stage}"), SEEN_MAX, || {
+            turn += 1;
+            let body = ping(&north, alice, "south/s", &format!("{stage}-{wanted}-{turn}"));
+            let answer = north.dispatch(&desk, "north", &person, &body);
+            let decided = answer.pointer("/results/0/stage").and_then(Json::as_str).unwrap_or("origin").to_owned();
+            if outcome(&answer) == wanted && decided == stage { Ok(()) } else { Err(answer.to_string()) }
+        });
+    };
+    add(&north, "[[runtime.cloud.wan.allow_write]]\naction = \"cmd_invoke/ping\"\ntarget = \"south/s\"");
+    until("permission_denied", "target");
+    let rule = "[[runtime.cloud.wan.accept_write]]\naction = \"cmd_invoke/ping\"\nactor = \"north/alice\"";
+    let before = add(&south, rule);
+    until("ok", "target");
+    fs::write(south.project.join("runtime.toml"), before).expect("written");
+    until("permission_denied", "target");
+    // A token of one site opens nothing at the other.
+    let bearer = format!(
+        "authorization: Bearer {}",
+        fs::read_to_string(Path::new(&north.project).join("state/admin.token")).expect("a token").trim()
+    );
+    let options = ["--header", &bearer, "--output", "/dev/null", "--write-out", "%{http_code}"];
+    let output = south.curl(&desk.anchors("south"), "/api/runtime-cloud/state", &options, None);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "401");
+}

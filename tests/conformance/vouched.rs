@@ -1,0 +1,188 @@
+//! Delegations by a certificate's key: which count, and that none counts a moment longer than its certificate.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, SigningKey,
+};
+use rustls_pki_types::CertificateDer;
+use time::{Duration, OffsetDateTime};
+use trust_runtime::domain::identity::anchors::Trust;
+use trust_runtime::domain::identity::authority::Authority;
+use trust_runtime::domain::identity::{Ban, Fingerprint, IdentityKey, Mapping, Naming, svid};
+use trust_runtime::domain::policy::Policy;
+use trust_runtime::domain::preflight::Profile;
+use trust_runtime::domain::projection::Presence;
+use trust_runtime::domain::time::Millis;
+use trust_runtime::engine::view::{Peer, View};
+use trust_runtime::wire::mesh::{self, CertificateKey, Keys, Refusal, open_envelope};
+
+use crate::sealed::{ME, ORIGIN, Recipe, fingerprint};
+use crate::world::{now, parsed, settings, view};
+
+type Der = CertificateDer<'static>;
+type Site = CertifiedIssuer<'static, KeyPair>;
+
+const RUNTIME: &str = "spiffe://trust/site-a/runtime/origin";
+
+fn naming() -> Naming {
+    Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite }
+}
+
+fn moment() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(now().wall.0)).expect("a moment")
+}
+
+fn params(id: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "case");
+    params.subject_alt_names = vec![SanType::URI(id.try_into().expect("ASCII"))];
+    params.not_before = moment() - Duration::days(1);
+    params.not_after = moment() + Duration::days(1);
+    params
+}
+
+fn site() -> Site {
+    let mut params = params("spiffe://trust");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+/// A certificate with its key.
+struct Issued {
+    key: KeyPair,
+    chain: Vec<Der>,
+}
+
+fn issue(site: &Site, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    let mut params = params(id);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    let key = KeyPair::generate().expect("a key");
+    let leaf = params.signed_by(&key, site).expect("a certificate").der().clone();
+    Issued { key, chain: vec![leaf] }
+}
+
+fn name(leaf: &Der) -> Fingerprint {
+    svid::read_leaf(leaf, &naming()).expect("it keeps the profile").key
+}
+
+/// What the origin signs with, by this certificate.
+fn keys(issued: &Issued, key: Fingerprint) -> Keys {
+    let sign = |message: &[u8]| issued.key.sign(message).ok();
+    let certificate = CertificateKey { key, chain: &issued.chain, sign: &sign };
+    let (from, until) = (now().wall.minus(Millis(1)), now().wall.plus(Millis::from_hours(48)));
+    let envelope = IdentityKey::from_seed([7; 32]);
+    mesh::delegate_by_certificate(&certificate, envelope, &parsed(ORIGIN), from, until).expect("the key signs")
+}
+
+fn honest_keys(issued: &Issued) -> Keys {
+    keys(issued, name(&issued.chain[0]))
+}
+
+/// A receiver to whom these authorities speak for these sites.
+fn receiver(anchors: &[(&str, &Site)], bans: &[Ban]) -> View {
+    let mut trust = Trust::new(naming());
+    for (site, issuer) in anchors {
+        trust.set_anchors(parsed(site), &[issuer.der().clone()]).expect("an anchor");
+    }
+    for ban in bans {
+        trust.bans.add(ban.clone());
+    }
+    let mut settings = settings(ME, Profile::Plant, Policy::default());
+    settings.authority = Some(Authority::new(trust));
+    view(settings, fingerprint("target"))
+}
+
+fn opened(view: &View, bytes: &[u8]) -> Result<bool, Refusal> {
+    let received = open_envelope(view, &parsed(ORIGIN), bytes, now().wall)?;
+    Ok(received.signer.vouched.is_some())
+}
+
+#[test]
+fn a_delegation_counts_by_its_own_sites_certificate_alone() {
+    let (ours, theirs) = (site(), site());
+    let both = [("site-a", &ours), ("site-b", &theirs)];
+    let good = issue(&ours, RUNTIME, |_| {});
+    let bytes = |keys: &Keys| Recipe::default().bytes_by(keys);
+    assert_eq!(opened(&receiver(&both, &[]), &bytes(&honest_keys(&good))), Ok(true));
+
+    let elsewhere = issue(&theirs, RUNTIME, |_| {});
+    let actor = issue(&ours, "spiffe://trust/site-a/origin", |_| {});
+    let other = issue(&ours, "spiffe://trust/site-a/runtime/other", |_| {});
+    let over = issue(&ours, RUNTIME, |it| it.not_after = moment() - Duration::seconds(1));
+    let early = issue(&ours, RUNTIME, |it| it.not_before = moment() + Duration::seconds(1));
+    let stolen = Issued { key: KeyPair::generate().expect("a key"), chain: good.chain.clone() };
+    let long = Issued { key: KeyPair::generate().expect("a key"), chain: vec![good.chain[0].clone(); 5] };
+    let none = Issued { key: KeyPair::generate().expect("a key"), chain: Vec::new() };
+    let malformed = Issued { key: KeyPair::generate().expect("a key"), chain: vec![Der::from(vec![0x30, 0x80])] };
+    let key = name(&good.chain[0]);
+    for (what, keys) in [
+        ("of another site's authority", honest_keys(&elsewhere)),
+        ("of an actor", honest_keys(&actor)),
+        ("of another runtime", honest_keys(&other)),
+        ("expired", honest_keys(&over)),
+        ("not valid yet", honest_keys(&early)),
+        ("with another key than it says", keys(&good, name(&other.chain[0]))),
+        ("signed by another key", keys(&stolen, key)),
+        ("with a chain of five", keys(&long, key)),
+        ("without a chain", keys(&none, key)),
+        ("that is none", keys(&malformed, key)),
+    ] {
+        assert_eq!(opened(&receiver(&both, &[]), &bytes(&keys)), Err(Refusal::BadCertificate), "a certificate {what}");
+    }
+    let good_bytes = bytes(&honest_keys(&good));
+    let certificate = svid::read_leaf(&good.chain[0], &naming()).expect("good").certificate;
+    for ban in [Ban::Key(key), Ban::Certificate(certificate), Ban::of_id(&parsed(RUNTIME))] {
+        assert_eq!(
+            opened(&receiver(&both, std::slice::from_ref(&ban)), &good_bytes),
+            Err(Refusal::BadCertificate),
+            "{ban}"
+        );
+    }
+    assert_eq!(opened(&receiver(&[("site-b", &ours)], &[]), &good_bytes), Err(Refusal::BadCertificate), "no anchor");
+    let mut without = receiver(&both, &[]);
+    Arc::make_mut(&mut without.settings).authority = None;
+    assert_eq!(opened(&without, &good_bytes), Err(Refusal::BadCertificate), "no authority at all");
+    // A chain belongs to a delegation; on a message itself it is a shape that nobody writes.
+    let text = String::from_utf8(good_bytes).expect("JSON");
+    let bent = format!("{},\"chain\":[\"AA==\"]}}", text.trim_end_matches('}'));
+    assert_eq!(opened(&receiver(&both, &[]), bent.as_bytes()), Err(Refusal::Malformed));
+}
+
+/// What was checked once is not checked again, until something changes of what it was checked by.
+#[test]
+fn a_known_signer_counts_until_its_certificate_or_the_trust_in_it_ends() {
+    let ours = site();
+    let issued = issue(&ours, RUNTIME, |it| it.not_after = moment() + Duration::hours(1));
+    let keys = honest_keys(&issued);
+    let bytes = Recipe::default().bytes_by(&keys);
+    let knows = |view: &mut View| {
+        let received = open_envelope(view, &parsed(ORIGIN), &bytes, now().wall).expect("good");
+        let mut peer = Peer::unheard(received.signer.identity);
+        peer.presence = Presence::default();
+        peer.signer = Some(received.signer);
+        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+    };
+    let mut view = receiver(&[("site-a", &ours)], &[]);
+    knows(&mut view);
+    // Without the delegation only what is remembered can vouch.
+    let outer: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    let mut bare = outer.clone();
+    bare.as_object_mut().expect("an object").remove("delegation");
+    let bare = bare.to_string().into_bytes();
+    assert_eq!(opened(&view, &bare), Ok(true));
+
+    let later = now().wall.plus(Millis::from_hours(1)).plus(Millis(1));
+    let at_end = open_envelope(&view, &parsed(ORIGIN), &bare, later);
+    assert_eq!(at_end.map(|_| ()), Err(Refusal::BadDelegation), "the certificate has ended, the delegation has not");
+
+    let banned = receiver(&[("site-a", &ours)], &[Ban::Key(name(&issued.chain[0]))]);
+    Arc::make_mut(&mut view.settings).authority = banned.settings.authority.clone();
+    assert_eq!(opened(&view, &bare), Err(Refusal::BadDelegation), "remembered under another trust");
+    assert_eq!(opened(&view, &bytes), Err(Refusal::BadCertificate), "and checked again under this one");
+}
