@@ -284,9 +284,24 @@ impl Running {
         child.wait().expect("it is ours");
     }
 
-    /// Suspends it: alive, silent, its sockets open.
+    /// Suspends it: alive, silent, its sockets open. The signal is taken some time after it was sent, and a thread may answer
+    /// until then.
+    #[track_caller]
     pub(crate) fn stop(&self) {
         self.signal("STOP");
+        self.wait_until("every thread is suspended", SEEN_MAX, |node| match node.running_threads() {
+            threads if threads.is_empty() => Ok(()),
+            threads => Err(threads.join("; ")),
+        });
+    }
+
+    /// The state lines of its threads that are not suspended.
+    fn running_threads(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        // A thread that is gone by now runs no more.
+        let statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        let states = statuses.filter_map(|it| it.lines().find(|line| line.starts_with("State:")).map(str::to_owned));
+        states.filter(|state| !state.contains("T (stopped)")).collect()
     }
 
     /// Lets it go on.
