@@ -18,6 +18,9 @@ use tempfile::TempDir;
 use crate::http::{self, Answer, Sent};
 use crate::watch::{Stopwatch, try_until, wait_until};
 
+/// Names another build of the program to test, such as the one that is delivered.
+pub(crate) const OTHER_PROGRAM: &str = "CLUSTER_PROGRAM";
+
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trust-runtime");
 
@@ -436,7 +439,7 @@ impl Drop for Running {
 
 /// The program without anything that this machine's environment says to it.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(std::env::var_os(OTHER_PROGRAM).unwrap_or_else(|| PROGRAM.into()));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRUST_RUNTIME")) {
         command.env_remove(name);
     }
