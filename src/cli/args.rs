@@ -434,7 +434,7 @@ pub struct Explain {
     /// Who asks: `<site>/<principal>` or a SPIFFE ID.
     #[arg(long, value_name = "ACTOR")]
     pub actor: String,
-    /// What for: status_read, cfg_apply or cmd_invoke/<command>.
+    /// What for: status_read, cfg_apply or cmd_invoke/COMMAND.
     #[arg(long, value_name = "ACTION")]
     pub action: String,
     /// On which runtime, as `name` or `site/name`; without it, on the project's own.
