@@ -155,8 +155,17 @@ impl Identity {
         self.verify(&peer.chain, Usage::Client).map(|_still| ())
     }
 
-    pub(super) fn now(&self) -> Wall {
+    /// The present moment, as handshakes see it.
+    pub fn now(&self) -> Wall {
         self.clock.now()
+    }
+}
+
+/// Makes our provider that of the process, for libraries that ask for none by name: the HTTP client does so even for plain
+/// HTTP. The first to be installed stays.
+pub fn install_provider() {
+    if provider().install_default().is_err() {
+        tracing::debug!("the process has a provider of cryptography already");
     }
 }
 
