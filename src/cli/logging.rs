@@ -27,8 +27,9 @@ pub(super) fn start(log: Log) -> Result<LogLevel, Failure> {
     }))
 }
 
-/// Our own lines at the level; the mesh library's only from warnings up, because its details drown everything.
+/// Our own lines at the level; the mesh library's only from warnings up, because its details drown everything. Its local
+/// sockets warn of every link that they open, so they are heard from errors up.
 fn filter(level: &str) -> EnvFilter {
     let library = if matches!(level, "error") { "error" } else { "warn" };
-    EnvFilter::new(format!("{library},trust_runtime={level}"))
+    EnvFilter::new(format!("{library},zenoh_link_unixsock_stream=error,trust_runtime={level}"))
 }

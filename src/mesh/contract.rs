@@ -9,9 +9,12 @@ use std::time::Duration;
 use ::zenoh::{Session, Wait};
 
 use crate::domain::id::RuntimeId;
+use crate::mesh::authority::Authority;
 use crate::mesh::memory::Hub;
 use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
-use crate::mesh::zenoh::{self, Options, session};
+use crate::mesh::zenoh::session::{self, Wires};
+use crate::mesh::zenoh::tunnel::Tunnel;
+use crate::mesh::zenoh::{self, Options};
 use crate::mesh::{
     Answer, Document, Fact, Inbox, Mesh, PAYLOAD_BYTES_MAX, QUERIES_QUEUE_MAX, QueryError, Refusal, Verb,
 };
@@ -34,6 +37,12 @@ macro_rules! holds_for_every_adapter {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
                 super::in_time("the test", super::$promise(super::Rig::zenoh())).await;
+            })*
+        }
+        mod over_tls {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                super::in_time("the test", super::$promise(super::Rig::tls())).await;
             })*
         }
     };
@@ -60,7 +69,15 @@ holds_for_every_adapter!(
 /// An adapter under test: makes nodes that hear each other, and speaks as a foreign program.
 enum Rig {
     Memory(Hub),
-    Zenoh(Mutex<Vec<String>>),
+    Zenoh(Box<Zenoh>),
+}
+
+/// Where each node listens, and who issues their certificates where links run inside TLS.
+#[derive(Default)]
+struct Zenoh {
+    listening: Mutex<Vec<String>>,
+    authority: Option<Authority>,
+    strangers: Mutex<Vec<Tunnel>>,
 }
 
 /// One node and what it hears.
@@ -76,15 +93,11 @@ impl Rig {
     }
 
     fn zenoh() -> Self {
-        Self::Zenoh(Mutex::default())
+        Self::Zenoh(Box::default())
     }
 
-    fn options(&self, name: &str, boot: u64) -> Options {
-        let connect = match self {
-            Self::Memory(_) => Vec::new(),
-            Self::Zenoh(listening) => listening.lock().expect("not poisoned").clone(),
-        };
-        Options { connect, ..Options::new(runtime(name), boot, SocketAddr::from(([127, 0, 0, 1], 0))) }
+    fn tls() -> Self {
+        Self::Zenoh(Box::new(Zenoh { authority: Some(Authority::new()), ..Zenoh::default() }))
     }
 
     async fn node(&self, name: &str, boot: u64) -> Node {
@@ -94,12 +107,9 @@ impl Rig {
                 let (mesh, inbox) = hub.join(id.clone(), boot);
                 Node { id, mesh, inbox }
             }
-            Self::Zenoh(listening) => {
-                let (mesh, inbox) = zenoh::open(self.options(name, boot)).await.expect("opens");
-                let mut listening = listening.lock().expect("not poisoned");
-                if listening.is_empty() {
-                    *listening = mesh.listening();
-                }
+            Self::Zenoh(zenoh) => {
+                let (mesh, inbox) = zenoh::open(zenoh.options(name, boot)).await.expect("opens");
+                zenoh.note(mesh.listening());
                 Node { id, mesh, inbox }
             }
         }
@@ -125,7 +135,10 @@ impl Rig {
 
     /// A session that is no node of ours, linked to the first node.
     async fn stranger(&self) -> Session {
-        let config = session::config(&self.options("stranger", 1)).expect("accepted");
+        let Self::Zenoh(zenoh) = self else { panic!("a stranger speaks over zenoh") };
+        let options = zenoh.options("stranger", 1);
+        let wires = zenoh.wires(&options).await;
+        let config = session::config(&options, &wires).expect("accepted");
         let stranger = ::zenoh::open(config).await.expect("opens");
         wait_until("the stranger is linked", async || stranger.info().transports().await.count() != 0).await;
         stranger
@@ -151,6 +164,31 @@ impl Rig {
                 Box::new((tokens, stranger))
             }
         }
+    }
+}
+
+impl Zenoh {
+    fn options(&self, name: &str, boot: u64) -> Options {
+        let connect = self.listening.lock().expect("not poisoned").clone();
+        let options = Options::new(runtime(name), boot, SocketAddr::from(([127, 0, 0, 1], 0)));
+        Options { connect, tls: self.authority.as_ref().map(|it| it.node(name)), ..options }
+    }
+
+    /// Over TCP the first node is enough, who makes the others known. Inside TLS nobody is dialled who is not named.
+    fn note(&self, addresses: Vec<String>) {
+        let mut listening = self.listening.lock().expect("not poisoned");
+        if listening.is_empty() || self.authority.is_some() {
+            listening.extend(addresses);
+        }
+    }
+
+    async fn wires(&self, options: &Options) -> Wires {
+        let Some(identity) = &options.tls else { return Wires::tcp(options) };
+        let tunnel = Tunnel::open(options, identity).await.expect("opens");
+        self.note(tunnel.listening.clone());
+        let wires = tunnel.wires.clone();
+        self.strangers.lock().expect("not poisoned").push(tunnel);
+        wires
     }
 }
 
@@ -293,8 +331,13 @@ async fn a_full_queue_refuses_as_busy(rig: Rig) {
 async fn tokens_appear_and_go(rig: Rig) {
     let (mut a, b) = rig.pair().await;
     let mut late = rig.node("late", 1).await;
-    for earlier in [&a, &b] {
-        late.hears(&Fact::TokenAppeared { runtime: earlier.id.clone(), boot: 1 }).await;
+    // In whatever order they are reached.
+    let mut missing = BTreeSet::from([a.id.clone(), b.id.clone()]);
+    while !missing.is_empty() {
+        let fact = late.hears_such("the earlier tokens", |fact| matches!(fact, Fact::TokenAppeared { .. })).await;
+        if let Fact::TokenAppeared { runtime, boot: 1 } = fact {
+            missing.remove(&runtime);
+        }
     }
     late.mesh.announce().await.expect("announced");
     late.mesh.announce().await.expect("announced twice is announced");

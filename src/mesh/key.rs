@@ -104,6 +104,11 @@ impl Space {
         format!("{}/{target}/svc/rpc/*/*/*", self.service)
     }
 
+    /// The expression that holds everything asked of anybody, well formed or not.
+    pub fn every_question(&self) -> String {
+        format!("{}/*/*/svc/rpc/**", self.service)
+    }
+
     /// Parses a key.
     pub fn parse(&self, text: &str) -> Result<Key, Malformed> {
         // One more than the longest key, so that a longer text is seen as such without being split to its end.

@@ -20,6 +20,8 @@ pub mod memory;
 pub mod zenoh;
 
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod support;

@@ -15,7 +15,7 @@ use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
-use crate::mesh::{Inbox, Mesh};
+use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::project::{InForce, InUse, Project};
 use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
@@ -83,7 +83,7 @@ pub async fn run(
     let running = Arc::new(engine_settings(settings, certificates::trust(&own)));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
-    let (mesh, inbox) = open_mesh(settings, boot).await?;
+    let (mesh, inbox) = open_mesh(settings, boot, certificates.clone()).await?;
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
@@ -181,12 +181,23 @@ async fn bind_web(
 }
 
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.
-async fn open_mesh(settings: &Settings, boot: u64) -> Result<(Arc<dyn Mesh>, Inbox), Error> {
+async fn open_mesh(
+    settings: &Settings,
+    boot: u64,
+    certificates: Option<Arc<tls::Identity>>,
+) -> Result<(Arc<dyn Mesh>, Inbox), Error> {
     if !settings.mesh.enabled {
         let (mesh, inbox) = crate::mesh::memory::Hub::new()?.join(settings.runtime_id.clone(), boot);
         return Ok((mesh, inbox));
     }
-    let (mesh, inbox) = zenoh::open(mesh_options(settings, boot)).await?;
+    if settings.mesh.tls && certificates.is_none() {
+        // Never plain text in its place.
+        return Err(
+            OpenError::Session("runtime.mesh.tls wants a certificate: set runtime.identity.source".into()).into()
+        );
+    }
+    let tls = certificates.filter(|_| settings.mesh.tls);
+    let (mesh, inbox) = zenoh::open(zenoh::Options { tls, ..mesh_options(settings, boot) }).await?;
     Ok((mesh, inbox))
 }
 

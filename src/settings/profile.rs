@@ -40,8 +40,8 @@ pub struct Precondition {
 
 /// Everything that is missing, in the order in which to repair it; empty when the node may answer.
 ///
-/// Not only `plant` and `wan`: TLS that is asked for in `dev` and cannot be served yet is listed too, so that nobody is
-/// given plain text in its place.
+/// Not only `plant` and `wan`: what is asked for in `dev` and cannot be served is listed too, so that nobody is given
+/// something weaker in its place.
 pub fn preconditions(settings: &Settings) -> Vec<Precondition> {
     let mut missing = Vec::new();
     let mut want = |is_met: bool, setting, reason: &str| {
@@ -60,23 +60,16 @@ pub fn preconditions(settings: &Settings) -> Vec<Precondition> {
         want(source != IdentitySource::Dev, "runtime.identity.source", "this profile wants an identity from a CA");
         let has_own = settings.identity.anchors.iter().any(|anchor| anchor.site == *settings.site());
         want(has_own, "runtime.identity.anchors", "this profile wants the anchors of the own site");
+    } else if settings.mesh.enabled && settings.mesh.tls {
+        let has_certificate = settings.identity.source != IdentitySource::Dev;
+        want(has_certificate, "runtime.identity.source", "links inside TLS want an identity from a CA");
     }
-    for (is_asked, setting, reason) in not_served_yet(settings) {
-        want(!is_asked, setting, reason);
-    }
+    want(
+        settings.identity.source != IdentitySource::Spire,
+        "runtime.identity.source",
+        "this version does not speak with a SPIRE agent; \"files\" reads what the agent's helper writes",
+    );
     missing
-}
-
-/// What the file may ask for and this version does not do. A line leaves this list with the part that does it.
-fn not_served_yet(settings: &Settings) -> [(bool, &'static str, &'static str); 2] {
-    [
-        (settings.mesh.enabled && settings.mesh.tls, "runtime.mesh.tls", "this version does not link over TLS yet"),
-        (
-            settings.identity.source == IdentitySource::Spire,
-            "runtime.identity.source",
-            "this version does not speak with a SPIRE agent; \"files\" reads what the agent's helper writes",
-        ),
-    ]
 }
 
 /// Refuses tokens that only look like protection, in the profiles that rely on them.

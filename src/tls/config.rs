@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use crate::domain::id::RuntimeId;
 use crate::tls::identity::{Identity, provider};
 use crate::tls::provisioned::Provisioned;
-use crate::tls::verifier::{Callers, Dialed};
+use crate::tls::verifier::{Callers, Dialed, Expected};
 
 /// The one protocol inside: HTTP/2 would bring its own ways to exhaust a server.
 const PROTOCOL: &[u8] = b"http/1.1";
@@ -83,16 +83,32 @@ pub fn plain_client(authorities: Vec<CertificateDer<'static>>) -> Result<ClientC
 
 /// For a call to one runtime. Presents the own certificate.
 pub fn client(identity: &Arc<Identity>, expected: &RuntimeId) -> Result<Arc<ClientConfig>, Error> {
-    let dialed = Arc::new(Dialed::new(Arc::clone(identity), expected.clone()));
+    dialing(identity, Expected::Runtime(expected.clone()), vec![PROTOCOL.to_vec()])
+}
+
+/// For links between nodes of one site: who listens. No protocol is named, because what links speak knows none.
+pub fn link_server(identity: &Arc<Identity>) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = Arc::unwrap_or_clone(server(identity, ClientCertificates::Required)?);
+    config.alpn_protocols.clear();
+    Ok(Arc::new(config))
+}
+
+/// For links between nodes of one site: who dials.
+pub fn link_client(identity: &Arc<Identity>) -> Result<Arc<ClientConfig>, Error> {
+    dialing(identity, Expected::Neighbour, Vec::new())
+}
+
+fn dialing(identity: &Arc<Identity>, expected: Expected, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, Error> {
+    let dialed = Arc::new(Dialed::new(Arc::clone(identity), expected));
     let own = Arc::new(Own(Arc::clone(identity)));
     let config = ClientConfig::builder_with_details(Arc::new(provider()), Arc::clone(&own) as Arc<dyn TimeProvider>);
     let config = config.with_protocol_versions(&[&TLS13])?.dangerous().with_custom_certificate_verifier(dialed);
     let mut config = config.with_client_cert_resolver(own);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    // The id says who is meant; a name in the clear would tell everybody on the way.
+    // Who is meant is checked by the certificate; a name in the clear would tell everybody on the way.
     config.enable_sni = false;
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = protocols;
     Ok(Arc::new(config))
 }
 

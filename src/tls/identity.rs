@@ -155,14 +155,10 @@ impl Identity {
         self.verify(&peer.chain, Usage::Client).map(|_still| ())
     }
 
-    pub(super) fn now(&self) -> Wall {
+    /// The present moment, as handshakes see it.
+    pub fn now(&self) -> Wall {
         self.clock.now()
     }
-}
-
-/// The one provider of cryptography, named wherever one is needed: the default of the process is anybody's to set.
-pub(super) fn provider() -> CryptoProvider {
-    rustls::crypto::ring::default_provider()
 }
 
 /// Makes our provider that of the process, for libraries that ask for none by name: the HTTP client does so even for plain
@@ -171,4 +167,9 @@ pub fn install_provider() {
     if provider().install_default().is_err() {
         tracing::debug!("the process has a provider of cryptography already");
     }
+}
+
+/// The one provider of cryptography, named wherever one is needed: the default of the process is anybody's to set.
+pub(super) fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
 }

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod files;
 pub mod identity;
+pub mod link;
 pub mod pinned;
 pub mod provisioned;
 mod verifier;
@@ -15,8 +16,9 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ClientCertificates, client, plain_client, provisioned_server, server};
+pub use config::{ClientCertificates, client, link_client, link_server, plain_client, provisioned_server, server};
 pub use files::{FileError, LoadError, Sources, load};
 pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock, install_provider};
+pub use link::{Neighbour, NotANeighbour};
 pub use provisioned::{Error as ProvisionedError, Provisioned};
 pub use verifier::{WrongPeer, explain, refusal_of};

@@ -10,12 +10,14 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::EndEntityCert;
 
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Usage};
 use crate::tls::config::ClientCertificates;
 use crate::tls::identity::{Identity, provider};
+use crate::tls::link::{self, WrongName};
 
 /// Somebody with a good certificate who is not the one that was dialed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,36 +108,54 @@ impl ClientCertVerifier for Callers {
     }
 }
 
-/// Verifies the one runtime that is dialed.
+/// Who may answer.
+#[derive(Debug)]
+pub(super) enum Expected {
+    /// One runtime, at whatever address. An address can be anybody's, the id is one runtime's.
+    Runtime(RuntimeId),
+    /// Whichever node of the own site its certificate allows to be at the address that was dialed.
+    Neighbour,
+}
+
+/// Verifies who is dialed.
 #[derive(Debug)]
 pub(super) struct Dialed {
     identity: Arc<Identity>,
-    expected: RuntimeId,
+    expected: Expected,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Dialed {
-    pub(super) fn new(identity: Arc<Identity>, expected: RuntimeId) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, expected: Expected) -> Self {
         Self { identity, expected, algorithms: provider().signature_verification_algorithms }
     }
 }
 
 impl ServerCertVerifier for Dialed {
-    /// The name that was dialed says nothing: an address can be anybody's, the id is one runtime's.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
+        name: &ServerName<'_>,
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain = chain(end_entity, intermediates);
         let verified = self.identity.verify(&chain, Usage::Server).map_err(refused)?;
-        if verified.svid.subject == Subject::of_runtime(&self.expected) {
-            return Ok(ServerCertVerified::assertion());
+        let got = verified.svid.subject;
+        match &self.expected {
+            Expected::Runtime(wanted) if got != Subject::of_runtime(wanted) => {
+                return Err(refused(WrongPeer { wanted: wanted.clone(), got }));
+            }
+            Expected::Runtime(_) => {}
+            Expected::Neighbour => {
+                link::check_neighbour(&self.identity.snapshot(), &got).map_err(refused)?;
+                let named =
+                    EndEntityCert::try_from(end_entity).and_then(|it| it.verify_is_valid_for_subject_name(name));
+                named.map_err(|_other| refused(WrongName { dialed: name.to_str().into_owned(), got }))?;
+            }
         }
-        Err(refused(WrongPeer { wanted: self.expected.clone(), got: verified.svid.subject }))
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

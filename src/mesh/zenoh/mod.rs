@@ -24,15 +24,21 @@ use crate::domain::id::RuntimeId;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::zenoh::redial::Redial;
-use crate::mesh::zenoh::session::Opened;
+use crate::mesh::zenoh::session::{Opened, Wires};
+use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::{
     Accept, Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Verb,
 };
+use crate::tls;
 
 mod receive;
 mod redial;
+mod secure;
 pub(super) mod session;
+pub(super) mod tunnel;
 
+#[cfg(test)]
+mod secure_tests;
 #[cfg(test)]
 mod tests;
 
@@ -103,10 +109,12 @@ pub struct Options {
     pub role: Role,
     /// Where to listen; port 0 takes a free one. Not used by a client.
     pub listen: SocketAddr,
-    /// Whom to dial, for ever: `host:port` or `tcp/host:port`.
+    /// Whom to dial, for ever: `host:port`, or with `tcp/` or `tls/` before it.
     pub connect: Vec<String>,
     /// How long a silent link counts as up.
     pub lease: Duration,
+    /// Who this node is on links. Without it they speak plain TCP; with it they run inside TLS, and nobody is looked for.
+    pub tls: Option<Arc<tls::Identity>>,
     /// Where to look for others.
     pub scouting: Scouting,
     /// The multicast group and port to look on, where it is not Zenoh's (`224.0.0.224:7446`).
@@ -124,6 +132,7 @@ impl Options {
             listen,
             connect: Vec::new(),
             lease: Duration::from_secs(3),
+            tls: None,
             scouting: Scouting::Off,
             scouting_address: None,
         }
@@ -133,6 +142,7 @@ impl Options {
 /// An open mesh over Zenoh. Call [`Mesh::close`] before dropping it: a drop waits on its thread until the session is gone.
 pub struct ZenohMesh {
     core: Arc<Core>,
+    tunnel: Option<Tunnel>,
     listening: Vec<String>,
 }
 
@@ -182,24 +192,35 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
         stop: CancellationToken::new(),
     });
     core.spawn(async move { intake.deliver_backlog().await });
+    let tunnel = match &options.tls {
+        Some(identity) => Some(Tunnel::open(&options, identity).await?),
+        None => None,
+    };
+    let wires = tunnel.as_ref().map_or_else(|| Wires::tcp(&options), |tunnel| tunnel.wires.clone());
     let mut listening = Vec::new();
     if options.role == Role::Client {
-        core.spawn(dial(core.clone(), options));
+        core.spawn(dial(core.clone(), options, wires));
     } else {
-        let opened = session::open(&options).await?;
-        listening = session::listening(&opened.session).await;
-        let redial = Redial::watch(&opened, session::endpoints(&options));
-        let redial = redial.map_err(|error| OpenError::Session(error.to_string()))?;
-        core.spawn(redial.run());
+        let opened = session::open(&options, &wires).await?;
+        listening = match &tunnel {
+            Some(tunnel) => tunnel.listening.clone(),
+            None => session::listening(&opened.session).await,
+        };
+        // Inside TLS nobody is dialled but by configuration, and that is Zenoh's to do again.
+        if tunnel.is_none() {
+            let redial = Redial::watch(&opened, wires.connect);
+            let redial = redial.map_err(|error| OpenError::Session(error.to_string()))?;
+            core.spawn(redial.run());
+        }
         core.go_live(opened).map_err(|error| OpenError::Session(error.to_string()))?;
     }
-    Ok((Arc::new(ZenohMesh { core, listening }), inbox))
+    Ok((Arc::new(ZenohMesh { core, tunnel, listening }), inbox))
 }
 
 /// Tries a client's routers until one answers. From then on Zenoh itself moves between them.
-async fn dial(core: Arc<Core>, options: Options) {
+async fn dial(core: Arc<Core>, options: Options, wires: Wires) {
     loop {
-        let opened = session::open(&options).await.map_err(|error| error.to_string());
+        let opened = session::open(&options, &wires).await.map_err(|error| error.to_string());
         match opened.and_then(|opened| core.go_live(opened).map_err(|error| error.to_string())) {
             Ok(()) => return,
             Err(error) => tracing::debug!(error, "no router reached"),
@@ -418,12 +439,18 @@ impl Mesh for ZenohMesh {
 
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            let (core, (done, closed)) = (self.core.clone(), oneshot::channel::<()>());
+            let (core, (done, ended)) = (self.core.clone(), oneshot::channel::<()>());
             session::apart(async move {
                 core.close().await;
                 drop(done);
             });
-            // Nothing is ever sent: the wait ends when the thread's end is dropped.
+            let closed = async {
+                // Nothing is ever sent: the wait ends when the thread's end is dropped.
+                drop(ended.await);
+                if let Some(tunnel) = &self.tunnel {
+                    tunnel.close().await;
+                }
+            };
             if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
                 tracing::warn!("mesh session did not close in time");
             }

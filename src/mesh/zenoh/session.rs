@@ -12,7 +12,8 @@ use zenoh::internal::runtime::{DynamicRuntime, Runtime, RuntimeBuilder, ZRuntime
 use zenoh::{Config, Session};
 
 use crate::mesh::OpenError;
-use crate::mesh::zenoh::{CLOSE_MAX, Options, Role, Scouting};
+use crate::mesh::key::Space;
+use crate::mesh::zenoh::{CLOSE_MAX, Options, Role, Scouting, secure};
 
 /// Largest message in bytes that is put together at all. Far above the largest legal payload, so that a payload that is too
 /// large arrives, is refused by size and is counted, and far below what would hurt.
@@ -22,13 +23,13 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const REDIAL_MS: (u64, u64) = (250, 1_000);
 
 /// How long one handshake may take in either direction: a frozen neighbour must not hold the dialler for Zenoh's ten seconds.
-const HANDSHAKE_MS: u64 = 2_500;
+pub(super) const HANDSHAKE: Duration = Duration::from_millis(2_500);
 
 /// Handshakes at once. A site whose power comes back starts together, and the default of 100 makes the rest wait.
 const HANDSHAKES_MAX: usize = 1_000;
 
 /// Transports at once: a router of the largest fleet, which is 2,000 nodes.
-const TRANSPORTS_MAX: usize = 2_048;
+pub(super) const TRANSPORTS_MAX: usize = 2_048;
 
 /// How long a message may wait for room on a congested link before it is dropped. Zenoh's 1 ms loses messages of a burst on
 /// a 100 Mbit/s link, where one batch takes 5 ms; a caller waits this long at most once per congestion.
@@ -43,18 +44,35 @@ pub(super) struct Opened {
     pub(super) runtime: Runtime,
 }
 
+/// What a session listens on and dials, in Zenoh's form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::mesh) struct Wires {
+    pub(super) listen: Vec<String>,
+    pub(super) connect: Vec<String>,
+}
+
+impl Wires {
+    /// Plain TCP.
+    pub(in crate::mesh) fn tcp(options: &Options) -> Self {
+        // A client is dialled out only. The others always say where they listen: Zenoh's default is every interface.
+        let is_client = options.role == Role::Client;
+        let listen = if is_client { Vec::new() } else { vec![format!("tcp/{}", options.listen)] };
+        Self { listen, connect: endpoints(options) }
+    }
+}
+
 /// Opens a session. For a client this tries each endpoint once; peers and routers dial in the background.
-pub(super) async fn open(options: &Options) -> Result<Opened, OpenError> {
+pub(super) async fn open(options: &Options, wires: &Wires) -> Result<Opened, OpenError> {
     let multi_thread = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
     if !multi_thread {
         // Zenoh blocks in place, which panics on a runtime with one thread.
         return Err(failed("needs a multi-thread tokio runtime"));
     }
-    let listens = options.role != Role::Client;
+    let listens = options.role != Role::Client && options.tls.is_none();
     if listens {
         check_listen(options.listen)?;
     }
-    let config = config(options).map_err(failed)?;
+    let config = config(options, wires).map_err(failed)?;
     // On Zenoh's own threads, as `zenoh::open` does it, because what is started here belongs to them; and that blocks.
     let opening = move || ZRuntime::Application.block_in_place(start(config));
     let opened = tokio::task::spawn_blocking(opening).await.map_err(failed)?;
@@ -145,27 +163,31 @@ fn failed(error: impl Display) -> OpenError {
 }
 
 /// The configuration that `options` ask for. No `id`: Zenoh's own is random per session, and the stable name is in the keys.
-pub(in crate::mesh) fn config(options: &Options) -> zenoh::Result<Config> {
+pub(in crate::mesh) fn config(options: &Options, wires: &Wires) -> zenoh::Result<Config> {
     let mut config = Config::default();
     let mut set = |key: &str, value: &str| -> zenoh::Result<()> {
         config.insert_json5(key, value).map_err(|error| format!("{key} = {value}: {error}").into())
     };
     set("mode", &quoted(options.role.as_str()))?;
-    links(options, &mut set)?;
+    links(options, wires, &mut set)?;
     scouting(options, &mut set)?;
     transport(options, &mut set)?;
+    if options.tls.is_some() {
+        let space = Space::new(&options.service).map_err(|error| error.to_string())?;
+        secure::links(&mut set)?;
+        secure::access(&space, &mut set)?;
+    }
     Ok(config)
 }
 
-type Set<'a> = dyn FnMut(&str, &str) -> zenoh::Result<()> + 'a;
+/// Writes one setting.
+pub(super) type Set<'a> = dyn FnMut(&str, &str) -> zenoh::Result<()> + 'a;
 
-fn links(options: &Options, set: &mut Set<'_>) -> zenoh::Result<()> {
+fn links(options: &Options, wires: &Wires, set: &mut Set<'_>) -> zenoh::Result<()> {
     let is_client = options.role == Role::Client;
-    // A client is dialled out only. The others always say where they listen: Zenoh's default is every interface.
-    let listen = if is_client { Vec::new() } else { vec![format!("tcp/{}", options.listen)] };
-    set("listen/endpoints", &array(&listen))?;
+    set("listen/endpoints", &array(&wires.listen))?;
     set("listen/exit_on_failure", "true")?;
-    set("connect/endpoints", &array(&endpoints(options)))?;
+    set("connect/endpoints", &array(&wires.connect))?;
     // For ever and in the background, except for a client: Zenoh would keep `open` waiting, and only for its first endpoint.
     set("connect/timeout_ms", if is_client { "0" } else { "-1" })?;
     set("connect/exit_on_failure", if is_client { "true" } else { "false" })?;
@@ -212,8 +234,8 @@ fn scouting(options: &Options, set: &mut Set<'_>) -> zenoh::Result<()> {
 fn transport(options: &Options, set: &mut Set<'_>) -> zenoh::Result<()> {
     // The far side uses the lease we announce to notice our death, and the other way round.
     set("transport/link/tx/lease", &options.lease.as_millis().to_string())?;
-    set("transport/unicast/open_timeout", &HANDSHAKE_MS.to_string())?;
-    set("transport/unicast/accept_timeout", &HANDSHAKE_MS.to_string())?;
+    set("transport/unicast/open_timeout", &HANDSHAKE.as_millis().to_string())?;
+    set("transport/unicast/accept_timeout", &HANDSHAKE.as_millis().to_string())?;
     set("transport/unicast/accept_pending", &HANDSHAKES_MAX.to_string())?;
     set("transport/unicast/max_sessions", &TRANSPORTS_MAX.to_string())?;
     set("transport/link/rx/max_message_size", &MESSAGE_BYTES_MAX.to_string())?;
@@ -246,7 +268,7 @@ mod tests {
             {
                 let options =
                     Options { role, scouting, scouting_address: Some("224.0.0.225:9999".into()), ..options() };
-                let config = config(&options).expect("accepted");
+                let config = config(&options, &Wires::tcp(&options)).expect("accepted");
                 assert_eq!(config.get_json("mode").expect("set"), format!("{:?}", role.as_str()));
             }
         }
@@ -263,7 +285,8 @@ mod tests {
     #[test]
     fn a_hostile_text_stays_one_text() {
         let connect = vec!["\"],\"x\":[\"".to_owned()];
-        let config = config(&Options { connect, ..options() }).expect("only dialling it fails");
+        let options = Options { connect, ..options() };
+        let config = config(&options, &Wires::tcp(&options)).expect("only dialling it fails");
         let endpoints = config.get_json("connect/endpoints").expect("set");
         assert_eq!(serde_json::from_str::<Vec<String>>(&endpoints).expect("a list").len(), 1, "{endpoints}");
     }

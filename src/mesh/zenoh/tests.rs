@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::redial::Redial;
-use crate::mesh::zenoh::session::{self, Opened};
+use crate::mesh::zenoh::session::{self, Opened, Wires};
 use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, QueryError, Verb};
 
@@ -251,9 +251,10 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
 async fn a_peer_that_was_met_is_dialled_again() {
     let linked = async |opened: &Opened| opened.session.info().transports().await.count() != 0;
     let listen = free_port().await;
-    let mut far_config = session::config(&Options { listen, ..options("far") }).expect("accepted");
+    let config = |options: Options| session::config(&options, &Wires::tcp(&options)).expect("accepted");
+    let mut far_config = config(Options { listen, ..options("far") });
     far_config.insert_json5("id", "\"fa4\"").expect("accepted");
-    let near = session::start(session::config(&options("near")).expect("accepted")).await.expect("opens");
+    let near = session::start(config(options("near"))).await.expect("opens");
     let mut redialling = JoinSet::new();
     redialling.spawn(Redial::watch(&near, Vec::new()).expect("watches").run());
 

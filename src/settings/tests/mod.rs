@@ -179,6 +179,16 @@ fn plant_and_wan_say_what_they_still_need() {
 }
 
 #[test]
+fn links_inside_tls_want_a_certificate_in_every_profile() {
+    let text =
+        "[runtime.tls]\nmode = \"self-managed\"\ncert_path = \"c\"\nkey_path = \"k\"\n[runtime.mesh]\ntls = true\n";
+    let missing: Vec<_> = preconditions(&read(text).expect("valid")).iter().map(|it| it.setting).collect();
+    assert_eq!(missing, ["runtime.identity.source"]);
+    let without = format!("{text}enabled = false\n");
+    assert_eq!(preconditions(&read(&without).expect("valid")), Vec::new());
+}
+
+#[test]
 fn the_table_of_keys_agrees_with_the_live_settings_of_the_domain() {
     let api_name = |path: &str| match path.strip_prefix("runtime.").unwrap_or(path) {
         cloud if cloud.starts_with("cloud.") => format!("runtime_{cloud}"),

@@ -1,0 +1,93 @@
+//! Who may be at the other end of a link between nodes: a node of the own site, for as long as its certificate is good and
+//! ours is still the one that it was shown.
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::domain::id::SiteId;
+use crate::domain::identity::anchors::{Refusal, Usage, Verified};
+use crate::domain::identity::{Subject, SubjectName};
+use crate::tls::identity::{Identity, Snapshot};
+
+/// Why somebody with a TLS connection is no neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotANeighbour {
+    /// Its certificate does not hold.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It is a person, or of another site.
+    #[error("wanted a node of site {site}, got {got}: links join the nodes of one site")]
+    Stranger {
+        /// The own site.
+        site: SiteId,
+        /// Who it is.
+        got: Subject,
+    },
+}
+
+/// A node of the site that may not be where it was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{dialed} was dialed, and the certificate of {got} does not name it: have it issued with --ip or --dns {dialed}"
+)]
+pub struct WrongName {
+    /// The address or host name that was dialed.
+    pub dialed: String,
+    /// Who answered.
+    pub got: Subject,
+}
+
+/// A node of the own site at the other end of a connection.
+#[derive(Debug)]
+pub struct Neighbour {
+    /// Who it is, and until when.
+    pub verified: Verified,
+    chain: Vec<CertificateDer<'static>>,
+    usage: Usage,
+    /// By which rules it was let in, and which certificate it was shown.
+    shown: Arc<Snapshot>,
+}
+
+impl Neighbour {
+    /// Who is at the other end of a finished handshake, which began while `shown` was in use.
+    pub fn met(
+        shown: Arc<Snapshot>,
+        identity: &Identity,
+        certificates: Option<&[CertificateDer<'_>]>,
+        usage: Usage,
+    ) -> Result<Self, NotANeighbour> {
+        let chain: Vec<_> = certificates.unwrap_or_default().iter().map(|it| it.clone().into_owned()).collect();
+        let verified = identity.verify(&chain, usage)?;
+        check_neighbour(&shown, &verified.svid.subject)?;
+        Ok(Self { verified, chain, usage, shown })
+    }
+
+    /// Why the link has to end, if it has to: it has outlived a certificate, somebody was shut out, or the own certificate
+    /// was renewed.
+    pub fn is_over(&mut self, identity: &Identity) -> Option<String> {
+        let in_use = identity.snapshot();
+        if self.verified.until < identity.now() {
+            return Some(Refusal::Expired.to_string());
+        }
+        if Arc::ptr_eq(&in_use, &self.shown) {
+            return None;
+        }
+        if in_use.chain() != self.shown.chain() {
+            return Some("the own certificate was renewed".to_owned());
+        }
+        self.shown = in_use;
+        identity.verify(&self.chain, self.usage).err().map(|refusal| refusal.to_string())
+    }
+}
+
+/// Whether a subject is a node of the site that the snapshot is of.
+pub(super) fn check_neighbour(own: &Snapshot, got: &Subject) -> Result<(), NotANeighbour> {
+    let site = &own.own().svid.subject.site;
+    match got.name {
+        SubjectName::Runtime(_) if got.site == *site => Ok(()),
+        SubjectName::Runtime(_) | SubjectName::Actor(_) => {
+            Err(NotANeighbour::Stranger { site: site.clone(), got: got.clone() })
+        }
+    }
+}
