@@ -34,7 +34,7 @@ usage() {
 main() {
   parse "$@"
   [ "${CI:-}" != true ] || profile=ci
-  need_commands cargo jq || exit 2
+  need_commands cargo curl jq || exit 2
   mkdir -p "$logs"
   trap summary EXIT
   step "fmt" cargo fmt --all --check
@@ -53,6 +53,10 @@ main() {
   step "interop clients" interop_clients
   tests "interop" --test interop
   tests "cluster" --test cluster
+  step "release build" cargo build --release --locked --bin trust-runtime
+  CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
+  TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
+  TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" scripts/runtime_cloud_security_profile_gate.sh
   step "doc" documentation
   fuzz_corpora
   need_deny

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    trust_runtime::tls::install_provider();
     trust_runtime::cli::run(std::env::args_os()).into()
 }

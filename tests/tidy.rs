@@ -248,6 +248,43 @@ fn the_guide_to_identities_names_every_step_and_every_option() {
     assert!(steps.len() > 9, "only {} steps were found", steps.len());
 }
 
+#[test]
+fn the_pages_on_security_name_tests_that_exist() {
+    let texts: Vec<String> = [root().join("src"), root().join("tests")]
+        .iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .map(|file| fs::read_to_string(file).expect("readable"))
+        .collect();
+    for page in ["threat-model.md", "iec-62443-4-2.md"] {
+        let text = fs::read_to_string(root().join("docs/reference").join(page)).expect(page);
+        let named = tests_named(&text);
+        let is_there = |name: &&String| {
+            ["(", "<"].iter().any(|end| texts.iter().any(|it| it.contains(&format!("fn {name}{end}"))))
+        };
+        let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
+        assert!(named.len() > 20, "{page}: only {} tests were found", named.len());
+    }
+}
+
+/// What stands between backticks in the columns headed `test`; every row has as many cells as its head.
+fn tests_named(page: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    let mut head: Option<Vec<&str>> = None;
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            head = None;
+            continue;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let head = head.get_or_insert_with(|| cells.clone());
+        assert_eq!(head.len(), cells.len(), "{line}");
+        let tests = head.iter().zip(&cells).find(|(name, _)| **name == "test").map_or("", |(_, cell)| *cell);
+        named.extend(tests.split('`').skip(1).step_by(2).map(str::to_owned));
+    }
+    named
+}
+
 /// Lines that only tests run: all of a file that belongs to tests, else what follows the mark of the test module.
 fn test_lines<'a>(file: &Path, text: &'a str) -> Vec<(usize, &'a str)> {
     let is_source = file.starts_with(src());

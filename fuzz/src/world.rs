@@ -55,6 +55,7 @@ fn settings() -> Settings {
         policy: Policy::default(),
         policy_hash: Hash::of(b""),
         authority: None,
+        certificate: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

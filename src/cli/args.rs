@@ -42,6 +42,9 @@ pub enum Command {
     /// Make, list and revoke a project's bearer tokens, whether its node runs or not.
     #[command(subcommand)]
     Token(Token),
+    /// Ask a project's rules why something is allowed or denied, and run their tests, offline.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -201,11 +204,19 @@ pub struct TokenCreate {
 /// `audit`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Check both chains from the first record to the last; name the first broken one.
+    /// Check both chains: is every record unchanged, are all there, are records and boots without a gap?
+    ///
+    /// Ends with 1 where one of the answers is no, and names the first record concerned.
     Verify {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
+        /// A folder of checkpoints that were kept elsewhere: only they show that an earlier copy was brought back.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: Option<PathBuf>,
+        /// The file of the log's public key; without it audit.vkey beside the checkpoints, then the one beside the log.
+        #[arg(long, value_name = "PATH")]
+        key: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -215,6 +226,9 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
+        /// Instead of the records, write the newest signed checkpoint and the public key into this folder.
+        #[arg(long, value_name = "DIR")]
+        checkpoints: Option<PathBuf>,
         /// For the sake of scripts: JSON lines are the only form.
         #[arg(long)]
         json: bool,
@@ -389,4 +403,67 @@ pub struct BanArgs {
     /// Every certificate with this SPIFFE ID.
     #[arg(long, value_name = "SPIFFE-ID")]
     pub id: Option<String>,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Say which rule decides a question, what the other rules lack, and the smallest change that would allow it.
+    ///
+    /// Ends with 0 where this file allows it and with 5 where it denies it.
+    Explain(Explain),
+    /// Ask the questions of [[runtime.cloud.wan.test]] and show each answer.
+    ///
+    /// Ends with 1 where an answer is not the wanted one; a node refuses such a file.
+    Test {
+        /// The project folder.
+        #[arg(long, value_name = "DIR")]
+        project: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `policy explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The project folder.
+    #[arg(long, value_name = "DIR")]
+    pub project: PathBuf,
+    /// Who asks: `<site>/<principal>` or a SPIFFE ID.
+    #[arg(long, value_name = "ACTOR")]
+    pub actor: String,
+    /// What for: status_read, cfg_apply or cmd_invoke/COMMAND.
+    #[arg(long, value_name = "ACTION")]
+    pub action: String,
+    /// On which runtime, as `name` or `site/name`; without it, on the project's own.
+    #[arg(long, value_name = "RUNTIME")]
+    pub target: Option<String>,
+    /// A parameter; a number and true or false are taken as such, all else as text. May be given several times.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    pub params: Vec<String>,
+    /// When, such as 2030-01-31T08:00:00Z; without it, now.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Which end is asked: this runtime as the origin, as the target, or each end that this file decides.
+    #[arg(long, value_name = "SIDE", default_value = "both")]
+    pub side: AskedSide,
+    /// The role of the asker's credential: viewer, operator, engineer or admin.
+    #[arg(long, value_name = "ROLE", default_value = "engineer")]
+    pub role: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which end of an action is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AskedSide {
+    /// `accept_write`, this runtime being the target.
+    Inbound,
+    /// `allow_write`, this runtime being the origin.
+    Outbound,
+    /// Each end that this file decides.
+    Both,
 }

@@ -8,9 +8,9 @@ use serde_json::Value as Json;
 use crate::cli::args::Reach;
 use crate::cli::environment;
 use crate::cli::exit::{self, Exit, Failure};
+use crate::domain::identity::Fingerprint;
 use crate::node::certificates;
 use crate::settings;
-use crate::tls;
 
 /// How long an answer may take: the longest query budget and the write's half second, with room.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -78,12 +78,14 @@ impl Client {
 fn tls_of(reach: &Reach) -> Result<rustls::ClientConfig, Failure> {
     let wrong = |error: &dyn std::error::Error| Failure::new(Exit::Configuration, error.to_string());
     if let Some(path) = &reach.ca {
-        let authorities = certificates::authorities_in(path).map_err(|error| wrong(&error))?;
-        return tls::plain_client(authorities).map_err(|error| wrong(&error));
+        return certificates::client_by(path).map_err(|error| wrong(&error));
     }
     let Some(project) = &reach.project else {
         return Err(Failure::new(Exit::Usage, "an https address wants --ca, the CA certificates to verify it by"));
     };
+    if let Some(key) = own_key(project) {
+        return certificates::client_of_key(key).map_err(|error| wrong(&error));
+    }
     let settings = settings::load(project, environment()).map_err(|problems| wrong(&problems))?;
     certificates::own_client(project, &settings).map_err(|error| wrong(&error))
 }
@@ -103,6 +105,13 @@ fn refused(status: u16, body: &Json) -> Failure {
         _ => exit::of_code(code),
     };
     Failure::new(exit, format!("{code}: {message}"))
+}
+
+/// The key that the project's node proves, where it presents its own certificate. It has noted it in a folder that is its
+/// owner's alone, so that a node is reached also when its settings or its certificate need repair.
+fn own_key(project: &Path) -> Option<Fingerprint> {
+    let ready: Json = serde_json::from_str(&std::fs::read_to_string(project.join(READY_FILE)).ok()?).ok()?;
+    ready.get("web_key")?.as_str()?.parse().ok()
 }
 
 fn address_of(project: &Path) -> Result<String, Failure> {

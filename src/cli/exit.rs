@@ -59,6 +59,12 @@ impl From<crate::node::StoreError> for Failure {
     }
 }
 
+impl From<crate::node::archive::ArchiveError> for Failure {
+    fn from(error: crate::node::archive::ArchiveError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 /// The exit that a denial's or error's code leads to.
 pub fn of_code(code: &str) -> Exit {
     match code {

@@ -4,16 +4,19 @@ pub mod args;
 pub mod client;
 pub mod commands;
 pub mod exit;
+mod explanation;
 mod logging;
 pub mod output;
+mod runner;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser};
 
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{audit, control, identity, peers, play, status, token, validate};
+use crate::cli::commands::{audit, control, identity, peers, play, policy, status, token, validate};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::runner::wait_for;
 
 /// Parses the arguments, runs the command, says what went wrong, and gives the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -48,18 +51,14 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(&command),
         Command::Identity(command) => identity::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Policy(command) => policy::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trust-runtime", &mut std::io::stdout());
             Ok(())
         }
-        Command::Play(command) => wait_for(play::run(&command)),
-        Command::Status(reach) => wait_for(status::run(&reach)),
-        Command::Peers(command) => wait_for(peers::run(&command)),
-        Command::Ctl(command) => wait_for(control::run(&command)),
+        Command::Play(command) => wait_for(async move { play::run(&command).await }),
+        Command::Status(reach) => wait_for(async move { status::run(&reach).await }),
+        Command::Peers(command) => wait_for(async move { peers::run(&command).await }),
+        Command::Ctl(command) => wait_for(async move { control::run(&command).await }),
     }
-}
-
-fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| Failure::failed(format!("tokio: {error}")))?.block_on(work)
 }

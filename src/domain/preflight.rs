@@ -148,22 +148,17 @@ fn check(case: Case<'_>, standing: Option<Standing>) -> Result<Cow<'static, str>
 
 /// The decision by role, rules and parameters alone, at either end. Gives the rule that allows it.
 pub fn authorize(case: Case<'_>, side: Side) -> Result<Cow<'static, str>, Denial> {
-    let stage = match side {
-        Side::Inbound => Stage::Target,
-        Side::Outbound => Stage::Origin,
-    };
+    let stage = side.stage();
     check_role(case, stage)?;
     let rule = check_rules(case, side, stage)?;
     check_parameters(case.action, stage).map(|()| rule)
 }
 
 fn check_role(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
-    let least = case.action.least_role();
-    // A guest from another site keeps the role viewer; what its `accept_write` rules allow is decided by them.
-    let is_ruled_by_accept_write = stage == Stage::Target && is_cross_site(case) && !case.action.kind().is_read();
-    if least <= case.asker.role || is_ruled_by_accept_write {
+    if has_role(case, stage) {
         return Ok(());
     }
+    let least = case.action.least_role();
     let code = match case.action.kind() {
         ActionKind::CfgApply => Code::AclDeniedCfgWrite,
         ActionKind::CmdInvoke | ActionKind::StatusRead => Code::PermissionDenied,
@@ -182,22 +177,22 @@ const fn allowed_by(role: Role) -> &'static str {
     }
 }
 
-fn is_cross_site(case: Case<'_>) -> bool {
+/// Whether the asker's role suffices for the action at this end.
+pub(super) fn has_role(case: Case<'_>, stage: Stage) -> bool {
+    // A guest from another site keeps the role viewer; what its `accept_write` rules allow is decided by them.
+    let is_ruled_by_accept_write = stage == Stage::Target && is_cross_site(case) && !case.action.kind().is_read();
+    case.action.least_role() <= case.asker.role || is_ruled_by_accept_write
+}
+
+/// Whether the action leaves its site, by its actor or by its origin.
+pub fn is_cross_site(case: Case<'_>) -> bool {
     // Both, so that nobody reaches another site by naming an actor of that site here.
     case.asker.actor.site != case.target.site || case.origin.site != case.target.site
 }
 
 fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<Cow<'static, str>, Denial> {
     let role = || Cow::Borrowed(allowed_by(case.asker.role));
-    let is_other_runtime = case.target != case.origin;
-    let list = match side {
-        Side::Inbound => "accept_write",
-        Side::Outbound => "allow_write",
-    };
-    let needs_rule = match side {
-        Side::Inbound => is_cross_site(case),
-        Side::Outbound => is_cross_site(case) || (case.profile == Profile::Wan && is_other_runtime),
-    };
+    let list = side.list();
     if case.action.kind().is_read() {
         return Ok(role());
     }
@@ -209,12 +204,21 @@ fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<Cow<'static, 
             Err(Denial { code: Code::PermissionDenied, reason, stage, rule: rule.id.clone().into() })
         }
         Verdict::Allowed(rule) => Ok(rule.id.clone().into()),
-        Verdict::Unmentioned if needs_rule => {
+        Verdict::Unmentioned if !is_ruled_by_role(case, side) => {
             let reason = format!("no {list} rule allows {} on {}", case.action.kind(), case.target);
             Err(Denial { code: Code::PermissionDenied, reason, stage, rule: Cow::Borrowed(list) })
         }
         Verdict::Unmentioned => Ok(role()),
     }
+}
+
+/// Whether the role alone lets it pass where no rule speaks of it.
+pub(super) fn is_ruled_by_role(case: Case<'_>, side: Side) -> bool {
+    let needs_rule = match side {
+        Side::Inbound => is_cross_site(case),
+        Side::Outbound => is_cross_site(case) || (case.profile == Profile::Wan && case.target != case.origin),
+    };
+    case.action.kind().is_read() || !needs_rule
 }
 
 fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {

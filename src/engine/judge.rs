@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::domain::code::Code;
 use crate::domain::envelope::Envelope;
-use crate::domain::identity::{Role, TrustState};
-use crate::domain::policy::{Denial, Side, actor_name};
+use crate::domain::identity::TrustState;
+use crate::domain::policy::{Denial, Side, granted_role};
 use crate::domain::preflight::{self, Asker, Case, Profile};
 use crate::domain::time::Wall;
 use crate::engine::input::Received;
@@ -23,7 +23,7 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static,
     check_origin(view, received)?;
     let asker = Asker {
         actor: envelope.actor.clone(),
-        role: granted_role(view, envelope),
+        role: granted_role(&view.settings.grants, &envelope.actor, envelope.role, &view.me().site),
         is_verified: envelope.actor_verified,
     };
     let case = Case {
@@ -98,17 +98,4 @@ fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
     }
     let reason = format!("{origin} is not approved here, and this mesh is not on loopback");
     Err(Denial::at_target(Code::UntrustedIdentity, "trust", reason))
-}
-
-/// The lesser of the asserted role and the grant made here; without a grant the own site's word counts, and a guest of
-/// another site is a viewer (DESIGN, *Who is the actor*).
-fn granted_role(view: &View, envelope: &Envelope) -> Role {
-    let name = actor_name(&envelope.actor);
-    // Several grants may speak of one actor; the least of them counts.
-    let grant = view.settings.grants.iter().filter(|(actor, _)| actor.matches(&name)).map(|(_, role)| *role).min();
-    match grant {
-        Some(role) => role.min(envelope.role),
-        None if envelope.actor.site == view.me().site => envelope.role,
-        None => Role::Viewer.min(envelope.role),
-    }
 }

@@ -236,6 +236,7 @@ mod tests {
             policy: Policy::default(),
             policy_hash: Hash([0; 32]),
             authority: None,
+            certificate: None,
             grants: Vec::new(),
             limits: Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() },
             receipts_kept: Millis::from_hours(24),

@@ -20,8 +20,50 @@ use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::word::{Identity, Signer};
 
+const MILLIS_PER_DAY: u64 = 24 * 3_600 * 1_000;
+
 /// Newest rows kept of the timeline (DESIGN, *Scale*).
 pub const TIMELINE_MAX: usize = 200;
+
+/// When this runtime's certificate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// From when.
+    pub from: Wall,
+    /// Until when: the first end of all certificates on its path.
+    pub until: Wall,
+}
+
+/// How urgent it is to renew a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It has ended: peers and callers refuse it.
+    Overdue,
+    /// Less than a tenth of its life is left.
+    Due,
+    /// There is time.
+    NotDue,
+}
+
+impl OwnCertificate {
+    /// How urgent it is now.
+    pub fn renewal(&self, now: Wall) -> Renewal {
+        let life = self.until.0.saturating_sub(self.from.0);
+        let left = self.until.0.saturating_sub(now.0);
+        if self.until < now {
+            Renewal::Overdue
+        } else if left < life.wrapping_div(10) {
+            Renewal::Due
+        } else {
+            Renewal::NotDue
+        }
+    }
+
+    /// Whole days left.
+    pub fn days_left(&self, now: Wall) -> u64 {
+        self.until.as_millis().saturating_sub(now.as_millis()).wrapping_div(MILLIS_PER_DAY)
+    }
+}
 
 /// What the engine is set up with: this runtime's own settings, already valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +84,8 @@ pub struct Settings {
     pub policy_hash: Hash,
     /// Whose certificates count here; absent where none do.
     pub authority: Option<Authority>,
+    /// The own certificate; absent where the node speaks by a key of its own.
+    pub certificate: Option<OwnCertificate>,
     /// Roles granted here to actors, named as `<site>/<principal>`.
     pub grants: Vec<(Pattern, Role)>,
     /// Measures of freshness from the file.

@@ -1,43 +1,167 @@
 //! The audit chains of a project, read from its files alone: what `audit verify` and `audit export` show.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::store::sqlite::{self, Verdict};
+use super::audit_key::PUBLIC_FILE;
+use crate::domain::audit::{Fault, Findings, Held, Source, Verdict, Verifier};
+use crate::store::sqlite;
 use crate::store::{Chain, Error};
 
 /// Both chains with the names that people see.
 const CHAINS: [(&str, Chain); 2] = [("writes", Chain::Writes), ("reads", Chain::Reads)];
+
+/// The ending of files that hold a checkpoint.
+const NOTE_ENDING: &str = "note";
+
+/// Most files of a folder of checkpoints: one for each five minutes of a month. A fuller folder is refused, because a
+/// checkpoint that is passed over proves nothing.
+const FILES_MAX: usize = 10_000;
+
+/// Largest file that is read: a note with many signatures, or a key.
+const NOTE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why an archive cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The store's files.
+    #[error("{0}")]
+    Store(#[from] Error),
+    /// A file or folder that was named.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that holds no public key.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What was wanted.
+        source: crate::domain::audit::NoteError,
+    },
+}
+
+/// What a log is held against beside what lies with it.
+#[derive(Debug, Clone, Default)]
+pub struct Against {
+    /// A folder of checkpoints that were kept elsewhere, and perhaps the public key.
+    pub checkpoints: Option<PathBuf>,
+    /// The file of the public key.
+    pub key: Option<PathBuf>,
+}
 
 /// What the check of one chain found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// `writes` or `reads`.
     pub chain: &'static str,
-    /// Whether every record holds.
-    pub is_whole: bool,
-    /// One sentence: how many records, or the first broken one.
+    /// How many records, or the first broken one.
     pub text: String,
+    /// The three answers.
+    pub findings: Findings,
+    /// Where the public key was found; absent for the chain that has no checkpoints.
+    pub key: Option<PathBuf>,
+}
+
+impl Finding {
+    /// The answers with their names.
+    pub const fn verdicts(&self) -> [(&'static str, &Verdict); 3] {
+        let Findings { integrity, completeness, continuity } = &self.findings;
+        [("integrity", integrity), ("completeness", completeness), ("continuity", continuity)]
+    }
+
+    /// Whether nothing is broken.
+    pub fn is_whole(&self) -> bool {
+        self.verdicts().iter().all(|(_, verdict)| !matches!(verdict, Verdict::Broken { .. }))
+    }
 }
 
 /// Checks both chains from the first kept record to the last. The node may be running or not.
-pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
-    CHAINS
-        .into_iter()
-        .map(|(name, chain)| sqlite::verify(folder, chain).map(|verdict| finding(name, &verdict)))
-        .collect()
+pub fn verify(folder: &Path, against: &Against) -> Result<Vec<Finding>, ArchiveError> {
+    Ok(vec![verify_writes(folder, against)?, verify_reads(folder)?])
 }
 
-fn finding(chain: &'static str, verdict: &Verdict) -> Finding {
-    match verdict {
-        Verdict::Whole { begin, end } => {
+fn verify_writes(folder: &Path, against: &Against) -> Result<Finding, ArchiveError> {
+    let key = find_key(folder, against)?;
+    let elsewhere = match (&key, &against.checkpoints) {
+        (Some((key, _)), Some(checkpoints)) => read_notes(checkpoints, key)?,
+        (_, _) => Vec::new(),
+    };
+    let verifier = key.as_ref().map(|(key, _)| key);
+    let (findings, end) = sqlite::examine(folder, verifier, elsewhere)?;
+    let text = match &findings.integrity {
+        Verdict::Broken { record, text, .. } => format!("broken at record {record}: {text}"),
+        Verdict::Holds(_) | Verdict::Unproven(_) => {
+            format!("whole: {} records, up to number {} with the hash {}", end.seq, end.seq, end.hash)
+        }
+    };
+    Ok(Finding { chain: "writes", text, findings, key: key.map(|(_, path)| path) })
+}
+
+/// Reads are held to a quota and have no checkpoints: what their chain alone shows.
+fn verify_reads(folder: &Path) -> Result<Finding, ArchiveError> {
+    let unproven = || Verdict::Unproven("reads have no checkpoints".to_owned());
+    let (text, integrity) = match sqlite::verify(folder, Chain::Reads)? {
+        sqlite::Verdict::Whole { begin, end } => {
             let kept = end.seq.saturating_sub(begin.seq);
             let text = format!("whole: {kept} records, up to number {} with the hash {}", end.seq, end.hash);
-            Finding { chain, is_whole: true, text }
+            (text, Verdict::Holds("every kept record continues the chain".to_owned()))
         }
-        Verdict::Broken(broken) => {
-            Finding { chain, is_whole: false, text: format!("broken at record {}: {}", broken.seq, broken.reason) }
+        sqlite::Verdict::Broken(broken) => {
+            let text = format!("broken at record {}: {}", broken.seq, broken.reason);
+            (text, Verdict::Broken { fault: Fault::Edited, record: broken.seq, text: broken.reason })
+        }
+    };
+    let findings = Findings { integrity, completeness: unproven(), continuity: unproven() };
+    Ok(Finding { chain: "reads", text, findings, key: None })
+}
+
+/// The public key: the named one, the one kept with the checkpoints elsewhere, or the one that lies with the log.
+fn find_key(folder: &Path, against: &Against) -> Result<Option<(Verifier, PathBuf)>, ArchiveError> {
+    let elsewhere = against.checkpoints.as_ref().map(|folder| folder.join(PUBLIC_FILE)).filter(|path| path.exists());
+    let path = against.key.clone().or(elsewhere).unwrap_or_else(|| folder.join(PUBLIC_FILE));
+    if against.key.is_none() && !path.exists() {
+        return Ok(None);
+    }
+    let text = read_file(&path)?;
+    let key = text.trim().parse().map_err(|source| ArchiveError::Key { path: path.clone(), source })?;
+    Ok(Some((key, path)))
+}
+
+/// The checkpoints of this log in a folder. Those of other logs may lie there too.
+fn read_notes(folder: &Path, key: &Verifier) -> Result<Vec<Held>, ArchiveError> {
+    let fault = |source| ArchiveError::File { path: folder.to_owned(), source };
+    let entries = fs::read_dir(folder).map_err(fault)?.take(FILES_MAX.saturating_add(1));
+    let entries = entries.collect::<io::Result<Vec<_>>>().map_err(fault)?;
+    if FILES_MAX < entries.len() {
+        return Err(fault(io::Error::other(format!("wanted at most {FILES_MAX} files"))));
+    }
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == NOTE_ENDING));
+    paths.sort();
+    let mut held = Vec::new();
+    for path in paths {
+        let note = read_file(&path)?;
+        if note.lines().next() == Some(key.name()) {
+            held.push(Held::read(Source::Elsewhere(path.display().to_string()), &note, key));
         }
     }
+    Ok(held)
+}
+
+fn read_file(path: &Path) -> Result<String, ArchiveError> {
+    let read = || {
+        if fs::metadata(path)?.len() > NOTE_BYTES_MAX {
+            return Err(io::Error::other(format!("wanted at most {NOTE_BYTES_MAX} bytes")));
+        }
+        fs::read_to_string(path)
+    };
+    read().map_err(|source| ArchiveError::File { path: path.to_owned(), source })
 }
 
 /// Hands over every record as one line of canonical JSON, oldest first, without holding more than a page in memory.
@@ -48,4 +172,46 @@ pub fn export<E: From<Error>>(folder: &Path, mut line: impl FnMut(&str) -> Resul
         }
     }
     Ok(())
+}
+
+/// Writes the newest checkpoint and the public key into a folder that is to be kept elsewhere. Gives the checkpoint's file.
+pub fn export_checkpoint(folder: &Path, into: &Path) -> Result<Option<PathBuf>, ArchiveError> {
+    let fault = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ArchiveError::File { path, source }
+    };
+    let Some(note) = sqlite::read_checkpoints(folder)?.pop() else { return Ok(None) };
+    fs::create_dir_all(into).map_err(fault(into))?;
+    let key = into.join(PUBLIC_FILE);
+    // A key that is kept there is what later checks go by: it is never replaced.
+    if !key.exists() {
+        fs::write(&key, read_file(&folder.join(PUBLIC_FILE))?).map_err(fault(&key))?;
+    }
+    let mut lines = note.lines();
+    let (origin, size) = (lines.next().unwrap_or_default().replace('/', "_"), lines.next().unwrap_or_default());
+    let path = into.join(format!("{origin}.{size}.{NOTE_ENDING}"));
+    fs::write(&path, &note).map_err(fault(&path))?;
+    Ok(Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::NoteKey;
+    use crate::domain::identity::IdentityKey;
+
+    #[test]
+    fn a_folder_with_too_many_files_is_refused_and_not_read_in_part() {
+        let key = NoteKey::new("trust-runtime/s/log", IdentityKey::from_seed([7; 32]));
+        let folder = tempfile::tempdir().expect("folder");
+        let note = key.sign("trust-runtime/s/log\n1\nbjQLnP+zepicpUTmu3gKLHiQHT+zNzh2hRGjBhevoB0=\nboot 1\n");
+        fs::write(folder.path().join("kept.note"), note).expect("written");
+        for number in 1..FILES_MAX {
+            fs::write(folder.path().join(number.to_string()), "").expect("written");
+        }
+        assert_eq!(read_notes(folder.path(), &key.verifier()).map(|held| held.len()).ok(), Some(1));
+        fs::write(folder.path().join("one more"), "").expect("written");
+        let refused = read_notes(folder.path(), &key.verifier()).expect_err("too many");
+        assert!(refused.to_string().ends_with("wanted at most 10000 files"), "{refused}");
+    }
 }

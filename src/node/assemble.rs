@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
-use crate::domain::identity::Fingerprint;
-use crate::domain::identity::authority::Authority;
+use crate::domain::identity::{self, Fingerprint};
+use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
 use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh};
+use crate::node::certificates::CertificateTrust;
 use crate::node::project::{InForce, InUse, Project};
 use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
 use crate::settings::{self, MeshRole, Settings};
@@ -38,6 +39,8 @@ pub struct Running {
     stop_web: CancellationToken,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
+    /// The key that the listener proves, where it presents the node's own certificate.
+    pub web_key: Option<Fingerprint>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -71,12 +74,13 @@ pub async fn run(
     let store = Arc::new(sqlite::open(options)?);
     let certificates = certificates::identity(project, settings)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
+    store.sign_checkpoints(super::audit_key::load_or_create(&folder, &settings.runtime_id)?);
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
-    let running = Arc::new(engine_settings(settings, certificates::authority(&own)));
+    let running = Arc::new(engine_settings(settings, certificates::trust(&own)));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot).await?;
@@ -84,6 +88,7 @@ pub async fn run(
     apply(&prepared.applied());
     let listening = mesh.listening();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
+    let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens };
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
@@ -96,7 +101,17 @@ pub async fn run(
         tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
     });
     node.announce().await;
-    Ok(Running { node, web_ended, stop_web, web: web_url, mesh: listening, fingerprint, is_new_identity, boot })
+    Ok(Running {
+        node,
+        web_ended,
+        stop_web,
+        web: web_url,
+        web_key: presents_own.then_some(fingerprint),
+        mesh: listening,
+        fingerprint,
+        is_new_identity,
+        boot,
+    })
 }
 
 impl Running {
@@ -190,7 +205,7 @@ fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
     })
 }
 
-pub(super) fn engine_settings(settings: &Settings, authority: Option<Authority>) -> view::Settings {
+pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> view::Settings {
     let timing = settings.timing;
     view::Settings {
         me: settings.runtime_id.clone(),
@@ -204,8 +219,9 @@ pub(super) fn engine_settings(settings: &Settings, authority: Option<Authority>)
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),
-        authority,
-        grants: settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect(),
+        authority: trust.authority,
+        certificate: trust.own,
+        grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
@@ -233,9 +249,13 @@ fn file_values(settings: &Settings) -> BTreeMap<String, Value> {
     .collect()
 }
 
-/// Names the policy by its content. The rules' parsed form has one text, whatever the file's layout.
+/// Names the policy by its content, whatever the file's layout and order.
 fn policy_hash(settings: &Settings) -> Hash {
-    Hash::of(format!("{:?} {:?}", settings.policy, settings.identity.grants).as_bytes())
+    Hash::of(&settings.policy.canonical_bytes(&granted(settings)))
+}
+
+fn granted(settings: &Settings) -> Vec<(Pattern, identity::Role)> {
+    settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect()
 }
 
 fn host_name() -> Option<String> {

@@ -7,11 +7,12 @@ use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
 use crate::domain::identity::authority::Authority;
-use crate::domain::identity::{Mapping, Naming, Subject};
+use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
+use crate::engine::view::OwnCertificate;
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
-use crate::settings::{self, IdentitySource, Settings, TlsMode};
+use crate::settings::{IdentitySource, Settings, TlsMode};
 use crate::tls;
 use crate::web;
 
@@ -41,14 +42,7 @@ pub(super) fn sources(project: &Path, settings: &Settings) -> Option<tls::Source
 
 /// Reads and checks all files of the identity.
 pub(super) fn load(sources: &tls::Sources, settings: &Settings, now: Wall) -> Result<tls::Snapshot, tls::LoadError> {
-    let naming = Naming {
-        trust_domain: settings.identity.trust_domain.clone(),
-        mapping: match settings.identity.mapping {
-            settings::Mapping::DomainSite => Mapping::DomainSite,
-            settings::Mapping::PathSite => Mapping::PathSite,
-        },
-    };
-    tls::load(sources, &naming, &Subject::of_runtime(&settings.runtime_id), now)
+    tls::load(sources, &settings.identity.naming(), &Subject::of_runtime(&settings.runtime_id), now)
 }
 
 /// The certificate identity in use, if the settings ask for one.
@@ -98,26 +92,45 @@ pub(super) fn listener(
     Ok(Listener { secure: Some(web::Secure { config, identity: identity.cloned() }), provisioned })
 }
 
-/// How the command line of this project calls the project's own node over TLS.
+/// How the command line of this project calls the project's own node, whose listener presents a certificate of another PKI.
 pub fn own_client(project: &Path, settings: &Settings) -> Result<ClientConfig, Error> {
-    if provisioned_files(project, settings).is_some() {
-        let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
-        return Ok(tls::plain_client(authorities_in(&project.join(authorities))?)?);
-    }
-    let identity = identity(project, settings)?.ok_or(Error::NoCertificate)?;
-    let config = tls::client(&identity, &settings.runtime_id)?;
-    Ok(Arc::unwrap_or_clone(config))
+    let authorities = settings.tls.ca_path.as_ref().ok_or(Error::NoCertificate)?;
+    client_by(&project.join(authorities))
+}
+
+/// How it calls the project's own node otherwise: by the key that the node has noted beside its address.
+pub fn client_of_key(key: Fingerprint) -> Result<ClientConfig, Error> {
+    Ok(tls::pinned::client(key)?)
+}
+
+/// How the command line calls any node whose certificate these CAs have issued for its address.
+pub fn client_by(authorities: &Path) -> Result<ClientConfig, Error> {
+    Ok(tls::plain_client(authorities_in(authorities)?)?)
 }
 
 /// The CA certificates in a PEM file.
-pub fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     tls::files::certificates(path, AUTHORITIES_MAX).map_err(Error::Authorities)
 }
 
-/// Whose certificates count, by the snapshot in use.
-pub(super) fn authority(identity: &OwnIdentity) -> Option<Authority> {
+/// What the engine is told of certificates: whose count, and when the own one holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CertificateTrust {
+    pub(super) authority: Option<Authority>,
+    pub(super) own: Option<OwnCertificate>,
+}
+
+impl CertificateTrust {
+    pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
+        let own = OwnCertificate { from: snapshot.own().svid.not_before, until: snapshot.own().until };
+        Self { authority: Some(Authority::new(snapshot.trust().clone())), own: Some(own) }
+    }
+}
+
+/// By the identity in use.
+pub(super) fn trust(identity: &OwnIdentity) -> CertificateTrust {
     match identity {
-        OwnIdentity::Certificate(identity) => Some(Authority::new(identity.snapshot().trust().clone())),
-        OwnIdentity::Key(_) => None,
+        OwnIdentity::Certificate(identity) => CertificateTrust::of(&identity.snapshot()),
+        OwnIdentity::Key(_) => CertificateTrust::default(),
     }
 }

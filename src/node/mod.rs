@@ -6,6 +6,7 @@
 mod admin_token;
 pub mod archive;
 pub mod assemble;
+mod audit_key;
 pub mod certificates;
 pub mod clock;
 mod courier;
@@ -368,7 +369,9 @@ impl Node {
     pub async fn shutdown(self) {
         self.is_ready.store(false, Ordering::Relaxed);
         self.stop.cancel();
-        self.presence.say_goodbye().await;
+        let presence = Arc::clone(&self.presence);
+        // As work, which has a bound: a congested link may hold it up.
+        self.work.spawn(async move { presence.say_goodbye().await });
         self.work.close();
         if tokio::time::timeout(DRAIN_MAX, self.work.wait()).await.is_err() {
             tracing::warn!("work in flight was cut off: its outcome is recorded as unknown at the next start");

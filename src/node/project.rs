@@ -11,7 +11,7 @@ use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
 use crate::handle::{Rejected, Reloaded};
 use crate::node::assemble::engine_settings;
-use crate::node::certificates;
+use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::{self, FILE_NAME, Settings, tokens};
@@ -165,9 +165,9 @@ impl Sources for Project {
         let mut applied: Vec<String> = changes.live.iter().map(|it| (*it).to_owned()).collect();
         applied.extend((tokens != in_force.tokens).then(|| tokens::TOKENS_FILE.to_owned()));
         drop(in_force);
-        let authority = read.identity.as_ref().map(|it| Authority::new(it.trust().clone()));
         applied.extend(self.in_use.differs_from(&read).then(|| CERTIFICATES.to_owned()));
-        let settings = Arc::new(engine_settings(&next, authority));
+        let trust = read.identity.as_ref().map(CertificateTrust::of).unwrap_or_default();
+        let settings = Arc::new(engine_settings(&next, trust));
         let in_use = self.in_use.clone();
         let (credentials, in_force) = (Arc::clone(&self.credentials), Arc::clone(&self.in_force));
         let take = Box::new(move || {

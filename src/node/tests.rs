@@ -34,6 +34,7 @@ pub(super) fn settings() -> Arc<Settings> {
         policy: Policy::default(),
         policy_hash: Hash([0; 32]),
         authority: None,
+        certificate: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

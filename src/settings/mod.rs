@@ -9,12 +9,16 @@ mod environment;
 mod key;
 mod kind;
 mod listeners;
+mod place;
 mod problem;
 mod profile;
 mod programs;
+mod question;
 mod raw;
+mod reading;
 mod reference;
 mod reload;
+mod rule_text;
 mod rules;
 mod scaffold;
 mod secret;
@@ -34,12 +38,16 @@ use std::path::Path;
 pub use environment::{PREFIX as ENVIRONMENT_PREFIX, variable};
 pub use key::{Applies, KEYS, Key, find};
 pub use kind::{Kind, NotAVersion, Version};
+pub use place::Place;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
 pub use programs::BUILT_IN_COMMANDS;
+pub use question::actor;
 pub use raw::FILE_BYTES_MAX;
+pub use reading::{Reading, Tested, Unmet, Warning};
 pub use reference::reference;
 pub use reload::Changes;
+pub use rule_text::{ListForm, change_text, rule_text};
 pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
 pub use secret::Secret;
 pub use valid::{
@@ -48,7 +56,7 @@ pub use valid::{
     Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
 };
 
-use crate::domain::time::Wall;
+pub use when::{moment, text as moment_text};
 
 use problem::Faults;
 use raw::At;
@@ -56,13 +64,17 @@ use raw::At;
 /// The name of the settings file in the project folder.
 pub const FILE_NAME: &str = "runtime.toml";
 
-/// A moment as the files of a project show it: RFC 3339 in UTC, to the second.
-pub fn moment_text(at: Wall) -> String {
-    when::moment(at).to_string()
-}
-
 /// Loads the project's settings with the environment over them.
 pub fn load(project: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, Problems> {
+    read_project(project, environment, Unmet::Refuse).map(|reading| reading.settings)
+}
+
+/// Loads the project's settings together with what a person may want to know about their text.
+pub fn read_project(
+    project: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    unmet: Unmet,
+) -> Result<Reading, Problems> {
     let path = project.join(FILE_NAME);
     let shown = path.display().to_string();
     let bytes = read_file(&path).map_err(|error| {
@@ -71,7 +83,7 @@ pub fn load(project: &Path, environment: impl IntoIterator<Item = (String, Strin
         Problems::of_file(&shown, format!("wanted a readable file, got: {error}"), suggestion)
     })?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &shown, &legal_name(project), environment),
+        Ok(text) => reading::read(text, &shown, &legal_name(project), environment, unmet),
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let mut faults = Faults::default();
@@ -89,24 +101,7 @@ pub fn parse(
     default_name: &str,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Settings, Problems> {
-    let mut faults = Faults::default();
-    let mut root = match raw::read(text) {
-        Ok(root) => root,
-        Err(errors) => {
-            errors.into_iter().for_each(|fault| faults.push(&At::Bytes(fault.at), "", fault.message));
-            return Err(faults.into_problems(file_name, text));
-        }
-    };
-    // First, because an override must not hide a fault of the file.
-    walk::check(&root, &mut faults);
-    environment::apply(&mut root, environment, &mut faults);
-    walk::check_required(&root, &mut faults);
-    profile::check_tokens(&root, &mut faults);
-    let settings = build::build(&root, default_name, &mut faults);
-    match settings {
-        Some(settings) if faults.is_empty() => Ok(settings),
-        Some(_) | None => Err(faults.into_problems(file_name, text)),
-    }
+    reading::read(text, file_name, default_name, environment, Unmet::Refuse).map(|reading| reading.settings)
 }
 
 /// At most one byte more than is accepted, so that a device or a growing file cannot fill the memory.

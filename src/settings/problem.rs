@@ -5,13 +5,11 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::settings::place::{Line, Source, printable};
 use crate::settings::raw::At;
 
 /// Most problems that are listed. Whoever has more is not helped by reading on, and the search for suggestions is bounded.
 pub const PROBLEMS_MAX: usize = 100;
-
-/// Widest part of a source line that is shown, in characters.
-const SHOWN_CHARS_MAX: usize = 120;
 
 /// Longest message in characters: it may repeat what the file says.
 const MESSAGE_CHARS_MAX: usize = 400;
@@ -35,12 +33,6 @@ pub struct Problem {
     /// The source line with the place that is marked; secrets are covered.
     #[serde(skip)]
     source: Option<Source>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
-    shown: String,
-    caret: Range<usize>,
 }
 
 /// All faults of one file and environment, in the order of the file.
@@ -90,12 +82,10 @@ impl fmt::Display for Problem {
             write!(formatter, ": {}", self.key)?;
         }
         writeln!(formatter, ": {}", self.message)?;
-        let gutter = " ".repeat(self.line.to_string().len());
         if let Some(source) = &self.source {
-            writeln!(formatter, " {} | {}", self.line, source.shown)?;
-            let marks = "^".repeat(source.caret.len().max(1));
-            writeln!(formatter, " {gutter} | {}{marks}", " ".repeat(source.caret.start))?;
+            source.write(formatter, self.line)?;
         }
+        let gutter = " ".repeat(self.line.to_string().len());
         match &self.suggestion {
             Some(suggestion) => writeln!(formatter, " {gutter} = {suggestion}"),
             None => Ok(()),
@@ -159,6 +149,11 @@ impl Faults {
         }
     }
 
+    /// What must not be shown.
+    pub(crate) fn secrets(&self) -> &[Range<usize>] {
+        &self.secrets
+    }
+
     /// The faults with their lines, in the order of the file, those of the environment last.
     pub(crate) fn into_problems(mut self, file: &str, text: &str) -> Problems {
         self.faults.sort_by_key(|fault| match &fault.at {
@@ -192,73 +187,5 @@ impl Fault {
                 Problem { file: file.to_owned(), line: line.number, column, key, message, suggestion, source }
             }
         }
-    }
-}
-
-/// The line in which a range begins.
-struct Line {
-    number: usize,
-    bytes: Range<usize>,
-}
-
-impl Line {
-    fn around(text: &str, range: &Range<usize>) -> Self {
-        let start = range.start.min(text.len());
-        let before = text.as_bytes().get(..start).unwrap_or_default();
-        let newlines = before.iter().filter(|byte| **byte == b'\n').count();
-        let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
-        let after = text.as_bytes().get(start..).unwrap_or_default();
-        let end = after.iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| start.saturating_add(at));
-        Self { number: newlines.saturating_add(1), bytes: begin..end }
-    }
-
-    /// The characters of the line with their byte places, without a byte order mark and the carriage return.
-    fn characters<'a>(&self, text: &'a str) -> impl Iterator<Item = (usize, char)> + 'a {
-        let begin = self.bytes.start;
-        let line = text.get(self.bytes.clone()).unwrap_or_default();
-        let shown = line.strip_suffix('\r').unwrap_or(line);
-        shown
-            .char_indices()
-            .map(move |(at, it)| (begin.saturating_add(at), it))
-            .filter(|(at, it)| !(*at == 0 && *it == '\u{feff}'))
-    }
-
-    fn column(&self, text: &str, at: usize) -> usize {
-        self.characters(text).take_while(|(place, _)| *place < at).count().saturating_add(1)
-    }
-
-    fn source(&self, text: &str, range: &Range<usize>, secrets: &[Range<usize>], covered: Option<usize>) -> Source {
-        let start = self.column(text, range.start).saturating_sub(1);
-        // The marked place stays in view when the line is long.
-        let skipped = if start < SHOWN_CHARS_MAX { 0 } else { start.saturating_sub(SHOWN_CHARS_MAX.wrapping_div(2)) };
-        let is_sign = |it: char| matches!(it, ' ' | '\t' | '=' | ':' | '"' | '\'');
-        let is_secret = |at: usize, it: char| {
-            covered.is_some_and(|from| from <= at && !is_sign(it)) || secrets.iter().any(|secret| secret.contains(&at))
-        };
-        let characters = self.characters(text).skip(skipped).take(SHOWN_CHARS_MAX);
-        let shown: String = characters.map(|(at, it)| if is_secret(at, it) { '*' } else { printable(it) }).collect();
-        let width = shown.chars().count();
-        let marked = self.characters(text).filter(|(at, _)| range.contains(at)).count();
-        let begin = start.saturating_sub(skipped);
-        let end = begin.saturating_add(marked).min(width).max(begin);
-        Source { shown, caret: begin..end }
-    }
-
-    /// From where a line that speaks of a secret is covered.
-    fn covered_from(&self, text: &str) -> Option<usize> {
-        let line = text.get(self.bytes.clone())?.to_ascii_lowercase();
-        let end = |word: &str| line.find(word).map(|at| at.saturating_add(word.len()));
-        let first = ["token", "secret", "passw"].into_iter().filter_map(end).min()?;
-        Some(self.bytes.start.saturating_add(first))
-    }
-}
-
-/// Keeps a hostile file from steering the terminal: control and direction characters become a mark, a tab one column.
-fn printable(character: char) -> char {
-    match character {
-        '\t' => ' ',
-        it if it.is_control() => '\u{fffd}',
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
-        it => it,
     }
 }

@@ -1,13 +1,12 @@
-//! `[runtime.cloud.wan]` and the grants: rules, and the questions that the file asks of its own rules.
+//! The rules of `[runtime.cloud.wan]`, and the grants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::action::{Action, ActionKind, Invocation};
+use crate::domain::action::ActionKind;
 use crate::domain::config::Value;
-use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::id::SiteId;
 use crate::domain::identity::{Actor, TrustDomain};
-use crate::domain::policy::{Pattern, Policy, Question, Rule, RuleEffect, Side, Verdict};
-use crate::domain::time::Wall;
+use crate::domain::policy::{Pattern, Policy, Rule, RuleEffect, Side};
 use crate::settings::problem::Faults;
 use crate::settings::raw::{Node, Raw};
 use crate::settings::table::Table;
@@ -16,7 +15,7 @@ use crate::settings::valid::Grant;
 /// Longest id of a rule in bytes; it stands in every decision.
 const RULE_ID_BYTES_MAX: usize = 128;
 
-/// Reads both lists and runs the `test` entries against them.
+/// Reads both lists.
 pub(crate) fn policy(root: &Node, own_site: &SiteId, domain: Option<&TrustDomain>, faults: &mut Faults) -> Policy {
     let table = Table::of(root, "runtime.cloud.wan");
     let mut ids = BTreeSet::new();
@@ -26,15 +25,7 @@ pub(crate) fn policy(root: &Node, own_site: &SiteId, domain: Option<&TrustDomain
         let rules = entries.iter().enumerate();
         rules.filter_map(|(index, entry)| reader.rule(entry, format!("{name}[{index}]"))).collect::<Vec<_>>()
     };
-    let policy =
-        Policy { allow_write: read("allow_write", Side::Outbound), accept_write: read("accept_write", Side::Inbound) };
-    // Questions to half-read rules would only add noise.
-    if let Some(domain) = domain.filter(|_| faults.is_empty()) {
-        for entry in table.list("test") {
-            run_test(&entry, &policy, own_site, domain, faults);
-        }
-    }
-    policy
+    Policy { allow_write: read("allow_write", Side::Outbound), accept_write: read("accept_write", Side::Inbound) }
 }
 
 /// Reads `[[runtime.identity.grant]]`.
@@ -145,7 +136,7 @@ fn actor_pattern(text: &str, domain: Option<&TrustDomain>) -> Result<Pattern, St
     }
 }
 
-fn parse_actor(text: &str, domain: Option<&TrustDomain>) -> Result<Actor, String> {
+pub(crate) fn parse_actor(text: &str, domain: Option<&TrustDomain>) -> Result<Actor, String> {
     let actor: Actor = text.parse().map_err(|error| format!("{error}"))?;
     match domain {
         Some(domain) if *domain != actor.trust_domain => {
@@ -177,7 +168,7 @@ fn parse_pattern(text: &str) -> Result<Pattern, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
-fn params(entry: &Table<'_>) -> BTreeMap<String, Value> {
+pub(crate) fn params(entry: &Table<'_>) -> BTreeMap<String, Value> {
     let typed = |raw: &Raw| match raw {
         Raw::Bool(value) => Some(Value::Bool(*value)),
         Raw::Int(value) => Some(Value::Int(*value)),
@@ -186,60 +177,4 @@ fn params(entry: &Table<'_>) -> BTreeMap<String, Value> {
     };
     let values = entry.map("params").into_iter();
     values.filter_map(|(name, it)| Some((name.to_owned(), typed(&it.node.value)?))).collect()
-}
-
-fn run_test(entry: &Table<'_>, policy: &Policy, own_site: &SiteId, domain: &TrustDomain, faults: &mut Faults) {
-    let question = (|| {
-        let texts = (entry.text("actor")?, entry.text("action")?, entry.text("target")?);
-        let actor = note(entry, "actor", test_actor(texts.0, domain), faults);
-        let action = note(entry, "action", test_action(texts.1, params(entry)), faults);
-        let target = RuntimeId::parse_in(texts.2, own_site).map_err(|error| error.to_string());
-        let target = note(entry, "target", target, faults);
-        Some((actor?, action?, target?))
-    })();
-    let (Some((actor, action, target)), Some(expect)) = (question, entry.text("expect")) else { return };
-    let side = if entry.text("side") == Some("inbound") { Side::Inbound } else { Side::Outbound };
-    let (asked, now) = match entry.moment("at") {
-        Some(moment) => (policy.clone(), moment),
-        None => (without_windows(policy), Wall(0)),
-    };
-    let verdict = asked.ask(side, Question { actor: &actor, action: &action, target: &target, now });
-    let (got, why) = match verdict {
-        Verdict::Allowed(rule) => ("allow", format!("rule {} allows it", rule.id)),
-        Verdict::Denied(rule) => ("deny", format!("rule {} denies it", rule.id)),
-        Verdict::Unmentioned => ("deny", "no rule speaks of it".to_owned()),
-    };
-    if got != expect {
-        faults.push(&entry.at("expect"), entry.shown.clone(), format!("wanted {expect}, got {got}: {why}"));
-    }
-}
-
-fn note<T>(entry: &Table<'_>, name: &str, parsed: Result<T, String>, faults: &mut Faults) -> Option<T> {
-    parsed.map_err(|message| faults.push(&entry.at(name), entry.key(name), message)).ok()
-}
-
-fn test_actor(text: &str, domain: &TrustDomain) -> Result<Actor, String> {
-    if text.starts_with("spiffe:") {
-        return parse_actor(text, Some(domain));
-    }
-    parse_actor(&format!("spiffe://{domain}/{text}"), Some(domain))
-}
-
-fn test_action(text: &str, params: BTreeMap<String, Value>) -> Result<Action, String> {
-    match text.split_once('/') {
-        None if text == ActionKind::CfgApply.as_str() => Ok(Action::CfgApply(params)),
-        Some((kind, command)) if kind == ActionKind::CmdInvoke.as_str() => {
-            let command = command.parse().map_err(|error| format!("{error}"))?;
-            let params = params.into_iter().map(|(name, value)| (name, value.to_string())).collect();
-            Ok(Action::CmdInvoke(Invocation { command, params }))
-        }
-        Some(_) | None => Err(format!("wanted cfg_apply or cmd_invoke/<command>, got {text:?}")),
-    }
-}
-
-/// The policy with every rule inside its window: a test without a moment must not change its answer as time passes.
-fn without_windows(policy: &Policy) -> Policy {
-    let open =
-        |rules: &[Rule]| rules.iter().map(|rule| Rule { not_before: None, not_after: None, ..rule.clone() }).collect();
-    Policy { allow_write: open(&policy.allow_write), accept_write: open(&policy.accept_write) }
 }

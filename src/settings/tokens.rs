@@ -124,7 +124,7 @@ pub fn note_uses(folder: &Path, tokens: &Tokens, new: &BTreeMap<TokenId, Wall>) 
     let mut all = uses(folder);
     all.extend(new);
     all.retain(|id, _| tokens.records().any(|record| record.id == *id));
-    let document: BTreeMap<_, _> = all.iter().map(|(id, at)| (id.to_string(), when::moment(*at))).collect();
+    let document: BTreeMap<_, _> = all.iter().map(|(id, at)| (id.to_string(), when::datetime(*at))).collect();
     write(&folder.join(USES_FILE), &toml::to_string(&document).map_err(io::Error::other)?)
 }
 
@@ -166,8 +166,8 @@ impl From<&TokenRecord> for Entry {
             role: record.role.to_string(),
             actor: record.actor.to_string(),
             digest: record.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            created: when::moment(record.created),
-            expires: record.expires.map(when::moment),
+            created: when::datetime(record.created),
+            expires: record.expires.map(when::datetime),
             note: record.note.clone(),
         }
     }

@@ -6,6 +6,8 @@ use crate::domain::time::{NANOS_PER_MILLI, Wall};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// The moment's wall time, if it has a date, a time and an offset and lies between 1970 and 2500.
 ///
 /// 2500 keeps the nanoseconds inside 64 bits; whoever writes a later year means "for ever" and can leave the key out.
@@ -31,6 +33,50 @@ pub(crate) fn wall(moment: &Datetime) -> Option<Wall> {
     Some(Wall(nanos.saturating_add(u64::from(time.nanosecond.unwrap_or_default()))))
 }
 
+/// A moment of wall time as TOML writes it, in UTC.
+pub fn text(moment: Wall) -> String {
+    let seconds = moment.0.wrapping_div(NANOS_PER_SECOND);
+    let (days, second_of_day) = (seconds.wrapping_div(86_400), seconds.wrapping_rem(86_400));
+    let (year, month, day) = date(i64::try_from(days).unwrap_or_default());
+    let (hour, minute) = (second_of_day.wrapping_div(3_600), second_of_day.wrapping_div(60).wrapping_rem(60));
+    let second = second_of_day.wrapping_rem(60);
+    let fraction = match moment.0.wrapping_rem(NANOS_PER_SECOND) {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}"),
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// Reads a moment such as `2030-01-31T08:00:00Z`.
+pub fn moment(text: &str) -> Option<Wall> {
+    wall(&text.parse().ok()?)
+}
+
+/// The date of a day after 1970-01-01 (Howard Hinnant, `civil_from_days`): the reverse of [`days_since_1970`].
+fn date(days: i64) -> (i64, i64, i64) {
+    let shifted = days.saturating_add(719_468);
+    let era = shifted.wrapping_div(146_097);
+    let day_of_era = shifted.wrapping_rem(146_097);
+    let year_of_era = day_of_era
+        .saturating_sub(day_of_era.wrapping_div(1_460))
+        .saturating_add(day_of_era.wrapping_div(36_524))
+        .saturating_sub(day_of_era.wrapping_div(146_096))
+        .wrapping_div(365);
+    let days_before = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era.wrapping_div(4))
+        .saturating_sub(year_of_era.wrapping_div(100));
+    let day_of_year = day_of_era.saturating_sub(days_before);
+    let month_from_march = day_of_year.saturating_mul(5).saturating_add(2).wrapping_div(153);
+    let day = day_of_year
+        .saturating_sub(month_from_march.saturating_mul(153).saturating_add(2).wrapping_div(5))
+        .saturating_add(1);
+    let month =
+        if month_from_march < 10 { month_from_march.saturating_add(3) } else { month_from_march.saturating_sub(9) };
+    let year = year_of_era.saturating_add(era.saturating_mul(400));
+    (if month <= 2 { year.saturating_add(1) } else { year }, month, day)
+}
+
 /// Days from 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, `days_from_civil`), from March on so that
 /// the leap day is the last of its year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
@@ -49,37 +95,18 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// The wall time as a TOML moment in UTC, to the second below.
-pub(crate) fn moment(wall: Wall) -> Datetime {
-    let seconds = wall.0.wrapping_div(NANOS_PER_MILLI).wrapping_div(1_000);
+pub(crate) fn datetime(wall: Wall) -> Datetime {
+    let seconds = wall.0.wrapping_div(NANOS_PER_SECOND);
     let (days, of_day) = (seconds.wrapping_div(86_400), seconds.wrapping_rem(86_400));
+    let (year, month, day) = date(i64::try_from(days).unwrap_or_default());
+    let [month, day] = [month, day].map(|part| u8::try_from(part).unwrap_or_default());
     let [hour, minute, second] =
         [of_day.wrapping_div(3_600), of_day.wrapping_div(60).wrapping_rem(60), of_day.wrapping_rem(60)]
             .map(|part| u8::try_from(part).unwrap_or_default());
-    let time = Time { hour, minute, second: Some(second), nanosecond: None };
-    Datetime { date: Some(date_of(days)), time: Some(time), offset: Some(Offset::Z) }
-}
-
-/// The inverse of [`days_since_1970`] (Howard Hinnant, `civil_from_days`), for days from 1970 on.
-fn date_of(days: u64) -> Date {
-    let shifted = days.saturating_add(719_468);
-    let (era, day_of_era) = (shifted.wrapping_div(146_097), shifted.wrapping_rem(146_097));
-    let leap_days = day_of_era.wrapping_div(1_460).saturating_add(day_of_era.wrapping_div(146_096));
-    let year_of_era =
-        day_of_era.saturating_add(day_of_era.wrapping_div(36_524)).saturating_sub(leap_days).wrapping_div(365);
-    let days_before = year_of_era
-        .saturating_mul(365)
-        .saturating_add(year_of_era.wrapping_div(4))
-        .saturating_sub(year_of_era.wrapping_div(100));
-    let day_of_year = day_of_era.saturating_sub(days_before);
-    let month_from_march = day_of_year.saturating_mul(5).saturating_add(2).wrapping_div(153);
-    let day = day_of_year.saturating_sub(month_from_march.saturating_mul(153).saturating_add(2).wrapping_div(5));
-    let month =
-        if month_from_march < 10 { month_from_march.saturating_add(3) } else { month_from_march.saturating_sub(9) };
-    let year = era.saturating_mul(400).saturating_add(year_of_era).saturating_add(u64::from(month <= 2));
-    Date {
-        year: u16::try_from(year).unwrap_or(u16::MAX),
-        month: u8::try_from(month).unwrap_or_default(),
-        day: u8::try_from(day.saturating_add(1)).unwrap_or_default(),
+    Datetime {
+        date: Some(Date { year: u16::try_from(year).unwrap_or(u16::MAX), month, day }),
+        time: Some(Time { hour, minute, second: Some(second), nanosecond: None }),
+        offset: Some(Offset::Z),
     }
 }
 
@@ -91,9 +118,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_moment_reads_back(seconds in 0_u64..16_725_225_600) {
+        fn a_whole_second_reads_back(seconds in 0_u64..16_725_225_600) {
             let at = Wall(seconds.saturating_mul(1_000_000_000));
-            prop_assert_eq!(wall(&moment(at)), Some(at));
+            prop_assert_eq!(wall(&datetime(at)), Some(at));
         }
     }
 
@@ -113,5 +140,18 @@ mod tests {
             let moment: Datetime = text.parse().expect("toml accepts it");
             assert_eq!(wall(&moment).map(|it| it.as_millis() / 1_000), seconds, "{text}");
         }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_moment_reads_back_from_its_text(nanos in 0_u64..16_725_225_600_000_000_000) {
+            proptest::prop_assert_eq!(moment(&text(Wall(nanos))), Some(Wall(nanos)));
+        }
+    }
+
+    #[test]
+    fn moments_are_written_in_utc() {
+        assert_eq!(text(Wall(951_825_600_000_000_000)), "2000-02-29T12:00:00Z");
+        assert_eq!(text(Wall(1)), "1970-01-01T00:00:00.000000001Z");
     }
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::memory::{Disk, MemoryStore};
 use super::{Chain, Error, Filter, PAGE_MAX, READ_QUEUE_MAX, Store, sqlite};
-use crate::domain::audit::{AuditId, Draft, Entry, GENESIS, Hash, Outcome, Position};
+use crate::domain::audit::{
+    AuditId, Checkpoint, Draft, Entry, GENESIS, Hash, NoteKey, Outcome, Position, RECORDS_MAX, Tree,
+};
 use crate::domain::config::{Overlay, Value};
 use crate::domain::envelope::Response;
-use crate::domain::identity::{Fingerprint, TrustState};
+use crate::domain::identity::{Fingerprint, IdentityKey, TrustState};
 use crate::domain::time::Wall;
 use crate::engine::record::{Batch, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
 use crate::wire::record::audit::canonical;
@@ -111,6 +113,9 @@ hold_for_every_store! {
     a_closed_store_says_so,
     an_empty_batch_is_fine,
     writes_go_on_while_reads_are_held,
+    nothing_is_signed_without_a_key,
+    each_boot_and_every_so_many_records_leave_a_checkpoint,
+    a_closed_store_has_left_a_checkpoint_of_everything,
 }
 
 /// A draft whose name and texts follow from a number.
@@ -492,5 +497,86 @@ async fn an_empty_batch_is_fine<B: Bench>() {
     let store = bench.open();
     assert_eq!(store.commit(Batch::default()).await, Ok(Vec::new()));
     assert_eq!(store.recall().await, Ok(Vec::new()));
+    store.close().await;
+}
+
+/// The key of the test's log.
+pub(super) fn note_key() -> NoteKey {
+    NoteKey::new("trust-runtime/s/log", IdentityKey::from_seed([7; 32]))
+}
+
+/// A batch that begins a boot.
+pub(super) fn boot(counter: u64) -> Batch {
+    facts(vec![Record::Boot { counter }])
+}
+
+/// The newest checkpoint, its signature checked.
+async fn newest(store: &dyn Store) -> Option<Checkpoint> {
+    let note = store.checkpoint().await.expect("reads")?;
+    let verifier = note_key().verifier();
+    Some(Checkpoint::parse(verifier.open(&note).expect("signed")).expect("a checkpoint"))
+}
+
+/// Waits until the newest checkpoint is of this size and boot.
+async fn until_checkpoint(store: &dyn Store, size: u64, boot: u64) {
+    let wait = async {
+        while newest(store).await.is_none_or(|it| (it.size, it.boot) != (size, boot)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(wait).await;
+}
+
+async fn nothing_is_signed_without_a_key<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    store.commit(boot(1)).await.expect("commits");
+    store.commit(Batch { records: Vec::new(), audits: (1..=200).map(draft).collect() }).await.expect("commits");
+    assert_eq!(store.checkpoint().await, Ok(None));
+    // With the key, what was there before is covered too.
+    store.sign_checkpoints(note_key());
+    store.commit(write(201)).await.expect("commits");
+    until_checkpoint(&*store, 201, 1).await;
+    store.close().await;
+}
+
+async fn each_boot_and_every_so_many_records_leave_a_checkpoint<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    store.sign_checkpoints(note_key());
+    store.commit(boot(1)).await.expect("commits");
+    until_checkpoint(&*store, 0, 1).await;
+    for number in 1..=RECORDS_MAX {
+        store.commit(write(number)).await.expect("commits");
+    }
+    until_checkpoint(&*store, RECORDS_MAX, 1).await;
+    store.commit(boot(2)).await.expect("commits");
+    until_checkpoint(&*store, RECORDS_MAX, 2).await;
+    store.close().await;
+}
+
+async fn a_closed_store_has_left_a_checkpoint_of_everything<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    store.sign_checkpoints(note_key());
+    store.commit(boot(1)).await.expect("commits");
+    store.commit(write(1)).await.expect("commits");
+    store.commit(write(2)).await.expect("commits");
+    let entries = chain(&*store, Chain::Writes).await;
+    store.close().await;
+    let store = bench.open();
+    let found = newest(&*store).await.expect("left");
+    let mut tree = Tree::EMPTY;
+    for entry in &entries {
+        tree.push(&canonical(&entry.draft, entry.position.seq, entry.position.previous).expect("has a form"));
+    }
+    assert_eq!(found, Checkpoint::of(note_key().name(), &tree, 1));
+    // The tree goes on from there.
+    store.sign_checkpoints(note_key());
+    store.commit(boot(2)).await.expect("commits");
+    store.commit(write(3)).await.expect("commits");
+    store.close().await;
+    let store = bench.open();
+    assert_eq!(newest(&*store).await.map(|it| (it.size, it.boot)), Some((3, 2)));
     store.close().await;
 }

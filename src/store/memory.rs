@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Chain, Error, Filter, Full, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store};
-use crate::domain::audit::{AuditId, Draft, Entry, Hash, Position};
+use super::{Chain, Error, Filter, Full, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store, boot_of};
+use crate::domain::audit::{AuditId, Checkpoint, Draft, Entry, Hash, NoteKey, Occasion, Position, Tree, is_due};
 use crate::engine::record::{Batch, Record};
 use crate::wire::record::audit::{Anchor, place};
 use crate::wire::record::{self, Change};
@@ -85,12 +85,23 @@ struct Content {
     facts: BTreeMap<(String, String), String>,
     writes: Log,
     reads: Log,
+    evidence: Evidence,
+}
+
+/// The checkpoints of the chain of writes.
+#[derive(Debug, Clone)]
+struct Evidence {
+    tree: Tree,
+    boot: u64,
+    newest: Option<(Checkpoint, String)>,
 }
 
 /// A disk in memory, with faults on command.
 #[derive(Debug, Clone)]
 pub struct Disk {
     content: Content,
+    /// What signs checkpoints; a crash forgets it with the process.
+    key: Option<NoteKey>,
     /// Read records that nobody has waited for: a crash loses them.
     unsynced: VecDeque<Draft>,
     holds_reads: bool,
@@ -111,9 +122,11 @@ impl Default for Disk {
 impl Disk {
     /// An empty disk.
     pub const fn new() -> Self {
-        let content = Content { facts: BTreeMap::new(), writes: Log::new(), reads: Log::new() };
+        let evidence = Evidence { tree: Tree::EMPTY, boot: 0, newest: None };
+        let content = Content { facts: BTreeMap::new(), writes: Log::new(), reads: Log::new(), evidence };
         Self {
             content,
+            key: None,
             unsynced: VecDeque::new(),
             holds_reads: false,
             hides_facts: false,
@@ -153,6 +166,7 @@ impl Disk {
     /// The power fails and comes back: read records that were not written yet are gone, and so is every fault.
     pub fn crash(&mut self) {
         self.unsynced.clear();
+        self.key = None;
         self.next.clear();
         self.fault = None;
         self.holds_reads = false;
@@ -173,6 +187,8 @@ impl Disk {
         let outcome = match self.next.pop_front() {
             None => {
                 self.content.apply(prepared);
+                self.content.evidence.boot = boot_of(batch).unwrap_or(self.content.evidence.boot);
+                self.sign(Occasion::Growth);
                 Ok(positions)
             }
             Some(Fault::NoSpace) => Err(Error::NoSpace { place: PLACE.into() }),
@@ -184,6 +200,30 @@ impl Disk {
         };
         self.fault = outcome.as_ref().err().cloned();
         outcome
+    }
+
+    /// Lets this key sign checkpoints.
+    pub fn sign_checkpoints(&mut self, key: NoteKey) {
+        self.key = Some(key);
+    }
+
+    /// Signs a checkpoint if one is due.
+    pub fn sign(&mut self, occasion: Occasion) {
+        let Content { writes, evidence, .. } = &mut self.content;
+        let Some(key) = &self.key else { return };
+        let newest = evidence.newest.as_ref().map(|(checkpoint, _)| checkpoint);
+        if is_due(newest, writes.end.seq, evidence.boot, occasion) {
+            let known = usize::try_from(evidence.tree.size()).unwrap_or(usize::MAX);
+            writes.records.iter().skip(known).for_each(|logged| evidence.tree.push(&logged.canonical));
+            let checkpoint = Checkpoint::of(key.name(), &evidence.tree, evidence.boot);
+            let note = key.sign(&checkpoint.text());
+            evidence.newest = Some((checkpoint, note));
+        }
+    }
+
+    /// The newest checkpoint as a signed note.
+    pub fn checkpoint(&self) -> Option<&str> {
+        self.content.evidence.newest.as_ref().map(|(_, note)| note.as_str())
     }
 
     /// The newest of every fact, in the order of their keys.
@@ -372,6 +412,14 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.open()?.disk.position(audit_id)) })
     }
 
+    fn sign_checkpoints(&self, key: NoteKey) {
+        self.shared().disk.sign_checkpoints(key);
+    }
+
+    fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>> {
+        Box::pin(async move { Ok(self.open()?.disk.checkpoint().map(str::to_owned)) })
+    }
+
     fn fault(&self) -> Option<Error> {
         self.shared().disk.fault()
     }
@@ -385,6 +433,7 @@ impl Store for MemoryStore {
             let mut shared = self.shared();
             if !shared.is_closed {
                 shared.disk.sync_reads();
+                shared.disk.sign(Occasion::Closing);
                 shared.is_closed = true;
             }
         })

@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::domain::audit::{AuditId, Draft, Entry, Position};
+use crate::domain::audit::{AuditId, Draft, Entry, NoteKey, Position};
 use crate::domain::time::Wall;
 use crate::engine::record::{Batch, Record};
 
@@ -133,6 +133,12 @@ impl Page {
     }
 }
 
+/// The boot that a batch begins, if it begins one.
+fn boot_of(batch: &Batch) -> Option<u64> {
+    let counter = |record: &Record| if let Record::Boot { counter } = record { Some(*counter) } else { None };
+    batch.records.iter().filter_map(counter).next_back()
+}
+
 /// Durable storage, cheap to share.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Makes a batch durable, all or nothing, and gives each audit record its place, in order. Concurrent batches may
@@ -156,6 +162,13 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The place of one record in the chain of writes, if it is there.
     fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>>;
+
+    /// From now on this key signs checkpoints of the chain of writes: at once in each boot, after every
+    /// [`crate::domain::audit::RECORDS_MAX`] records, after [`crate::domain::audit::INTERVAL`] where there is a new one, and at the end.
+    fn sign_checkpoints(&self, key: NoteKey);
+
+    /// The newest checkpoint as a signed note.
+    fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>>;
 
     /// Why the store takes no writes at the moment, if so.
     fn fault(&self) -> Option<Error>;

@@ -164,3 +164,11 @@ impl Identity {
 pub(super) fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
+
+/// Makes our provider that of the process, for libraries that ask for none by name: the HTTP client does so even for plain
+/// HTTP. The first to be installed stays.
+pub fn install_provider() {
+    if provider().install_default().is_err() {
+        tracing::debug!("the process has a provider of cryptography already");
+    }
+}

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod files;
 pub mod identity;
+pub mod pinned;
 pub mod provisioned;
 mod verifier;
 
@@ -16,6 +17,6 @@ mod tests;
 
 pub use config::{ClientCertificates, client, plain_client, provisioned_server, server};
 pub use files::{FileError, LoadError, Sources, load};
-pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock};
+pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock, install_provider};
 pub use provisioned::{Error as ProvisionedError, Provisioned};
 pub use verifier::{WrongPeer, explain, refusal_of};

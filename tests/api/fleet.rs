@@ -11,7 +11,7 @@ use axum::http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use trust_runtime::domain::action::Action;
-use trust_runtime::domain::audit::{AuditId, Draft, Entry, Hash, Position};
+use trust_runtime::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Position};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::envelope::{Health, Response as Brought};
@@ -206,6 +206,14 @@ impl Store for FakeStore {
         unimplemented!("web never asks")
     }
 
+    fn sign_checkpoints(&self, _key: NoteKey) {
+        unimplemented!("web never signs")
+    }
+
+    fn checkpoint(&self) -> store::Pending<'_, Result<Option<String>, store::Error>> {
+        unimplemented!("web never asks")
+    }
+
     fn fault(&self) -> Option<store::Error> {
         self.fault.lock().unwrap().clone()
     }
@@ -370,6 +378,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         policy: Policy::default(),
         policy_hash: Hash([9; 32]),
         authority: None,
+        certificate: None,
         grants: Vec::new(),
         limits: Freshness::default(),
         receipts_kept: Millis::from_hours(24),

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::time::Wall;
-use trust_runtime::engine::view::ClockState;
+use trust_runtime::domain::time::{Millis, Wall};
+use trust_runtime::engine::view::{ClockState, OwnCertificate};
 use trust_runtime::handle::Failure;
 use trust_runtime::store;
 use trust_runtime::web::{Auth, ROUTES};
@@ -254,6 +254,41 @@ async fn unmet_preconditions_name_the_setting() {
     assert!(seen.text().contains("runtime.tls.mode"), "{}", seen.text());
     let seen = bench.post_as_admin(PREFLIGHT, READ.replace("engineer-1", "admin")).await;
     assert_eq!((seen.status, seen.at("/denial_code")), (StatusCode::OK, "not_configured".into()));
+}
+
+/// A certificate that ends while the node runs: shown before, degraded near its end, and afterwards nothing is answered.
+#[tokio::test]
+async fn a_certificate_that_ends_is_told_ahead_and_then_refuses() {
+    let day = 24 * 3_600 * 1_000;
+    let bench = wan();
+    bench.node.change(|view| {
+        let mut settings = settings(Profile::Plant);
+        let from = Wall(NOW_NS);
+        settings.certificate = Some(OwnCertificate { from, until: from.plus(Millis(40 * day)) });
+        view.settings = Arc::new(settings);
+    });
+    let ask = async |path: &str| {
+        let admin = get(path).header("authorization", format!("Bearer {TOKEN}")).body(Body::empty()).unwrap();
+        bench.send(admin).await
+    };
+    let identity = async || {
+        let seen = ask("/healthz").await;
+        let detail = seen.at("/subsystems/identity/detail").as_str().unwrap().to_owned();
+        (seen.at("/subsystems/identity/status").as_str().unwrap().to_owned(), detail)
+    };
+    assert!(!identity().await.1.contains("certificate"), "40 days ahead nobody is told");
+    bench.node.pass(11 * day);
+    let (status, detail) = identity().await;
+    assert!(status == "ok" && detail.ends_with("the certificate ends in 29 days"), "{status} {detail}");
+    bench.node.pass(26 * day);
+    let (status, detail) = identity().await;
+    assert!(status == "degraded" && detail.contains("in 3 days: renew it"), "{status} {detail}");
+    assert_eq!(ask(STATE).await.status, StatusCode::OK);
+    bench.node.pass(3 * day + 1);
+    assert_eq!(identity().await.0, "faulted");
+    let seen = ask(STATE).await;
+    assert_eq!((seen.status, seen.at("/code")), (StatusCode::SERVICE_UNAVAILABLE, "not_configured".into()));
+    assert!(seen.text().contains("svid_path"), "{}", seen.text());
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 use crate::http::{self, Answer, Sent};
 use crate::watch::{Stopwatch, try_until, wait_until};
 
+/// Names another build of the program to test, such as the one that is delivered.
+pub(crate) const OTHER_PROGRAM: &str = "CLUSTER_PROGRAM";
+
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trust-runtime");
 
@@ -284,9 +287,24 @@ impl Running {
         child.wait().expect("it is ours");
     }
 
-    /// Suspends it: alive, silent, its sockets open.
+    /// Suspends it: alive, silent, its sockets open. The signal is taken some time after it was sent, and a thread may answer
+    /// until then.
+    #[track_caller]
     pub(crate) fn stop(&self) {
         self.signal("STOP");
+        self.wait_until("every thread is suspended", SEEN_MAX, |node| match node.running_threads() {
+            threads if threads.is_empty() => Ok(()),
+            threads => Err(threads.join("; ")),
+        });
+    }
+
+    /// The state lines of its threads that are not suspended.
+    fn running_threads(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        // A thread that is gone by now runs no more.
+        let statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        let states = statuses.filter_map(|it| it.lines().find(|line| line.starts_with("State:")).map(str::to_owned));
+        states.filter(|state| !state.contains("T (stopped)")).collect()
     }
 
     /// Lets it go on.
@@ -421,7 +439,7 @@ impl Drop for Running {
 
 /// The program without anything that this machine's environment says to it.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(std::env::var_os(OTHER_PROGRAM).unwrap_or_else(|| PROGRAM.into()));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRUST_RUNTIME")) {
         command.env_remove(name);
     }

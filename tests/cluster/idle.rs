@@ -3,12 +3,20 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::{Cluster, Running};
+use crate::harness::{Cluster, OTHER_PROGRAM, Running};
 use crate::watch::{Stopwatch, let_pass};
 
-/// Resident memory of one node.
-/// The promise is 40 MiB. An unoptimized build needs some more for its code alone, which tells nothing about the product.
-const MEMORY_KIB_MAX: u64 = if cfg!(debug_assertions) { 48 * 1_024 } else { 40 * 1_024 };
+/// Resident memory of one node and its share of one core: what is promised of the build that is delivered. The gate runs
+/// this test on that build too.
+const PROMISED: Bounds = Bounds { memory_kib: 40 * 1_024, busy: 0.01 };
+
+/// An unoptimized build needs more for its code alone and is several times slower at the same work.
+const UNOPTIMIZED: Bounds = Bounds { memory_kib: 56 * 1_024, busy: 0.03 };
+
+struct Bounds {
+    memory_kib: u64,
+    busy: f64,
+}
 
 /// Long enough for a hundred words and probes, short enough for every run.
 const MEASURED: Duration = Duration::from_secs(10);
@@ -16,11 +24,9 @@ const MEASURED: Duration = Duration::from_secs(10);
 /// What Linux counts in, whatever the kernel's own clock.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Share of one core. The promise is one per cent; an unoptimized build is several times slower at the same work.
-const BUSY_MAX: f64 = if cfg!(debug_assertions) { 0.03 } else { 0.01 };
-
 #[test]
 fn two_linked_nodes_that_do_nothing_cost_next_to_nothing() {
+    let bounds = if std::env::var_os(OTHER_PROGRAM).is_some() { PROMISED } else { UNOPTIMIZED };
     let cluster = Cluster::new();
     let nodes = cluster.site(["a", "b"]);
     // The start is over when the links are measured and the last page of it is no longer counted.
@@ -34,8 +40,8 @@ fn two_linked_nodes_that_do_nothing_cost_next_to_nothing() {
         let share = after[place].saturating_sub(before[place]).as_secs_f64() / span;
         let memory = memory_kib(node);
         eprintln!("{}: {memory} KiB resident, {:.2} % of a core", node.name(), share * 100.0);
-        assert!(memory <= MEMORY_KIB_MAX, "{memory} KiB");
-        assert!(share < BUSY_MAX, "{share}");
+        assert!(memory <= bounds.memory_kib, "{memory} KiB");
+        assert!(share < bounds.busy, "{share}");
     }
 }
 

@@ -16,6 +16,7 @@ mod question;
 mod rates;
 mod watch;
 
+mod audit;
 mod cli;
 mod crash;
 mod disk;
@@ -23,6 +24,7 @@ mod dispatch;
 mod identity;
 mod idle;
 mod plant;
+mod policy;
 mod presence;
 mod reload;
 mod shutdown;

@@ -13,6 +13,8 @@ use crate::watch::try_until;
 
 const QUICKSTART: &str = "docs/guides/RUNTIME_CLOUD_QUICKSTART.md";
 const IDENTITY: &str = "docs/guides/RUNTIME_CLOUD_IDENTITY.md";
+const PROFILES: &str = "docs/guides/RUNTIME_CLOUD_PROFILE_COOKBOOK.md";
+const FEDERATION: &str = "docs/guides/RUNTIME_CLOUD_FEDERATION_GUIDE.md";
 
 /// The guide says ten minutes by hand; nobody waits for a reader here.
 const WALK_MAX: Duration = Duration::from_secs(100);
@@ -25,6 +27,16 @@ fn the_quickstart_works_as_it_stands() {
 #[test]
 fn the_guide_to_identities_works_as_it_stands() {
     check(IDENTITY);
+}
+
+#[test]
+fn the_guide_to_profiles_works_as_it_stands() {
+    check(PROFILES);
+}
+
+#[test]
+fn the_guide_to_federation_works_as_it_stands() {
+    check(FEDERATION);
 }
 
 fn check(name: &str) {

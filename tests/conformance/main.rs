@@ -15,6 +15,7 @@ mod actor;
 mod case_file;
 mod envelope;
 mod example;
+mod explain;
 mod key;
 mod matrix;
 mod minted;

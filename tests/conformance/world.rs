@@ -74,6 +74,7 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         policy,
         policy_hash: Hash::of(b"a policy"),
         authority: None,
+        certificate: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -154,6 +154,7 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         policy: policy(variant),
         policy_hash: Hash::of(&[u8::try_from(variant).unwrap_or(0)]),
         authority: authority(setup.profile),
+        certificate: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -2,20 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::cli::args::Audit;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{environment, output};
-use crate::node::archive;
+use crate::domain::audit::Verdict;
+use crate::node::archive::{self, Against, Finding};
 use crate::settings;
 
 /// Verifies or exports.
 pub fn run(command: &Audit) -> Result<(), Failure> {
     match command {
-        Audit::Verify { project, json } => verify(project, *json),
-        Audit::Export { project, json: _ } => archive::export(&folder(project), output::line),
+        Audit::Verify { project, checkpoints, key, json } => {
+            let against = Against { checkpoints: checkpoints.clone(), key: key.clone() };
+            verify(project, &against, *json)
+        }
+        Audit::Export { project, checkpoints: Some(into), json } => export_checkpoint(project, into, *json),
+        Audit::Export { project, checkpoints: None, json: _ } => archive::export(&folder(project), output::line),
     }
+}
+
+fn export_checkpoint(project: &Path, into: &Path, as_json: bool) -> Result<(), Failure> {
+    let path = archive::export_checkpoint(&folder(project), into)?;
+    let path =
+        path.ok_or_else(|| Failure::failed("this log has no checkpoint yet: its node makes one when it starts"))?;
+    let shown = path.display().to_string();
+    if as_json { output::json(&json!({ "checkpoint": shown })) } else { output::line(&shown) }
 }
 
 /// The state folder that the project's settings name; the default one where the settings cannot be read.
@@ -24,19 +37,59 @@ fn folder(project: &Path) -> PathBuf {
     project.join(path.unwrap_or_else(|_| PathBuf::from("state")))
 }
 
-fn verify(project: &Path, as_json: bool) -> Result<(), Failure> {
-    let findings = archive::verify(&folder(project))?;
+fn verify(project: &Path, against: &Against, as_json: bool) -> Result<(), Failure> {
+    let findings = archive::verify(&folder(project), against)?;
     if as_json {
-        let chains: Vec<_> = findings
-            .iter()
-            .map(|finding| json!({ "chain": finding.chain, "ok": finding.is_whole, "verdict": finding.text }))
-            .collect();
-        output::json(&json!({ "ok": findings.iter().all(|finding| finding.is_whole), "chains": chains }))?;
+        let chains: Vec<_> = findings.iter().map(chain_json).collect();
+        output::json(&json!({ "ok": findings.iter().all(Finding::is_whole), "chains": chains }))?;
     } else {
-        findings.iter().try_for_each(|finding| output::line(&format!("{}: {}", finding.chain, finding.text)))?;
+        findings.iter().try_for_each(show)?;
     }
-    match findings.iter().find(|finding| !finding.is_whole) {
+    match findings.iter().find(|finding| !finding.is_whole()) {
         None => Ok(()),
         Some(broken) => Err(Failure::new(Exit::Failed, format!("the chain of {} is broken", broken.chain))),
     }
+}
+
+fn show(finding: &Finding) -> Result<(), Failure> {
+    output::line(&format!("{}: {}", finding.chain, finding.text))?;
+    for (name, verdict) in finding.verdicts() {
+        let (answer, text) = match verdict {
+            Verdict::Holds(text) => ("holds".to_owned(), text),
+            Verdict::Unproven(text) => ("unproven".to_owned(), text),
+            Verdict::Broken { fault, record, text } => {
+                (format!("BROKEN ({} at record {record})", fault.as_str()), text)
+            }
+        };
+        output::line(&format!("  {name:<12} {answer}: {text}"))?;
+    }
+    match &finding.key {
+        Some(key) => output::line(&format!("  {:<12} {}", "public key", key.display())),
+        None => Ok(()),
+    }
+}
+
+fn chain_json(finding: &Finding) -> Json {
+    let mut chain = json!({ "chain": finding.chain, "ok": finding.is_whole(), "verdict": finding.text });
+    let mut put = |name: &str, value: Json| {
+        if let Some(fields) = chain.as_object_mut() {
+            fields.insert(name.to_owned(), value);
+        }
+    };
+    for (name, verdict) in finding.verdicts() {
+        put(
+            name,
+            match verdict {
+                Verdict::Holds(text) => json!({ "verdict": "holds", "text": text }),
+                Verdict::Unproven(text) => json!({ "verdict": "unproven", "text": text }),
+                Verdict::Broken { fault, record, text } => {
+                    json!({ "verdict": "broken", "fault": fault.as_str(), "record": record, "text": text })
+                }
+            },
+        );
+    }
+    if let Some(key) = &finding.key {
+        put("public_key", Json::from(key.display().to_string()));
+    }
+    chain
 }

@@ -78,10 +78,7 @@ async fn config_set(key: &str, value: &str, reach: &Reach) -> Result<(), Failure
     let state = client.get("/api/runtime-cloud/state").await?;
     let me = state.pointer("/context/connected_via").and_then(Json::as_str).unwrap_or_default();
     let actor = state.pointer("/context/identity").and_then(Json::as_str).unwrap_or_default();
-    let value: Json = match serde_json::from_str(value) {
-        Ok(json @ (Json::Bool(_) | Json::Number(_))) => json,
-        Ok(_) | Err(_) => Json::from(value),
-    };
+    let value = crate::cli::explanation::typed(value);
     let body = json!({
         "api_version": "1.0",
         "request_id": format!("ctl-{}", request_suffix()?),

@@ -5,6 +5,7 @@ pub mod control;
 pub mod identity;
 pub mod peers;
 pub mod play;
+pub mod policy;
 pub mod status;
 pub mod token;
 pub mod validate;

@@ -1,6 +1,7 @@
 //! `play`: the node itself, from an empty folder or an existing project, until it is told to stop.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,9 @@ use crate::cli::{environment, logging, output};
 use crate::node::assemble::{self, Running};
 use crate::node::{Error, StoreError};
 use crate::settings::{self, Settings};
+
+/// How long the whole stop may take. Its steps have bounds of their own, of which this is the sum; it holds whatever blocks.
+const STOP_MAX: Duration = Duration::from_millis(4_800);
 
 /// Runs until a signal or `ctl shutdown`; a second signal ends the process at once.
 pub async fn run(command: &Play) -> Result<(), Failure> {
@@ -42,18 +46,30 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
         Err(failure) => Err(failure),
     };
     output::note("stopping; a second signal ends at once");
-    tokio::select! {
-        () = running.shutdown() => {}
-        () = signals.next() => output::note("ended at once; what was in flight is recorded as unknown at the next start"),
-    }
+    stop_within_bounds(running, &mut signals).await;
     // Whoever reads the file next must not find a node that is gone; a file that cannot be removed is only stale.
     drop(std::fs::remove_file(project.join(READY_FILE)));
     outcome
 }
 
+/// Stops on a task of its own, so that whatever blocks there keeps nobody from looking at the clock and at the signals.
+async fn stop_within_bounds(running: Running, signals: &mut Signals) {
+    let stopped = tokio::runtime::Handle::current().spawn(running.shutdown());
+    tokio::select! {
+        ended = tokio::time::timeout(STOP_MAX, stopped) => match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the stop broke off"),
+            Err(_elapsed) => tracing::error!("the stop took too long and was broken off"),
+        },
+        () = signals.next() => output::note("ended at once; what was in flight is recorded as unknown at the next start"),
+    }
+}
+
 fn load(project: &Path) -> Result<Settings, Failure> {
-    let settings = settings::load(project, environment())
+    let reading = settings::read_project(project, environment(), settings::Unmet::Refuse)
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
+    super::validate::warn(&reading.warnings);
+    let settings = reading.settings;
     let missing = settings::preconditions(&settings);
     if missing.is_empty() {
         return Ok(settings);
@@ -96,6 +112,7 @@ fn write_ready(
     let ready = json!({
         "runtime_id": settings.runtime_id.to_string(),
         "web": running.web,
+        "web_key": running.web_key.map(|key| key.to_string()),
         "mesh": running.mesh,
         "fingerprint": running.fingerprint.to_string(),
         "boot_id": running.boot,

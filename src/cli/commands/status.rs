@@ -27,6 +27,10 @@ pub async fn run(reach: &Reach) -> Result<(), Failure> {
     output::line(&format!("role         {}", output::field(context, "role")))?;
     output::line(&format!("health       {}", output::field(own, "health_state")))?;
     output::line(&format!("fingerprint  {}", output::field(own, "fingerprint")))?;
+    let identity = health.pointer("/subsystems/identity/detail").and_then(Json::as_str);
+    if let Some((_, renewal)) = identity.and_then(|detail| detail.split_once("; the certificate ")) {
+        output::line(&format!("certificate  {renewal}"))?;
+    }
     output::line(&format!("version      {}", output::field(own, "version")))?;
     output::line(&format!("online       {online} of {} known runtimes", nodes.map_or(0, Vec::len)))
 }

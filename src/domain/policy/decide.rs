@@ -3,7 +3,7 @@
 use crate::domain::action::Action;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::Actor;
-use crate::domain::policy::{Policy, Rule, RuleEffect, actor_name};
+use crate::domain::policy::{Policy, Rule, RuleEffect, Stage, action_name, actor_name};
 use crate::domain::time::Wall;
 
 /// Which of the two lists is asked.
@@ -13,6 +13,35 @@ pub enum Side {
     Inbound,
     /// `allow_write`, at the origin.
     Outbound,
+}
+
+impl Side {
+    /// Both, from the way out to the way in.
+    pub const ALL: [Self; 2] = [Self::Outbound, Self::Inbound];
+
+    /// The stable text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+
+    /// The name of the list that is asked.
+    pub const fn list(self) -> &'static str {
+        match self {
+            Self::Inbound => "accept_write",
+            Self::Outbound => "allow_write",
+        }
+    }
+
+    /// The end at which the list is asked.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::Inbound => Stage::Target,
+            Self::Outbound => Stage::Origin,
+        }
+    }
 }
 
 /// May this actor do this to that runtime now?
@@ -42,10 +71,7 @@ pub enum Verdict<'a> {
 impl Policy {
     /// Asks one side. Deny beats allow; the order of the rules does not matter for the outcome.
     pub fn ask(&self, side: Side, question: Question<'_>) -> Verdict<'_> {
-        let rules = match side {
-            Side::Inbound => &self.accept_write,
-            Side::Outbound => &self.allow_write,
-        };
+        let rules = self.rules(side);
         let matching = |effect| rules.iter().find(|rule| rule.effect == effect && rule.speaks_of(question));
         match (matching(RuleEffect::Deny), matching(RuleEffect::Allow)) {
             (Some(rule), _) => Verdict::Denied(rule),
@@ -55,19 +81,52 @@ impl Policy {
     }
 }
 
+/// One condition of a rule. A rule speaks of a question when all of its conditions hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition<'a> {
+    /// The action's pattern.
+    Action,
+    /// The actor's pattern.
+    Actor,
+    /// The target's pattern.
+    Target,
+    /// The first moment.
+    NotBefore,
+    /// The moment from which the rule is silent.
+    NotAfter,
+    /// The parameter of this name.
+    Param(&'a str),
+}
+
 impl Rule {
-    fn speaks_of(&self, question: Question<'_>) -> bool {
+    /// Whether every condition holds. Stops at the first that does not.
+    pub(super) fn speaks_of(&self, question: Question<'_>) -> bool {
+        self.failing(question).next().is_none()
+    }
+
+    /// The conditions that do not hold. There is no other matcher: what decides and what explains are the same.
+    pub(super) fn failing<'a>(&'a self, question: Question<'a>) -> impl Iterator<Item = Condition<'a>> {
+        let fixed = [Condition::Action, Condition::Actor, Condition::Target, Condition::NotBefore, Condition::NotAfter];
+        let params = self.params.iter().map(|(name, _)| Condition::Param(name));
+        fixed.into_iter().chain(params).filter(move |condition| !self.holds(*condition, question))
+    }
+
+    fn holds(&self, condition: Condition<'_>, question: Question<'_>) -> bool {
         let Question { actor, action, target, now } = question;
-        let action_matches = self.action.matches(action.kind().as_str())
-            || action
-                .command()
-                .is_some_and(|command| self.action.matches(&format!("{}/{command}", action.kind().as_str())));
-        action_matches
-            && self.actor.matches(&actor_name(actor))
-            && self.target.matches(&target.to_string())
-            && self.not_before.is_none_or(|limit| limit <= now)
-            && self.not_after.is_none_or(|limit| now < limit)
-            && self.params.iter().all(|(name, value)| action.parameter(name).as_deref() == Some(value))
+        match condition {
+            Condition::Action => {
+                self.action.matches(action.kind().as_str())
+                    || action.command().is_some() && self.action.matches(&action_name(action))
+            }
+            Condition::Actor => self.actor.matches(&actor_name(actor)),
+            Condition::Target => self.target.matches(&target.to_string()),
+            Condition::NotBefore => self.not_before.is_none_or(|limit| limit <= now),
+            Condition::NotAfter => self.not_after.is_none_or(|limit| now < limit),
+            Condition::Param(name) => {
+                let wanted = self.params.iter().filter(|(it, _)| it == name);
+                wanted.into_iter().all(|(_, value)| action.parameter(name).as_ref() == Some(value))
+            }
+        }
     }
 }
 

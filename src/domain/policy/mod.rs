@@ -3,18 +3,25 @@
 //! Pure and total: every question has an answer, no rule order matters, deny beats allow, an empty list denies
 //! (DESIGN, *Policy*). Outbound rules are asked at the origin, inbound rules at the target; a cross-site write needs both.
 
+mod canonical;
+mod cover;
 mod decide;
+pub mod explain;
 mod pattern;
+mod remedy;
 
 use std::borrow::Cow;
 
+use crate::domain::action::Action;
 use crate::domain::code::Code;
 use crate::domain::id::{RuntimeId, SiteId};
-use crate::domain::identity::Actor;
+use crate::domain::identity::{Actor, Role};
 use crate::domain::time::Wall;
 
-pub use decide::{Question, Side, Verdict};
+pub use cover::Shadowed;
+pub use decide::{Condition, Question, Side, Verdict};
 pub use pattern::{Error as PatternError, Pattern};
+pub use remedy::{Change, Remedy, Step};
 
 /// Most rules in one direction: a list that a person can still review, and a bound on the work of one question.
 pub const RULES_MAX: usize = 1_000;
@@ -58,6 +65,32 @@ pub struct Policy {
     pub allow_write: Vec<Rule>,
     /// Asked at the target: what may come in from other sites.
     pub accept_write: Vec<Rule>,
+}
+
+impl Policy {
+    /// The rules of one direction.
+    pub fn rules(&self, side: Side) -> &[Rule] {
+        match side {
+            Side::Inbound => &self.accept_write,
+            Side::Outbound => &self.allow_write,
+        }
+    }
+
+    /// The same, to change.
+    pub fn rules_mut(&mut self, side: Side) -> &mut Vec<Rule> {
+        match side {
+            Side::Inbound => &mut self.accept_write,
+            Side::Outbound => &mut self.allow_write,
+        }
+    }
+}
+
+impl Rule {
+    /// The name that its author gave it; absent where it is called by its place, which another order would change.
+    pub fn given_id(&self) -> Option<&str> {
+        // A place has brackets, a given id never has.
+        (!self.id.contains('[')).then_some(self.id.as_str())
+    }
 }
 
 /// Which decision point spoke.
@@ -126,6 +159,26 @@ impl Decision {
 /// Whether an actor's and a target's sites differ, which is what makes a write a cross-site write.
 pub fn crosses_sites(actor_site: &SiteId, target: &RuntimeId) -> bool {
     *actor_site != target.site
+}
+
+/// The role that counts at the target: the lesser of the asserted one and the least grant for the actor. Without a grant the
+/// own site's word counts, and a guest of another site is a viewer (DESIGN, *Who is the actor*).
+pub fn granted_role(grants: &[(Pattern, Role)], actor: &Actor, asserted: Role, own_site: &SiteId) -> Role {
+    let name = actor_name(actor);
+    let grant = grants.iter().filter(|(pattern, _)| pattern.matches(&name)).map(|(_, role)| *role).min();
+    match grant {
+        Some(role) => role.min(asserted),
+        None if actor.site == *own_site => asserted,
+        None => Role::Viewer.min(asserted),
+    }
+}
+
+/// An action as rules name it: `cfg_apply` or `cmd_invoke/<command>`.
+pub fn action_name(action: &Action) -> String {
+    match action.command() {
+        Some(command) => format!("{}/{command}", action.kind().as_str()),
+        None => action.kind().as_str().to_owned(),
+    }
 }
 
 /// An actor as rules name it.

@@ -63,9 +63,38 @@ impl Pattern {
             }
         }
     }
+
+    /// Whether every name of the other set is in this one. `*` counts as any name of as many segments as this has, which
+    /// is right for actors and targets: their names all have two.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Shape::Everything, _) => true,
+            (Shape::Segments(parts), Shape::Everything) => parts.iter().all(|part| *part == Part::AnySegment),
+            (Shape::Segments(ours), Shape::Segments(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours.covers(theirs))
+            }
+        }
+    }
+
+    /// The smallest pattern that holds this set and the name, as far as it stays within the name's first segment: a rule
+    /// is never widened to another site or another kind of action.
+    pub(super) fn widened_to(&self, name: &str) -> Option<Self> {
+        let Shape::Segments(parts) = &self.0 else { return None };
+        let [first, second] = parts.as_slice() else { return None };
+        let (head, tail) = name.split_once('/')?;
+        if !first.matches(head) || *first == Part::AnySegment {
+            return None;
+        }
+        let second = if second.matches(tail) { second.clone() } else { Part::AnySegment };
+        Some(Self(Shape::Segments(vec![first.clone(), second])))
+    }
 }
 
 impl Part {
+    fn covers(&self, other: &Self) -> bool {
+        *self == Self::AnySegment || self == other
+    }
+
     fn matches(&self, segment: &str) -> bool {
         match self {
             Self::AnySegment => !segment.is_empty(),

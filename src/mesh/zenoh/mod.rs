@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zenoh::bytes::Encoding;
@@ -418,7 +418,13 @@ impl Mesh for ZenohMesh {
 
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async move {
-            if tokio::time::timeout(CLOSE_MAX, self.core.close()).await.is_err() {
+            let (core, (done, closed)) = (self.core.clone(), oneshot::channel::<()>());
+            session::apart(async move {
+                core.close().await;
+                drop(done);
+            });
+            // Nothing is ever sent: the wait ends when the thread's end is dropped.
+            if tokio::time::timeout(CLOSE_MAX, closed).await.is_err() {
                 tracing::warn!("mesh session did not close in time");
             }
         })

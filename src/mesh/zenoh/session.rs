@@ -4,14 +4,15 @@
 
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::{self as blocking, RecvTimeoutError};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use zenoh::internal::runtime::{DynamicRuntime, Runtime, RuntimeBuilder, ZRuntime};
-use zenoh::{Config, Session, Wait};
+use zenoh::{Config, Session};
 
 use crate::mesh::OpenError;
-use crate::mesh::zenoh::{Options, Role, Scouting};
+use crate::mesh::zenoh::{CLOSE_MAX, Options, Role, Scouting};
 
 /// Largest message in bytes that is put together at all. Far above the largest legal payload, so that a payload that is too
 /// large arrives, is refused by size and is counted, and far below what would hurt.
@@ -80,21 +81,43 @@ pub(super) async fn start(config: Config) -> zenoh::Result<Opened> {
 }
 
 impl Opened {
-    /// Closes the session, then the links below it. Does nothing the second time.
+    /// Closes the session, then the links below it. Does nothing the second time. Blocks its thread: see [`apart`].
     pub(super) async fn close(&self) {
-        note(self.session.close().await);
-        if !self.runtime.is_closed() {
-            note(self.runtime.close().await);
-        }
+        close(&self.session, &self.runtime).await;
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if !self.runtime.is_closed() {
-            note(self.session.close().wait());
-            note(self.runtime.close().wait());
+        if self.runtime.is_closed() {
+            return;
         }
+        let (session, runtime) = (self.session.clone(), self.runtime.clone());
+        let (done, closed) = blocking::channel::<()>();
+        apart(async move {
+            close(&session, &runtime).await;
+            drop(done);
+        });
+        if closed.recv_timeout(CLOSE_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("mesh session did not close in time");
+        }
+    }
+}
+
+async fn close(session: &Session, runtime: &Runtime) {
+    note(session.close().await);
+    if !runtime.is_closed() {
+        note(runtime.close().await);
+    }
+}
+
+/// Runs on a thread of its own what Zenoh blocks in: it waits in place for room on the link of a silent peer, and whoever
+/// polls it there looks at no clock meanwhile. If there is no thread to be had it is not run, which its owner must notice.
+pub(super) fn apart(work: impl Future<Output = ()> + Send + 'static) {
+    let thread = std::thread::Builder::new().name("mesh-close".to_owned());
+    // Detached: who waits for it waits with a bound.
+    if let Err(error) = thread.spawn(|| ZRuntime::Application.block_in_place(work)) {
+        tracing::warn!(%error, "no thread to close the mesh session on");
     }
 }
 

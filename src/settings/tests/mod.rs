@@ -1,5 +1,6 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
+mod explained;
 mod hostile;
 mod overrides;
 mod project;
@@ -112,7 +113,7 @@ fn the_rules_of_the_wan_example_are_typed() {
     let actor = "spiffe://trust/plant-north/anyone".parse().expect("legal");
     let target = "plant-south/line-1".parse().expect("legal");
     let action = crate::domain::action::Action::cmd_invoke("restart", BTreeMap::new()).expect("legal");
-    let now = Wall(0);
+    let now = crate::domain::time::Wall(0);
     let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
     let verdict = policy.ask(Side::Outbound, question);
     assert!(matches!(verdict, Verdict::Allowed(rule) if rule.id == "south-restart"), "{verdict:?}");
@@ -128,7 +129,7 @@ fn answer(body: &str) -> bool {
     let actor = text("/actor").parse().expect("an actor");
     let target = text("/target_runtimes/0").parse().expect("a runtime of another site");
     let action = crate::domain::action::Action::cmd_invoke(&text("/payload/command"), BTreeMap::new()).expect("legal");
-    let now = Wall(0);
+    let now = crate::domain::time::Wall(0);
     let question = crate::domain::policy::Question { actor: &actor, action: &action, target: &target, now };
     matches!(settings.policy.ask(Side::Outbound, question), Verdict::Allowed(_))
 }

@@ -47,7 +47,7 @@ impl Refused {
 
 /// What the columns beside the body hold: copies for searching, from nowhere but the record.
 #[derive(Debug, PartialEq, Eq)]
-struct Copies {
+pub(super) struct Copies {
     audit_id: String,
     at_ns: i64,
     actor: String,
@@ -66,6 +66,11 @@ impl Copies {
             target: draft.target.to_string(),
             request_id: draft.request_id.as_ref().map(ToString::to_string),
         }
+    }
+
+    /// Whether the columns hold what the record holds.
+    pub(super) fn are_of(&self, draft: &Draft) -> bool {
+        *self == Self::of(draft)
     }
 
     /// Reads the columns from the fourth on.
@@ -222,7 +227,7 @@ impl ChainReader {
         Ok(())
     }
 
-    fn next_row(&mut self) -> Option<Result<(Link, Copies), Error>> {
+    pub(super) fn next_row(&mut self) -> Option<Result<(Link, Copies), Error>> {
         if self.page.is_empty()
             && !self.is_done
             && let Err(error) = self.next_page()
@@ -265,7 +270,7 @@ pub fn verify(folder: &Path, chain: Chain) -> Result<Verdict, Error> {
     while let Some(row) = reader.next_row() {
         let (link, copies) = row?;
         match verifier.follow(&link.canonical, link.hash) {
-            Ok(entry) if Copies::of(&entry.draft) == copies && entry.position.seq == link.seq => {}
+            Ok(entry) if copies.are_of(&entry.draft) && entry.position.seq == link.seq => {}
             Ok(entry) => {
                 let reason = "wanted the columns for searching to hold what the record holds".to_owned();
                 return Ok(Verdict::Broken(Broken { seq: entry.position.seq, reason }));

@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chain::{self, Refused};
 use super::error::{Health, running};
+use super::evidence::{Evidence, SharedKey};
 use super::file::{self, Folder, Name, Pages};
-use crate::domain::audit::Position;
+use crate::domain::audit::{Occasion, Position};
 use crate::engine::record::{Batch, Record};
-use crate::store::Error;
+use crate::store::{Error, boot_of};
 use crate::wire::record::audit::Anchor;
 use crate::wire::record::{self, Change};
 
@@ -20,11 +21,18 @@ const GROUP_MAX: usize = 256;
 
 type Outcome = Result<Vec<Position>, Error>;
 
-/// A batch and whoever waits for it.
+/// What the writer is asked.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) batch: Batch,
-    pub(super) reply: oneshot::Sender<Outcome>,
+pub(super) enum Job {
+    /// A batch and whoever waits for it.
+    Commit {
+        /// What is to be written.
+        batch: Batch,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// To look whether the newest records have waited long enough for a checkpoint.
+    Interval,
 }
 
 /// The only writer of its file, and the only one who knows the end of the chain.
@@ -33,39 +41,69 @@ pub(super) struct Writer {
     path: PathBuf,
     end: Anchor,
     health: Arc<Health>,
+    evidence: Evidence,
 }
 
 impl Writer {
-    pub(super) fn open(folder: &Folder, pages: Pages, health: Arc<Health>) -> Result<Self, Error> {
+    pub(super) fn open(folder: &Folder, pages: Pages, health: Arc<Health>, key: SharedKey) -> Result<Self, Error> {
         let path = folder.file(Name::Control);
         let connection = folder.writer(Name::Control, pages)?;
         let end = chain::end(&connection, &path)?;
-        Ok(Self { connection, path, end, health })
+        let evidence = Evidence::open(&connection, &path, end, key)?;
+        Ok(Self { connection, path, end, health, evidence })
     }
 
     /// Writes until every sender is gone and nothing waits.
     pub(super) fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while 0 < jobs.blocking_recv_many(&mut group, GROUP_MAX) {
-            let (batches, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.batch, job.reply)).unzip();
+            let mut occasion = Occasion::Growth;
+            let mut waiting = |job| match job {
+                Job::Commit { batch, reply } => Some((batch, reply)),
+                Job::Interval => {
+                    occasion = Occasion::Interval;
+                    None
+                }
+            };
+            let (batches, replies): (Vec<_>, Vec<_>) = group.drain(..).filter_map(&mut waiting).unzip();
             for (reply, outcome) in replies.into_iter().zip(self.commit(&batches)) {
                 // Whoever gave up waiting finds the record when it asks again.
                 drop(reply.send(outcome));
             }
+            self.keep_evidence(occasion);
             self.checkpoint();
+        }
+        self.keep_evidence(Occasion::Closing);
+    }
+
+    /// What cannot be signed now is signed at the next occasion: nobody waits for it.
+    fn keep_evidence(&mut self, occasion: Occasion) {
+        if self.health.broken().is_none()
+            && let Err(error) = self.evidence.keep(&self.connection, self.end, occasion)
+        {
+            tracing::warn!(%error, "checkpoint of the audit log cannot be written");
+            if matches!(error, Error::Broken { .. }) {
+                self.health.note(&error);
+            }
         }
     }
 
     fn commit(&mut self, batches: &[Batch]) -> Vec<Outcome> {
+        if batches.is_empty() {
+            return Vec::new();
+        }
         let outcomes = match self.transaction(batches) {
             Ok(outcomes) => outcomes,
             // A full disk may take the whole transaction with it: what fits by itself is not held to what does not.
             Err(Error::NoSpace { .. }) if 1 < batches.len() => batches.iter().map(|batch| self.alone(batch)).collect(),
             Err(error) => batches.iter().map(|_| Err(error.clone())).collect(),
         };
-        for outcome in &outcomes {
+        for (batch, outcome) in batches.iter().zip(&outcomes) {
             match outcome {
-                Ok(_) => self.health.note_success(),
+                Ok(_) => {
+                    self.health.note_success();
+                    boot_of(batch).into_iter().for_each(|boot| self.evidence.begin_boot(boot));
+                }
                 Err(error) => self.health.note(error),
             }
         }
@@ -174,7 +212,7 @@ mod tests {
     fn writer(pages: u32) -> (tempfile::TempDir, Writer) {
         let place = tempfile::tempdir().expect("a folder for the test");
         let folder = Folder::open(place.path()).expect("opens");
-        let writer = Writer::open(&folder, Pages(Some(pages)), Arc::default()).expect("opens");
+        let writer = Writer::open(&folder, Pages(Some(pages)), Arc::default(), SharedKey::default()).expect("opens");
         (place, writer)
     }
 
@@ -218,6 +256,24 @@ mod tests {
         assert!(matches!(outcomes[1], Err(Error::Unreadable { .. })), "{:?}", outcomes[1]);
         assert_eq!((count(&writer, "fact"), count(&writer, "audit")), (2, 2));
         assert_eq!(writer.health.fault(), None, "the batch was at fault");
+    }
+
+    #[test]
+    fn a_checkpoint_that_fails_is_tried_again_at_the_next_interval_and_harms_nobody() {
+        let (_place, mut writer) = writer(1_000);
+        writer.evidence.set_key(crate::store::contract::note_key());
+        let refusing = "CREATE TEMP TRIGGER refusing BEFORE INSERT ON main.checkpoint
+                        BEGIN SELECT zeroblob(2000000000); END";
+        writer.connection.execute_batch(refusing).expect("runs");
+        assert_eq!(seqs(&writer.commit(&[batch(1, 1)])), [Some(1)]);
+        writer.keep_evidence(Occasion::Growth);
+        assert!(writer.connection.is_autocommit(), "the failed one is rolled back");
+        writer.connection.execute_batch("DROP TRIGGER refusing").expect("runs");
+        assert_eq!(seqs(&writer.commit(&[batch(2, 1)])), [Some(2)]);
+        writer.keep_evidence(Occasion::Growth);
+        assert_eq!(count(&writer, "checkpoint"), 0, "not at every commit");
+        writer.keep_evidence(Occasion::Interval);
+        assert_eq!((count(&writer, "checkpoint"), writer.health.fault()), (1, None));
     }
 
     #[test]

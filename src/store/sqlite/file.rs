@@ -18,8 +18,15 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Marks a file as ours: `trst`.
 const APPLICATION_ID: i32 = 0x7472_7374;
 
-/// The version of the tables that this code writes.
-const USER_VERSION: i32 = 1;
+/// What version 2 of `control.db` added: the checkpoints of its chain.
+const CHECKPOINT_TABLE: &str = "
+    CREATE TABLE checkpoint (
+        id INTEGER PRIMARY KEY,
+        size INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        subtrees BLOB NOT NULL
+    ) STRICT;
+";
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -85,28 +92,34 @@ impl Name {
         }
     }
 
-    const fn tables(self) -> &'static str {
+    fn tables(self) -> String {
         match self {
-            Self::Control => CONTROL_TABLES,
-            Self::Events => "",
+            Self::Control => format!("{CONTROL_TABLES}{CHECKPOINT_TABLE}"),
+            Self::Events => String::new(),
         }
     }
 
-    /// The names of what the file defines, in order.
-    const fn objects(self) -> &'static [&'static str] {
+    /// The version of the tables that this code writes.
+    const fn version(self) -> i32 {
         match self {
-            Self::Control => &[
-                "anchor",
-                "audit",
-                "audit_by_action",
-                "audit_by_actor",
-                "audit_by_name",
-                "audit_by_request",
-                "audit_by_target",
-                "fact",
-            ],
-            Self::Events => &["anchor", "audit", "audit_by_name", "audit_by_request"],
+            Self::Control => 2,
+            Self::Events => 1,
         }
+    }
+
+    /// The names of what the file defines in a version, in order. `None` for a version that this code cannot read.
+    fn objects(self, version: i32) -> Option<Vec<&'static str>> {
+        let mut names = vec!["anchor", "audit", "audit_by_name", "audit_by_request"];
+        match (self, version) {
+            (Self::Events, 1) => {}
+            (Self::Control, 1 | 2) => {
+                names.extend(["audit_by_action", "audit_by_actor", "audit_by_target", "fact"]);
+                names.extend((version == 2).then_some("checkpoint"));
+            }
+            (Self::Control | Self::Events, _) => return None,
+        }
+        names.sort_unstable();
+        Some(names)
     }
 }
 
@@ -211,9 +224,10 @@ impl Folder {
              {CHAIN_TABLES}
              {}
              PRAGMA application_id = {APPLICATION_ID};
-             PRAGMA user_version = {USER_VERSION};
+             PRAGMA user_version = {};
              COMMIT;",
-            name.tables()
+            name.tables(),
+            name.version()
         );
         connection.execute_batch(&script).map_err(|error| running(&new, error))?;
         connection.close().map_err(|(_connection, error)| running(&new, error))?;
@@ -257,7 +271,8 @@ impl Folder {
             Ok(connection)
         };
         let connection = open().map_err(|error| opening(&place, error))?;
-        check_tables(&connection, &place, name)?;
+        let version = check_tables(&connection, &place, name)?;
+        migrate(&connection, name, version).map_err(|error| opening(&place, error))?;
         Ok(connection)
     }
 
@@ -292,7 +307,20 @@ fn connect(place: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check_tables(connection: &Connection, place: &Path, name: Name) -> Result<(), Error> {
+/// Brings a file of an earlier version to the present one, all or nothing.
+fn migrate(connection: &Connection, name: Name, version: i32) -> rusqlite::Result<()> {
+    match (name, version) {
+        (Name::Control, 1) => {
+            let version = name.version();
+            let script = format!("BEGIN IMMEDIATE; {CHECKPOINT_TABLE} PRAGMA user_version = {version}; COMMIT;");
+            connection.execute_batch(&script)
+        }
+        (Name::Control | Name::Events, _) => Ok(()),
+    }
+}
+
+/// Gives the version of a file that this code can read.
+fn check_tables(connection: &Connection, place: &Path, name: Name) -> Result<i32, Error> {
     let number = |name: &str| {
         let number = connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
         number.map_err(|error| opening(place, error))
@@ -302,16 +330,14 @@ fn check_tables(connection: &Connection, place: &Path, name: Name) -> Result<(),
     if application != APPLICATION_ID {
         return Err(unreadable(format!("wanted application id {APPLICATION_ID:#x}, got {application:#x}")));
     }
-    // There is one version so far. An older one would be migrated here, by the writer, before anybody reads.
-    if version != USER_VERSION {
-        return Err(unreadable(format!("wanted tables of version {USER_VERSION}, got {version}")));
-    }
-    let wanted = name.objects();
+    let Some(wanted) = name.objects(version) else {
+        return Err(unreadable(format!("wanted tables of version {}, got {version}", name.version())));
+    };
     let found = objects(connection).map_err(|error| opening(place, error))?;
     if found != wanted {
         return Err(unreadable(format!("wanted the tables {}, got {}", wanted.join(", "), found.join(", "))));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// The names of what a file defines. Anything more, such as a trigger, would act on what we write.

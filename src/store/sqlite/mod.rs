@@ -8,6 +8,7 @@ mod chain;
 mod control;
 mod error;
 mod events;
+mod evidence;
 mod file;
 mod query;
 
@@ -22,10 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 use self::error::Health;
 use self::query::Question;
 use super::{Error, Filter, Full, Page, Pending, READ_QUEUE_MAX, Store};
-use crate::domain::audit::{AuditId, Draft, Position};
+use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position};
 use crate::engine::record::{Batch, Record};
 
 pub use self::chain::{ChainReader, Link, Verdict, read_chain, verify};
+pub use self::evidence::{examine, read_checkpoints};
 
 /// Batches waiting for the writer. When full, `commit` waits: the engine hands over one batch a turn, so this is never
 /// reached by one engine.
@@ -40,6 +42,9 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long a writer that has nothing more to write waits for the readers to leave, whose questions are cut short.
 const READERS_WAIT: Duration = Duration::from_secs(1);
 
+/// How often the writer is asked to look for records that wait for a checkpoint.
+const INTERVAL: Duration = Duration::from_millis(audit::INTERVAL.0);
+
 /// Where the store lies and how large it may grow.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -51,11 +56,11 @@ pub struct Options {
 
 /// Opens the store, or makes a new one. Blocks; meant for the start of the process.
 pub fn open(options: Options) -> Result<SqliteStore, Error> {
-    open_within(options, file::Pages::UNLIMITED)
+    open_within(options, file::Pages::UNLIMITED, INTERVAL)
 }
 
-/// The same with a limit on the size of `control.db`, which stands in for a full disk in tests.
-fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Error> {
+/// The same with a limit on the size of `control.db`, which stands in for a full disk in tests, and another interval.
+fn open_within(options: Options, pages: file::Pages, interval: Duration) -> Result<SqliteStore, Error> {
     let folder = file::Folder::open(&options.folder)?;
     let quota_mb = Arc::new(AtomicU64::new(options.read_audit_max_mb));
     let health = Arc::new(Health::default());
@@ -67,7 +72,10 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
     let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
     let (pages_asked, page_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
 
-    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health))?;
+    let key = evidence::SharedKey::default();
+    let (end_ticks, ticks_end) = blocking::sync_channel(1);
+
+    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health), Arc::clone(&key))?;
     let mut events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
     let waiting = events.waiting();
     let fact_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
@@ -89,6 +97,8 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
         wait_for_readers(&events_unread);
         drop(events);
     })?;
+    let weak = commits.downgrade();
+    spawn.thread("store-interval", move || tell_time(&weak, &ticks_end, interval))?;
     spawn.thread("store-facts", move || {
         fact_reader.run(fact_questions);
         drop(reading);
@@ -97,9 +107,27 @@ fn open_within(options: Options, pages: file::Pages) -> Result<SqliteStore, Erro
         page_reader.run(page_questions);
         drop(also_reading);
     })?;
-    let links = Links { commits, reads, waiting, _stop: stop, facts, pages: pages_asked, _interrupts: interrupts };
+    let links = Links {
+        commits,
+        reads,
+        waiting,
+        _stop: stop,
+        _end_ticks: end_ticks,
+        facts,
+        pages: pages_asked,
+        _interrupts: interrupts,
+    };
     let links = Mutex::new(Some(links));
-    Ok(SqliteStore { links, done: Mutex::new(Some(done)), quota_mb, health, reads_health, place: folder.place() })
+    Ok(SqliteStore { links, done: Mutex::new(Some(done)), key, quota_mb, health, reads_health, place: folder.place() })
+}
+
+/// Wakes the writer at each interval until the store is closed. It holds no way of its own, so that it keeps nobody waiting.
+fn tell_time(commits: &mpsc::WeakSender<control::Job>, end: &blocking::Receiver<()>, interval: Duration) {
+    while end.recv_timeout(interval) == Err(blocking::RecvTimeoutError::Timeout) {
+        let Some(commits) = commits.upgrade() else { return };
+        // A full queue has the writer awake anyway.
+        drop(commits.try_send(control::Job::Interval));
+    }
 }
 
 /// The last connection to leave a file copies its log and removes it, and only a writer may do that.
@@ -136,6 +164,8 @@ struct Links {
     waiting: Arc<AtomicUsize>,
     /// Dropped to end the lingering of the events writer.
     _stop: blocking::SyncSender<()>,
+    /// Dropped to end the thread that tells the writer the time.
+    _end_ticks: blocking::SyncSender<()>,
     facts: mpsc::Sender<Question>,
     pages: mpsc::Sender<Question>,
     /// Dropped to end the questions under way.
@@ -166,6 +196,7 @@ impl Drop for Interrupts {
 pub struct SqliteStore {
     links: Mutex<Option<Links>>,
     done: Mutex<Option<blocking::Receiver<()>>>,
+    key: evidence::SharedKey,
     quota_mb: Arc<AtomicU64>,
     health: Arc<Health>,
     reads_health: Arc<Health>,
@@ -219,7 +250,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let way = self.link(|links| links.commits.clone())?;
             let (reply, answer) = oneshot::channel();
-            if way.send(control::Job { batch, reply }).await.is_err() {
+            if way.send(control::Job::Commit { batch, reply }).await.is_err() {
                 return Err(self.silence());
             }
             drop(way);
@@ -250,6 +281,14 @@ impl Store for SqliteStore {
 
     fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>> {
         Box::pin(self.ask(self.link(|links| links.facts.clone()), move |reply| Question::Place { audit_id, reply }))
+    }
+
+    fn sign_checkpoints(&self, key: NoteKey) {
+        *lock(&self.key) = Some(key);
+    }
+
+    fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>> {
+        Box::pin(self.ask(self.link(|links| links.facts.clone()), |reply| Question::Checkpoint { reply }))
     }
 
     fn fault(&self) -> Option<Error> {

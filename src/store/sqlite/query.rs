@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chain::{Link, file_of, to_sql};
 use super::error::{Health, running};
+use super::evidence::newest_note;
 use super::file::Folder;
 use crate::domain::audit::{AuditId, Entry, Position};
 use crate::engine::record::Record;
@@ -22,6 +23,8 @@ pub(super) enum Question {
     Recall { reply: oneshot::Sender<Result<Vec<Record>, Error>> },
     /// A page of audit records.
     Page { filter: Box<Filter>, reply: oneshot::Sender<Result<Page, Error>> },
+    /// The newest checkpoint.
+    Checkpoint { reply: oneshot::Sender<Result<Option<String>, Error>> },
     /// The place of one record in the chain of writes.
     Place { audit_id: AuditId, reply: oneshot::Sender<Result<Option<Position>, Error>> },
 }
@@ -60,6 +63,7 @@ impl Reader {
             match question {
                 Question::Recall { reply } => drop(reply.send(self.writes.recall())),
                 Question::Page { filter, reply } => drop(reply.send(self.page(&filter))),
+                Question::Checkpoint { reply } => drop(reply.send(self.writes.checkpoint())),
                 Question::Place { audit_id, reply } => drop(reply.send(self.writes.place(audit_id))),
             }
         }
@@ -102,6 +106,10 @@ impl Source {
         };
         let facts = run().map_err(|error| self.failed(error))?;
         facts.into_iter().map(|fact| fact.map_err(|error| self.unreadable(&error))).collect()
+    }
+
+    fn checkpoint(&self) -> Result<Option<String>, Error> {
+        newest_note(&self.connection).map_err(|error| self.failed(error))
     }
 
     fn place(&self, audit_id: AuditId) -> Result<Option<Position>, Error> {

@@ -52,7 +52,7 @@ fn read(shared: &Shared, call: &Call, view: &View, ask: Ask) -> Result<Result<Ad
         Reading::Refused(refused) => return Ok(Err(*refused)),
         Reading::Wanted(wanted) => *wanted,
     };
-    if let Some(missing) = unmet(&shared.options, view) {
+    if let Some(missing) = unmet(&shared.options, view, shared.node.now().wall) {
         return Ok(Err(wanted.refuse(Denial::at_origin(Code::NotConfigured, "profile", missing))));
     }
     let asker = match caller.asker_for(&wanted.actor) {

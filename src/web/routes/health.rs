@@ -2,7 +2,8 @@
 
 use crate::domain::identity::TrustState;
 use crate::domain::projection::Lifecycle;
-use crate::engine::view::{ClockState, View};
+use crate::domain::time::Wall;
+use crate::engine::view::{ClockState, Renewal, View};
 use crate::store;
 use crate::web::error::{Problem, unavailable};
 use crate::web::router::{Answered, Call, Shared, json};
@@ -12,6 +13,9 @@ const OK: &str = "ok";
 const DEGRADED: &str = "degraded";
 const FAULTED: &str = "faulted";
 const NOT_CONFIGURED: &str = "not_configured";
+
+/// From so many days before its end on a certificate's end is shown.
+const DAYS_AHEAD: u64 = 30;
 
 /// The process answers.
 pub(crate) fn live(_shared: &Shared, _call: &Call) -> Answered {
@@ -32,7 +36,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let view = shared.node.view();
     let parts = [
         ("clock", clock(&view)),
-        ("identity", identity(&view)),
+        ("identity", identity(&view, shared.node.now().wall)),
         ("mesh", mesh(shared, &view)),
         ("store", store(shared, &view)),
         ("workload", (NOT_CONFIGURED, "no workload is configured".to_owned())),
@@ -53,9 +57,17 @@ fn clock(view: &View) -> (&'static str, String) {
     }
 }
 
-fn identity(view: &View) -> (&'static str, String) {
+fn identity(view: &View, now: Wall) -> (&'static str, String) {
     let untrusted = view.peers.values().filter(|peer| peer.trust == TrustState::Untrusted).count();
-    (OK, format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.len()))
+    let about = format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.len());
+    let Some(certificate) = view.settings.certificate else { return (OK, about) };
+    let days = certificate.days_left(now);
+    match certificate.renewal(now) {
+        Renewal::Overdue => (FAULTED, format!("{about}; the certificate has ended: renew it")),
+        Renewal::Due => (DEGRADED, format!("{about}; the certificate ends in {days} days: renew it")),
+        Renewal::NotDue if days < DAYS_AHEAD => (OK, format!("{about}; the certificate ends in {days} days")),
+        Renewal::NotDue => (OK, about),
+    }
 }
 
 /// A node alone in its mesh is in order: nobody is missing.

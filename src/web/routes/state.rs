@@ -7,7 +7,8 @@ use axum::http::{HeaderValue, Response};
 
 use crate::domain::code::Code;
 use crate::domain::preflight::Profile;
-use crate::engine::view::View;
+use crate::domain::time::Wall;
+use crate::engine::view::{Renewal, View};
 use crate::web::error::{Kind, Problem, not_modified};
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::{Auth, Options};
@@ -21,7 +22,7 @@ pub(crate) fn read(shared: Arc<Shared>, call: Call) -> Waiting {
 async fn answer(shared: &Shared, call: &Call) -> Answered {
     let caller = call.caller()?;
     let view = shared.node.view();
-    if let Some(missing) = unmet(&shared.options, &view) {
+    if let Some(missing) = unmet(&shared.options, &view, shared.node.now().wall) {
         return Err(Problem::new(Kind::Failed(Code::NotConfigured), missing));
     }
     let snapshot = current(shared, view).await;
@@ -69,7 +70,7 @@ fn label<B>(response: &mut Response<B>, tag: &str) {
 }
 
 /// Which setting the profile needs and does not have.
-pub(crate) fn unmet(options: &Options, view: &View) -> Option<String> {
+pub(crate) fn unmet(options: &Options, view: &View, now: Wall) -> Option<String> {
     let settings = &view.settings;
     let profile = settings.profile.as_str();
     if settings.profile == Profile::Dev {
@@ -77,6 +78,9 @@ pub(crate) fn unmet(options: &Options, view: &View) -> Option<String> {
     }
     if !settings.is_secure {
         return Some(format!("the profile {profile} needs runtime.tls.mode to be self-managed or provisioned"));
+    }
+    if settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue) {
+        return Some(format!("the profile {profile} needs a certificate that holds: renew runtime.identity.svid_path"));
     }
     (options.auth == Auth::Local).then(|| format!("the profile {profile} needs runtime.web.auth = \"token\""))
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "the numbers of test records are small")]
 
 mod death;
+mod evidence;
 mod full;
 mod strange;
 

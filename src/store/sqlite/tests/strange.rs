@@ -41,17 +41,21 @@ async fn files_that_are_no_store_are_refused_by_name() {
 
 #[tokio::test]
 async fn another_version_or_another_programs_file_is_refused() {
-    for pragma in ["user_version = 2", "user_version = 0", "application_id = 0", "application_id = 1"] {
-        for name in ["control.db", "events.db"] {
-            let (_folder, path) = place();
-            written(&path, 1).await;
-            let file = path.join(name);
-            let connection = Connection::open(&file).expect("opens");
-            connection.execute_batch(&format!("PRAGMA {pragma}")).expect("runs");
-            connection.close().expect("closes");
-            assert_eq!(refusal(&path), file.display().to_string(), "{name} {pragma}");
-            assert!(verify(&path, if name == "control.db" { Chain::Writes } else { Chain::Reads }).is_err());
-        }
+    // Version 1 of control.db had no checkpoints, so that a file that has them is none.
+    let others = ["user_version = 3", "user_version = 0", "application_id = 0", "application_id = 1"];
+    for (pragma, name) in others
+        .into_iter()
+        .flat_map(|it| [(it, "control.db"), (it, "events.db")])
+        .chain([("user_version = 1", "control.db"), ("user_version = 2", "events.db")])
+    {
+        let (_folder, path) = place();
+        written(&path, 1).await;
+        let file = path.join(name);
+        let connection = Connection::open(&file).expect("opens");
+        connection.execute_batch(&format!("PRAGMA {pragma}")).expect("runs");
+        connection.close().expect("closes");
+        assert_eq!(refusal(&path), file.display().to_string(), "{name} {pragma}");
+        assert!(verify(&path, if name == "control.db" { Chain::Writes } else { Chain::Reads }).is_err());
     }
 }
 

@@ -1,7 +1,13 @@
 //! Audit: hash-chained records of decisions and their outcomes.
 //!
 //! The engine makes **drafts**. Sequence, previous hash and hash are assigned by the store's writer alone, in the
-//! transaction that makes the record durable (DESIGN, *Durability and cost of an action*).
+//! transaction that makes the record durable (DESIGN, *Durability and cost of an action*). A `tree` over the records is what
+//! a signed `checkpoint` commits to, and `evidence` holds a log against its checkpoints.
+
+mod checkpoint;
+mod evidence;
+mod note;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +18,11 @@ use ulid::Ulid;
 use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::time::Wall;
+
+pub use checkpoint::{Checkpoint, INTERVAL, NotACheckpoint, Occasion, RECORDS_MAX, is_due, log_name};
+pub use evidence::{Examiner, Fault, Findings, Held, Source, Verdict};
+pub use note::{NoteError, NoteKey, Verifier};
+pub use tree::Tree;
 
 /// What the first record of a chain names as its predecessor.
 pub const GENESIS: Hash = Hash([0; 32]);

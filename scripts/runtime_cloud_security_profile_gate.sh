@@ -1,0 +1,310 @@
+#!/usr/bin/env bash
+# Shows on real nodes what the security profiles promise: two plants with authorities of their own, one verdict a line.
+#
+#   scripts/runtime_cloud_security_profile_gate.sh
+#
+# Environment:
+#   TRUST_RUNTIME_BIN     a built binary; without it the release build is made first
+#   TRUST_GATE_PROFILE    the profile of the nodes [plant]
+#   TRUST_GATE_DEADLINE_S how long each thing may take, in seconds [30]
+#
+# Exit codes: 0 every line passed, 1 a line failed, 2 wrong usage or a missing prerequisite.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/prerequisites.sh
+. "$root/scripts/prerequisites.sh"
+
+profile="${TRUST_GATE_PROFILE:-plant}"
+deadline_s="${TRUST_GATE_DEADLINE_S:-30}"
+scratch=""
+pids=()
+passed=0
+failed=0
+
+main() {
+  [ "$#" -eq 0 ] || { sed -n '2,11p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2; }
+  need_commands curl jq python3 || exit 2
+  find_binary
+  trap clean_up EXIT
+  scratch="$(mktemp -d "${TMPDIR:-/tmp}/trust-runtime-gate.XXXXXX")"
+  cd "$scratch"
+
+  for site in north south evil; do
+    "$bin" identity init-site --ca "ca-$site" --site "$site" >/dev/null
+    "$bin" identity issue --ca "ca-$site" --actor alice --out "alice-$site" >/dev/null
+  done
+  node north a ""
+  node south s "$(mesh_of north-a)"
+
+  line "a profile without its preconditions does not start, and says what is missing" unmet_preconditions
+  line "nodes of two sites trust each other by the anchors of each site" until_true peer_is north-a south/s trusted online
+  line "the listener speaks TLS 1.3 and nothing older" old_tls_is_refused
+  line "nobody is let in without a credential" anonymous_is_refused
+  line "a certificate names its actor, and the grant says what that one may" certificate_is_granted
+  line "a certificate of another authority does not get through the handshake" foreign_certificate_is_refused
+  line "a token opens what its role allows until it is revoked" token_lives_and_dies
+  line "a token of one site opens nothing at the other" token_is_local
+  line "a read crosses sites" until_true crosses status_read '{}' ok
+  line "a write between sites is denied by default" crosses_ping permission_denied origin
+  append north-a '[[runtime.cloud.wan.allow_write]]' 'action = "cmd_invoke/ping"' 'target = "south/s"'
+  line "allowed at the origin alone it is denied by the target" until_true crosses_ping permission_denied target
+  append south-s '[[runtime.cloud.wan.accept_write]]' 'action = "cmd_invoke/ping"' 'actor = "north/alice"'
+  line "exact rules at both ends allow it" until_true crosses_ping ok target
+  line "the rules explain themselves offline" rules_explain
+  restore south-s
+  line "a rule that is taken back counts on the running node" until_true crosses_ping permission_denied target
+  line "a bad file changes nothing and is named" bad_file_changes_nothing
+  "$bin" identity ban --ca ca-north --id spiffe://trust/north/alice --reason gate >/dev/null
+  line "a ban shuts an actor out of running nodes" until_true banned
+  line "the audit log verifies on both nodes" audit_verifies
+  line "an edited audit log is found out, and where" edited_audit_is_found
+  finish
+}
+
+# --- Nodes -----------------------------------------------------------------------------------------------------------
+
+find_binary() {
+  bin="${TRUST_RUNTIME_BIN:-}"
+  if [ -z "$bin" ]; then
+    need_commands cargo || exit 2
+    (cd "$root" && cargo build --release --locked --quiet) || { echo "gate: the build failed" >&2; exit 2; }
+    bin="$root/target/release/trust-runtime"
+  fi
+  bin="$(realpath "$bin")"
+}
+
+# Writes the settings of a node with a certificate, starts it and waits until it serves.
+node() {
+  local site="$1" name="$2" dials="$3" folder="$1-$2"
+  "$bin" identity issue --ca "ca-$site" --node "$site/$name" --ip 127.0.0.1 --out "$folder/tls" >/dev/null
+  settings "$site" "$name" "$dials" >"$folder/runtime.toml"
+  "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
+  pids+=("$!")
+  until_true test -s "$folder/ready.json" || { cat "$folder/log" >&2; exit 1; }
+  cp "$folder/runtime.toml" "$folder/runtime.toml.first"
+}
+
+settings() {
+  local site="$1" name="$2" dials="$3"
+  cat <<TOML
+[bundle]
+version = 1
+[resource]
+name = "$name"
+[runtime.identity]
+site = "$site"
+source = "files"
+svid_path = "tls/node-$name.pem"
+key_path = "tls/node-$name.key"
+bans_path = "$scratch/ca-$site/bans.txt"
+anchors = [
+  { site = "north", path = "$scratch/ca-north/anchors-north.pem" },
+  { site = "south", path = "$scratch/ca-south/anchors-south.pem" },
+]
+[[runtime.identity.grant]]
+actor = "$site/alice"
+role = "operator"
+[runtime.control]
+auth_token = "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
+[runtime.web]
+listen = "127.0.0.1:0"
+auth = "token"
+tls = true
+[runtime.tls]
+mode = "self-managed"
+[runtime.discovery]
+enabled = false
+[runtime.mesh]
+listen = "127.0.0.1:0"
+connect = [${dials:+"\"$dials\""}]
+tls = true
+[runtime.cloud]
+profile = "$profile"
+TOML
+}
+
+web_of() { jq -r .web "$1/ready.json"; }
+mesh_of() { jq -r '.mesh[0]' "$1/ready.json"; }
+
+# Adds lines to a node's settings; restore takes everything back that was added to that node.
+append() {
+  local folder="$1"
+  shift
+  printf '%s\n' "" "$@" >>"$folder/runtime.toml"
+}
+
+restore() { cp "$1/runtime.toml.first" "$1/runtime.toml"; }
+
+# curl with the anchors of the node's site. Gives the HTTP status.
+status() {
+  local folder="$1" path="$2"
+  shift 2
+  curl --silent --max-time 10 --cacert "ca-${folder%%-*}/anchors-${folder%%-*}.pem" --output answer.json \
+    --write-out '%{http_code}' "$@" "$(web_of "$folder")$path"
+}
+
+alice() { printf '%s\n' --cert alice-north/actor-alice.pem --key alice-north/actor-alice.key; }
+
+# --- Lines -----------------------------------------------------------------------------------------------------------
+
+unmet_preconditions() {
+  mkdir -p bare
+  printf '[bundle]\nversion = 1\n[runtime.cloud]\nprofile = "plant"\n' >bare/runtime.toml
+  local code=0
+  "$bin" play --project bare >bare/log 2>&1 || code=$?
+  [ "$code" -eq 3 ] && grep -q runtime.web.tls bare/log && grep -q runtime.identity.source bare/log
+}
+
+peer_is() {
+  "$bin" peers list --project "$1" --json |
+    jq -e --arg id "$2" --arg trust "$3" --arg life "$4" \
+      '.[] | select(.runtime_id == $id and .trust_state == $trust and .lifecycle_state == $life)' >/dev/null
+}
+
+old_tls_is_refused() {
+  [ "$(status north-a /livez)" = 200 ] && ! status north-a /livez --tls-max 1.2 >/dev/null
+}
+
+anonymous_is_refused() { [ "$(status north-a /api/runtime-cloud/state)" = 401 ]; }
+
+certificate_is_granted() {
+  mapfile -t options < <(alice)
+  [ "$(status north-a /api/runtime-cloud/state "${options[@]}")" = 200 ] || return 1
+  [ "$(jq -r .context.identity answer.json)" = spiffe://trust/north/alice ] || return 1
+  [ "$(jq -r .context.role answer.json)" = operator ]
+}
+
+# An authority that nobody knows ends the handshake; another site's, which is known, names somebody for whom a node of this
+# site does not vouch.
+foreign_certificate_is_refused() {
+  ! status north-a /livez --cert alice-evil/actor-alice.pem --key alice-evil/actor-alice.key >/dev/null || return 1
+  [ "$(status north-a /api/runtime-cloud/state --cert alice-south/actor-alice.pem --key alice-south/actor-alice.key)" = 401 ]
+}
+
+token_lives_and_dies() {
+  local made token id
+  made="$("$bin" token create --project north-a --role viewer --actor bob --json)"
+  token="$(jq -r .token <<<"$made")" id="$(jq -r .id <<<"$made")"
+  until_true opens north-a "$token" 200 || return 1
+  [ "$(status north-a /api/runtime-cloud/control/reload --header "authorization: Bearer $token" \
+    --header 'content-type: application/json' --data '{}')" = 403 ] || return 1
+  "$bin" token revoke "$id" --project north-a >/dev/null
+  until_true opens north-a "$token" 401
+}
+
+opens() { [ "$(status "$1" /api/runtime-cloud/state --header "authorization: Bearer $2")" = "$3" ]; }
+
+token_is_local() { opens north-a "$(<north-a/state/admin.token)" 200 && opens south-s "$(<north-a/state/admin.token)" 401; }
+
+# Dispatches from north to south as alice, and compares the code and who decided.
+crosses() {
+  local action="$1" payload="$2" wanted="$3" stage="${4:-}" plan body got
+  mapfile -t options < <(alice)
+  body="$(jq -n --arg action "$action" --argjson payload "$payload" --arg id "gate-$RANDOM-$SECONDS" '{
+    api_version: "1.0", request_id: $id, connected_via: "a", target_runtimes: ["south/s"],
+    actor: "spiffe://trust/north/alice", action_type: $action, payload: $payload }')"
+  options+=(--header 'content-type: application/json')
+  [ "$(status north-a /api/runtime-cloud/actions/preflight "${options[@]}" --data "$body")" = 200 ] || return 1
+  plan="$(jq -r .plan_hash answer.json)"
+  body="$(jq --arg plan "$plan" '. + { plan_hash: $plan }' <<<"$body")"
+  [ "$(status north-a /api/runtime-cloud/actions/dispatch "${options[@]}" --data "$body")" = 200 ] || return 1
+  got="$(jq -r 'if .ok then "ok" else (.results[0].denial_code // .preflight.denial_code) end' answer.json)"
+  [ "$got" = "$wanted" ] || return 1
+  [ -z "$stage" ] || [ "$(jq -r '.results[0].stage // "origin"' answer.json)" = "$stage" ]
+}
+
+crosses_ping() { crosses cmd_invoke '{"command":"ping"}' "$@"; }
+
+rules_explain() {
+  "$bin" policy explain --project north-a --actor north/alice --action cmd_invoke/ping --target south/s \
+    --role operator --side outbound >explained || return 1
+  grep -q 'runtime.toml:' explained
+  ! "$bin" policy explain --project north-a --actor north/alice --action cmd_invoke/stop --target south/s --side outbound >/dev/null
+}
+
+bad_file_changes_nothing() {
+  append north-a '[runtime.nonsense]'
+  local code=0
+  "$bin" ctl reload --project north-a --json >reloaded.json 2>/dev/null || code=$?
+  restore north-a
+  [ "$code" -eq 3 ] && [ "$(jq -r .ok reloaded.json)" = false ] && opens north-a "$(<north-a/state/admin.token)" 200
+}
+
+banned() {
+  mapfile -t options < <(alice)
+  ! status north-a /livez "${options[@]}" >/dev/null
+}
+
+audit_verifies() {
+  "$bin" audit verify --project north-a >/dev/null && "$bin" audit verify --project south-s >/dev/null
+}
+
+# One bit of one record, in a copy.
+edited_audit_is_found() {
+  stop_nodes
+  cp -r south-s edited
+  python3 - edited/state/control.db <<'PY' || return 1
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+table = next(name for name in tables if "audit" in name or "chain" in name)
+columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+text = next(name for name in columns if name in ("record", "body", "entry", "draft"))
+row, body = db.execute(f"SELECT rowid, {text} FROM {table} ORDER BY rowid LIMIT 1").fetchone()
+kind = bytes if isinstance(body, bytes) else str
+raw = bytearray(body if kind is bytes else body.encode())
+raw[len(raw) // 2] ^= 1
+db.execute(f"UPDATE {table} SET {text} = ? WHERE rowid = ?", (bytes(raw) if kind is bytes else raw.decode("utf-8", "replace"), row))
+db.commit()
+PY
+  ! "$bin" audit verify --project edited >verdict 2>&1 && grep -q 'edited at record 1' verdict
+}
+
+# --- Verdicts --------------------------------------------------------------------------------------------------------
+
+# Runs a check and prints its verdict and its time.
+line() {
+  local what="$1" begin=$SECONDS
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+    printf 'PASS %3d s  %s\n' $((SECONDS - begin)) "$what"
+  else
+    failed=$((failed + 1))
+    printf 'FAIL %3d s  %s\n' $((SECONDS - begin)) "$what"
+  fi
+}
+
+until_true() {
+  local end=$((SECONDS + deadline_s))
+  until "$@" 2>/dev/null; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 0.2
+  done
+}
+
+finish() {
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  [ "$failed" -eq 0 ]
+}
+
+# Only what was started here, by id.
+stop_nodes() {
+  local pid
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  pids=()
+}
+
+clean_up() {
+  local code=$?
+  stop_nodes
+  if [ "$code" -ne 0 ] && [ -n "$scratch" ]; then
+    echo "gate: kept $scratch" >&2
+  elif [ -n "$scratch" ]; then
+    rm -rf "$scratch"
+  fi
+}
+
+main "$@"

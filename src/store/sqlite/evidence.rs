@@ -1,0 +1,199 @@
+//! The checkpoints of the chain of writes: made by its writer, in transactions of their own after what waited is acknowledged.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::chain::{self, to_sql};
+use super::error::running;
+use super::file::{self, Name};
+use super::lock;
+use crate::domain::audit::{
+    Checkpoint, Examiner, Fault, Findings, Held, NoteError, NoteKey, Occasion, Source, Tree, is_due,
+};
+use crate::store::{Chain, Error};
+use crate::wire::record::audit::{Anchor, Verifier};
+
+/// Most checkpoints that are kept: the boots and days of years, in a few MiB.
+const KEPT_MAX: i64 = 10_000;
+
+/// The key that signs, as soon as there is one.
+pub(super) type SharedKey = Arc<Mutex<Option<NoteKey>>>;
+
+/// What the writer knows of its checkpoints.
+pub(super) struct Evidence {
+    key: SharedKey,
+    path: PathBuf,
+    /// The tree as of the newest checkpoint.
+    tree: Tree,
+    newest: Option<Checkpoint>,
+    /// The boot that the facts speak of.
+    boot: u64,
+    /// The last try failed: not every commit tries again.
+    is_put_off: bool,
+}
+
+impl Evidence {
+    /// Goes on from the newest checkpoint. It must fit the file: whoever continued a log that was cut would bury the cut.
+    pub(super) fn open(connection: &Connection, path: &Path, end: Anchor, key: SharedKey) -> Result<Self, Error> {
+        let path = path.to_owned();
+        let Some((size, note, subtrees)) = newest(connection, &path)? else {
+            return Ok(Self { key, path, tree: Tree::EMPTY, newest: None, boot: 0, is_put_off: false });
+        };
+        let unreadable =
+            |reason: &str| Error::Unreadable { place: path.display().to_string(), reason: reason.to_owned() };
+        // Whose signature it is, is for the examination; here it counts what the text says.
+        let text = note.split_once("\n\n").map(|(text, _)| text).unwrap_or_default();
+        let newest = Checkpoint::parse(text).map_err(|error| unreadable(&error.to_string()))?;
+        let tree = u64::try_from(size).ok().and_then(|size| Tree::restore(size, &subtrees));
+        let tree = tree.filter(|tree| tree.size() == newest.size && tree.root() == newest.root);
+        let tree = tree.ok_or_else(|| unreadable("the newest checkpoint is not that of its own tree"))?;
+        if end.seq < newest.size {
+            return Err(unreadable(&format!(
+                "wanted {} records, as the newest checkpoint says, got {}: `trust-runtime audit verify` tells what is missing",
+                newest.size, end.seq
+            )));
+        }
+        Ok(Self { key, path, tree, boot: newest.boot, newest: Some(newest), is_put_off: false })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_key(&self, key: NoteKey) {
+        *lock(&self.key) = Some(key);
+    }
+
+    /// A batch that begins a boot was written.
+    pub(super) fn begin_boot(&mut self, boot: u64) {
+        self.boot = boot;
+    }
+
+    /// Makes a checkpoint if there is a key and one is due.
+    pub(super) fn keep(&mut self, connection: &Connection, end: Anchor, occasion: Occasion) -> Result<(), Error> {
+        let Some(key) = lock(&self.key).clone() else { return Ok(()) };
+        let waits = self.is_put_off && occasion == Occasion::Growth;
+        if waits || !is_due(self.newest.as_ref(), end.seq, self.boot, occasion) {
+            return Ok(());
+        }
+        self.is_put_off = true;
+        let make = || {
+            let mut tree = self.tree.clone();
+            add_newer(connection, &mut tree)?;
+            let checkpoint = Checkpoint::of(key.name(), &tree, self.boot);
+            insert(connection, &checkpoint, &key.sign(&checkpoint.text()), &tree)?;
+            Ok((tree, checkpoint))
+        };
+        let (tree, newest) = make().map_err(|error| running(&self.path, error))?;
+        (self.tree, self.newest, self.is_put_off) = (tree, Some(newest), false);
+        Ok(())
+    }
+}
+
+/// Adds the records that are newer than the tree.
+fn add_newer(connection: &Connection, tree: &mut Tree) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("SELECT body FROM audit WHERE ?1 < seq ORDER BY seq")?;
+    let mut rows = statement.query(params![to_sql(tree.size())])?;
+    while let Some(row) = rows.next()? {
+        tree.push(row.get_ref(0)?.as_bytes()?);
+    }
+    Ok(())
+}
+
+/// Only the newest keeps its tree: the others' can be made from the records.
+fn insert(connection: &Connection, checkpoint: &Checkpoint, note: &str, tree: &Tree) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let write = || {
+        connection
+            .prepare_cached("UPDATE checkpoint SET subtrees = zeroblob(0) WHERE subtrees <> zeroblob(0)")?
+            .execute([])?;
+        let sql = "INSERT INTO checkpoint (size, note, subtrees) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(sql)?.execute(params![to_sql(checkpoint.size), note, tree.subtrees()])?;
+        let oldest = connection.last_insert_rowid().saturating_sub(KEPT_MAX);
+        connection.prepare_cached("DELETE FROM checkpoint WHERE id <= ?1")?.execute(params![oldest])?;
+        connection.execute_batch("COMMIT")
+    };
+    let written = write();
+    if written.is_err() && !connection.is_autocommit() {
+        // The first failure is the one to tell.
+        drop(connection.execute_batch("ROLLBACK"));
+    }
+    written
+}
+
+type Row = (i64, String, Vec<u8>);
+
+fn newest(connection: &Connection, path: &Path) -> Result<Option<Row>, Error> {
+    let sql = "SELECT size, note, subtrees FROM checkpoint ORDER BY id DESC LIMIT 1";
+    let read = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional();
+    read.map_err(|error| super::error::opening(path, error))
+}
+
+/// The newest checkpoint as a signed note.
+pub(super) fn newest_note(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT note FROM checkpoint ORDER BY id DESC LIMIT 1", [], |row| row.get(0)).optional()
+}
+
+/// Every checkpoint that is kept with the chain of writes, oldest first. The node may be running or not.
+pub fn read_checkpoints(folder: &Path) -> Result<Vec<String>, Error> {
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| Error::Unreadable { place: folder.display().to_string(), reason: error.to_string() })?;
+    let path = folder.join(Name::Control.as_str());
+    let connection = file::open_reader(&folder, Name::Control)?;
+    let read = || {
+        // A file of an earlier version has none.
+        let known = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'checkpoint'";
+        if connection.query_row(known, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(Vec::new());
+        }
+        let mut statement = connection.prepare("SELECT note FROM checkpoint ORDER BY id")?;
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+    };
+    read().map_err(|error| super::error::opening(&path, error))
+}
+
+/// Holds the chain of writes against checkpoints of it: those that are kept with it, and those that were kept elsewhere.
+pub fn examine(
+    folder: &Path,
+    key: Option<&crate::domain::audit::Verifier>,
+    elsewhere: Vec<Held>,
+) -> Result<(Findings, Anchor), Error> {
+    let own = match key {
+        Some(key) => {
+            // What an earlier key has signed proves nothing by this one; a runtime that was renamed has another.
+            let is_by_another = |note: &String| matches!(key.open(note), Err(NoteError::Unsigned(_)));
+            let notes = read_checkpoints(folder)?.into_iter().filter(|note| !is_by_another(note));
+            notes.map(|note| Held::read(Source::Own, &note, key)).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut examiner = Examiner::new([own, elsewhere].concat());
+    let mut reader = chain::read_chain(folder, Chain::Writes)?;
+    let mut verifier = Verifier::after(Anchor::START);
+    if reader.anchor() != Anchor::START {
+        examiner.breaks(1, Fault::Removed, "wanted a chain that begins with its first record".to_owned());
+    }
+    while let Some(row) = reader.next_row() {
+        let (link, copies) = row?;
+        let wanted = verifier.end().seq.saturating_add(1);
+        examiner.stored(link.seq);
+        match verifier.follow(&link.canonical, link.hash) {
+            Ok(entry) if copies.are_of(&entry.draft) && entry.position.seq == link.seq => {
+                examiner.follow(&link.canonical)
+            }
+            Ok(entry) => {
+                examiner.found_later(entry.position.seq);
+                let reason = "wanted the columns for searching to hold what the record holds".to_owned();
+                examiner.breaks(wanted, Fault::Edited, reason);
+            }
+            Err(broken) => {
+                // The number inside a record says where it belongs, whatever number it is stored under.
+                let belongs = link.decode().map_or(wanted, |entry| entry.position.seq);
+                let fault = if belongs == wanted { Fault::Edited } else { Fault::Removed };
+                examiner.found_later(belongs);
+                examiner.breaks(broken.seq, fault, broken.reason);
+            }
+        }
+    }
+    Ok((examiner.finish(), verifier.end()))
+}
