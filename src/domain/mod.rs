@@ -13,4 +13,5 @@ pub mod identity;
 pub mod policy;
 pub mod preflight;
 pub mod projection;
+pub mod text;
 pub mod time;

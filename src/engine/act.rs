@@ -185,7 +185,7 @@ impl Engine {
             target: self.me().clone(),
             origin: received.signer.runtime().clone(),
             request_id: envelope.request_id.clone(),
-            ruling: Ruling::Refused(denial),
+            ruling: Ruling::Refused(self.told_to(&envelope.origin, denial)),
             audit_id: draft.audit_id,
             position: None,
             repeated: false,
@@ -193,6 +193,10 @@ impl Engine {
         };
         effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
         effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
+    }
+
+    fn told_to(&self, origin: &RuntimeId, denial: Denial) -> Denial {
+        if origin.site == self.me().site { denial } else { denial.for_another_site() }
     }
 
     fn audit_act(

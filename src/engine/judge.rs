@@ -21,6 +21,7 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static,
     let envelope = &received.envelope;
     envelope.check_window(now)?;
     check_origin(view, received)?;
+    check_actor(view, envelope)?;
     let asker = Asker {
         actor: envelope.actor.clone(),
         role: granted_role(&view.settings.grants, &envelope.actor, envelope.role, &view.me().site),
@@ -53,6 +54,20 @@ pub fn identify(view: &View, received: &Received) -> Result<(), Denial> {
         return Err(Denial::at_target(Code::PermissionDenied, "actor_site", reason));
     }
     pinned(view, received).map(|_peer| ())
+}
+
+/// In plant and wan nobody acts whom no credential vouched for, whatever profile the origin runs in; and a ban on an actor
+/// counts here, where it is known, though the origin may not have heard of it.
+fn check_actor(view: &View, envelope: &Envelope) -> Result<(), Denial> {
+    let actor = &envelope.actor;
+    if view.settings.profile != Profile::Dev && !envelope.actor_verified {
+        let reason = format!("no credential vouched for {actor} at {}", envelope.origin);
+        return Err(Denial::at_target(Code::PermissionDenied, "actor_verified", reason));
+    }
+    if view.is_banned(actor) {
+        return Err(Denial::at_target(Code::PermissionDenied, "ban", format!("{actor} is banned")));
+    }
+    Ok(())
 }
 
 fn pinned<'a>(view: &'a View, received: &Received) -> Result<&'a Peer, Denial> {

@@ -103,17 +103,18 @@ impl Engine {
         let Some(known) = self.peers.get(runtime) else {
             return self.pin(signer, boot, effects);
         };
-        if boot < known.boot {
-            return Err("old_boot");
-        }
-        let known_boot = known.boot;
+        let mut known_boot = known.boot;
         if known.pinned != signer.identity {
             match &known.signer {
                 _ if signer.vouched.is_none() => return Err(self.meet_impostor(now, signer)),
                 // Somebody repeats a word from before the key was changed.
                 Some(newer) if signer.delegation.not_before < newer.delegation.not_before => return Err("old_key"),
-                Some(_) | None => self.take_new_key(signer, effects),
+                // Whoever has stolen the old key may have counted its boots up to the end: a new key counts anew.
+                Some(_) | None => known_boot = self.take_new_key(signer, effects),
             }
+        }
+        if boot < known_boot {
+            return Err("old_boot");
         }
         if known_boot < boot {
             self.begin_boot(signer, boot, effects);
@@ -133,18 +134,21 @@ impl Engine {
 
     /// A certificate says whose key it is, so a new one needs no person: it was renewed, or the runtime came under an
     /// authority. Back from a certificate to a bare key there is no way but `peers forget`.
-    fn take_new_key(&mut self, signer: &Signer, effects: &mut Effects) {
+    /// Gives the boot counter to go on from.
+    fn take_new_key(&mut self, signer: &Signer, effects: &mut Effects) -> u64 {
         let is_read_only = self.is_read_only;
         let runtime = signer.runtime();
-        let Some(peer) = self.peer_mut(runtime) else { return };
+        let Some(peer) = self.peer_mut(runtime) else { return 0 };
         peer.pinned = signer.identity;
         peer.trust = TrustState::Trusted;
+        peer.boot = 0;
         let record = peer_record(runtime, peer);
         if is_read_only {
             self.unsaved_boots.insert(runtime.clone());
         } else {
             effects.persist(record);
         }
+        0
     }
 
     fn pin(&mut self, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {

@@ -13,8 +13,8 @@ use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::authority::Authority;
-use crate::domain::identity::{Fingerprint, Role, TrustDomain, TrustState};
-use crate::domain::policy::{Decision, Pattern, Policy};
+use crate::domain::identity::{Actor, Fingerprint, Role, Subject, SubjectName, TrustDomain, TrustState};
+use crate::domain::policy::{Decision, Denial, Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
@@ -254,12 +254,29 @@ impl View {
 
     /// The origin's decision for every target, in order.
     pub fn plan(&self, asker: &Asker, action: &Action, targets: &[RuntimeId], now: Now) -> Plan {
+        let is_banned = self.is_banned(&asker.actor);
         let row = |target: &RuntimeId| {
             let standing = self.standing(target, now.monotonic);
-            let case = self.case(asker, action, target, now);
-            Row { target: target.clone(), decision: preflight::decide(case, standing), standing }
+            let decision = if is_banned {
+                let reason = format!("{} is banned", asker.actor);
+                Decision::Deny(Denial::at_origin(Code::PermissionDenied, "ban", reason))
+            } else {
+                preflight::decide(self.case(asker, action, target, now), standing)
+            };
+            Row { target: target.clone(), decision, standing }
         };
         Plan { rows: targets.iter().map(row).collect() }
+    }
+
+    /// Whether the actor's id is shut out here, whatever credential it comes with.
+    pub fn is_banned(&self, actor: &Actor) -> bool {
+        let Some(authority) = &self.settings.authority else { return false };
+        let trust = authority.trust();
+        if trust.bans.is_empty() {
+            return false;
+        }
+        let subject = Subject { site: actor.site.clone(), name: SubjectName::Actor(actor.principal.clone()) };
+        trust.naming.id_of(&subject).is_ok_and(|id| trust.bans.on_id(&id).is_some())
     }
 
     /// What a plan made from this snapshot rests on.

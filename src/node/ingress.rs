@@ -239,7 +239,8 @@ impl Ingress {
             Ok(_rule) => Ruling::Done(Response::Status(Box::new(view.status(now)))),
             Err(denial) => {
                 self.refused.count(denial.code.as_str());
-                Ruling::Refused(denial)
+                let is_own_site = received.envelope.origin.site == view.me().site;
+                Ruling::Refused(if is_own_site { denial } else { denial.for_another_site() })
             }
         };
         let receipt = Receipt {

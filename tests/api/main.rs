@@ -15,6 +15,7 @@ mod authority;
 mod bodies;
 mod fleet;
 mod guard;
+mod hostile;
 mod rates;
 mod routes;
 mod secure;

@@ -55,7 +55,7 @@ async fn dawdle(served: &Served, caller: &TlsConnector, number: usize) -> Durati
     let stream = served.connect().await;
     let begin = Instant::now();
     let until_closed = async {
-        match number % 4 {
+        match number % 5 {
             0 => drop(read_all(&mut { stream }).await),
             // The beginning of a record of 512 bytes.
             1 => {
@@ -64,20 +64,25 @@ async fn dawdle(served: &Served, caller: &TlsConnector, number: usize) -> Durati
                 drop(read_all(&mut stream).await);
             }
             2 => drop(read_all(&mut shake(caller, stream).await).await),
-            _ => trickle(shake(caller, stream).await).await,
+            3 => trickle(shake(caller, stream).await, "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ").await,
+            _ => {
+                let length = "Content-Length: 100000\r\n";
+                let head = served.dispatch(&format!("Authorization: Bearer {TOKEN}\r\n{length}"), "{");
+                trickle(shake(caller, stream).await, &head).await;
+            }
         }
     };
     tokio::time::timeout(PATIENCE, until_closed).await.expect("closed at last");
     begin.elapsed()
 }
 
-/// A head that never ends, one byte at a time, each well within the step.
-async fn trickle(stream: TlsStream<TcpStream>) {
+/// A head or a body that never ends, one byte at a time, each well within the step.
+async fn trickle(stream: TlsStream<TcpStream>, beginning: &str) {
     let (mut reading, mut writing) = split(stream);
     let sending = async {
         let mut beat = tokio::time::interval(STEP / 30);
-        writing.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ").await.unwrap();
-        while writing.write_all(b"x").await.is_ok() && writing.flush().await.is_ok() {
+        writing.write_all(beginning.as_bytes()).await.unwrap();
+        while writing.write_all(b" ").await.is_ok() && writing.flush().await.is_ok() {
             beat.tick().await;
         }
     };
@@ -96,6 +101,7 @@ async fn two_hundred_slow_callers_are_closed_and_a_good_one_does_not_notice() {
         serve_securely(&site, |options| {
             options.limits.handshake = STEP;
             options.limits.head_read = STEP;
+            options.limits.body_read = STEP;
         })
         .await,
     );

@@ -36,7 +36,7 @@ impl Served {
     }
 
     /// Sends bytes and reads until the node closes.
-    async fn say(&self, bytes: &str) -> String {
+    pub(crate) async fn say(&self, bytes: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_bytes()).await.unwrap();
         read_all(&mut stream).await

@@ -13,6 +13,7 @@ mod harness;
 mod http;
 mod proxy;
 mod question;
+mod rates;
 mod watch;
 
 mod audit;

@@ -309,6 +309,7 @@ fn two_sites_act_on_each_other_by_exact_rules_at_both_ends() {
             let body = ping(&north, alice, "south/s", &format!("{stage}-{wanted}-{turn}"));
             let answer = north.dispatch(&desk, "north", &person, &body);
             let decided = answer.pointer("/results/0/stage").and_then(Json::as_str).unwrap_or("origin").to_owned();
+            assert!(!answer.to_string().contains("accept_write"), "their rules are theirs: {answer}");
             if outcome(&answer) == wanted && decided == stage { Ok(()) } else { Err(answer.to_string()) }
         });
     };

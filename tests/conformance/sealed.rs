@@ -60,6 +60,11 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
+    /// An envelope with one text of its payload replaced before it is signed.
+    pub(crate) fn with_payload(from: &str, to: &str) -> Self {
+        Self { payload: vec![(from.to_owned(), to.to_owned())], ..Self::default() }
+    }
+
     /// The bytes as they would arrive.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.bytes_by(&self.keys())

@@ -8,14 +8,18 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
+use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::anchors::Trust;
 use trust_runtime::domain::identity::authority::Authority;
-use trust_runtime::domain::identity::{Ban, Fingerprint, IdentityKey, Mapping, Naming, svid};
+use trust_runtime::domain::identity::{Ban, Fingerprint, IdentityKey, Mapping, Naming, TrustState, svid};
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::projection::Presence;
-use trust_runtime::domain::time::Millis;
+use trust_runtime::domain::time::{Millis, Wall};
+use trust_runtime::engine::effect::Effects;
+use trust_runtime::engine::input::Input;
+use trust_runtime::engine::judge::judge;
 use trust_runtime::engine::view::{Peer, View};
+use trust_runtime::engine::{Engine, Entropy};
 use trust_runtime::wire::mesh::{self, CertificateKey, Keys, Refusal, open_envelope};
 
 use crate::sealed::{ME, ORIGIN, Recipe, fingerprint};
@@ -154,6 +158,73 @@ fn a_delegation_counts_by_its_own_sites_certificate_alone() {
     assert_eq!(opened(&receiver(&both, &[]), bent.as_bytes()), Err(Refusal::Malformed));
 }
 
+/// Lets the receiver know the sender of these bytes.
+fn know(view: &mut View, bytes: &[u8]) {
+    let received = open_envelope(view, &parsed(ORIGIN), bytes, now().wall).expect("good");
+    let mut peer = Peer::unheard(received.signer.identity);
+    peer.trust = TrustState::Trusted;
+    peer.signer = Some(received.signer);
+    view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+}
+
+/// A node of the own site may run in `dev` and let anybody at its machine say who they are. Here that is not enough.
+#[test]
+fn in_plant_nobody_acts_whom_no_credential_vouched_for_nor_who_is_banned() {
+    let ours = site();
+    let keys = honest_keys(&issue(&ours, RUNTIME, |_| {}));
+    let claimed = Recipe::with_payload("\"actor_verified\":true", "\"actor_verified\":false");
+    let ruled = |recipe: &Recipe, bans: &[Ban]| {
+        let bytes = recipe.bytes_by(&keys);
+        let mut view = receiver(&[("site-a", &ours)], bans);
+        know(&mut view, &bytes);
+        let received = open_envelope(&view, &parsed(ORIGIN), &bytes, now().wall).expect("good");
+        judge(&view, &received, now().wall).map(|_rule| ()).map_err(|denial| denial.rule.into_owned())
+    };
+    assert_eq!(ruled(&Recipe::default(), &[]), Ok(()));
+    assert_eq!(ruled(&claimed, &[]), Err("actor_verified".to_owned()));
+    let alice = Ban::of_id(&parsed("spiffe://trust/site-a/alice"));
+    assert_eq!(ruled(&Recipe::default(), &[alice]), Err("ban".to_owned()), "whoever vouches for her");
+    let bob = Ban::of_id(&parsed("spiffe://trust/site-a/bob"));
+    assert_eq!(ruled(&Recipe::default(), &[bob]), Ok(()));
+}
+
+struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+/// Whoever had a node's key may have spoken in its name with the highest boot counter there is. Under a new key the node is
+/// heard again, and the old key's words are not.
+#[test]
+fn a_new_key_is_heard_whatever_the_stolen_one_has_counted() {
+    let ours = site();
+    let view = receiver(&[("site-a", &ours)], &[]);
+    let settings = Arc::clone(&view.settings);
+    let (mut engine, _) = Engine::start(settings, view.identity, [], now(), &mut Zeros).expect("starts");
+    let mut speak = |issued: &Issued, from: Wall, boot: u64| {
+        let sign = |message: &[u8]| issued.key.sign(message).ok();
+        let certificate = CertificateKey { key: name(&issued.chain[0]), chain: &issued.chain, sign: &sign };
+        let envelope = IdentityKey::from_seed([7; 32]);
+        let until = from.plus(Millis::from_hours(1));
+        let keys = mesh::delegate_by_certificate(&certificate, envelope, &parsed(ORIGIN), from, until).expect("signs");
+        let bytes = Recipe::default().bytes_by(&keys);
+        let received = open_envelope(&engine.view(), &parsed(ORIGIN), &bytes, now().wall).expect("good");
+        let mut effects = Effects::default();
+        engine.handle(now(), &mut Zeros, Input::Met { signer: received.signer, boot }, &mut effects);
+        let known = engine.view().peers[&parsed::<RuntimeId>(ORIGIN)].clone();
+        (known.pinned, known.boot)
+    };
+    let (stolen, new) = (issue(&ours, RUNTIME, |_| {}), issue(&ours, RUNTIME, |_| {}));
+    let early = now().wall.minus(Millis(1_000));
+    assert_eq!(speak(&stolen, early, u64::MAX), (name(&stolen.chain[0]), u64::MAX));
+    assert_eq!(speak(&new, now().wall, 7), (name(&new.chain[0]), 7));
+    assert_eq!(speak(&stolen, early, u64::MAX), (name(&new.chain[0]), 7), "a word from before the change");
+    assert_eq!(speak(&new, now().wall, 6), (name(&new.chain[0]), 7), "and under one key boots only rise");
+}
+
 /// What was checked once is not checked again, until something changes of what it was checked by.
 #[test]
 fn a_known_signer_counts_until_its_certificate_or_the_trust_in_it_ends() {
@@ -161,15 +232,8 @@ fn a_known_signer_counts_until_its_certificate_or_the_trust_in_it_ends() {
     let issued = issue(&ours, RUNTIME, |it| it.not_after = moment() + Duration::hours(1));
     let keys = honest_keys(&issued);
     let bytes = Recipe::default().bytes_by(&keys);
-    let knows = |view: &mut View| {
-        let received = open_envelope(view, &parsed(ORIGIN), &bytes, now().wall).expect("good");
-        let mut peer = Peer::unheard(received.signer.identity);
-        peer.presence = Presence::default();
-        peer.signer = Some(received.signer);
-        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
-    };
     let mut view = receiver(&[("site-a", &ours)], &[]);
-    knows(&mut view);
+    know(&mut view, &bytes);
     // Without the delegation only what is remembered can vouch.
     let outer: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
     let mut bare = outer.clone();

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::config::Value;
+use crate::domain::text::shown_in_part;
 
 /// What a setting's value must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,13 +112,16 @@ const RESTART: &[&str] = &[
 /// First segments that name programs: they live in the file only (DESIGN, *What cfg_apply may touch*).
 const PROGRAMS: &[&str] = &["agent", "command", "workload"];
 
+/// How much of a key that is not ours a refusal repeats.
+const NAME_CHARS_MAX: usize = 128;
+
 /// Why a key or its value was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No such setting.
     #[error("{key}: no such setting; the nearest is {nearest}")]
     Unknown {
-        /// The key given, at most 128 characters of it.
+        /// The beginning of the key given.
         key: String,
         /// The known key with the fewest differing characters.
         nearest: &'static str,
@@ -125,7 +129,7 @@ pub enum Error {
     /// The setting lives in the file.
     #[error("{key}: is set in runtime.toml and takes effect at the next start")]
     FileOnly {
-        /// The key given.
+        /// The beginning of the key given.
         key: String,
     },
     /// The value has the wrong type or is out of bounds.
@@ -194,10 +198,10 @@ fn check_one(name: &str, value: &Value) -> Result<(), Error> {
 fn refuse_name(name: &str) -> Error {
     let first = name.split('.').next().unwrap_or_default();
     if RESTART.contains(&name) || PROGRAMS.contains(&first) {
-        return Error::FileOnly { key: name.to_owned() };
+        return Error::FileOnly { key: shown_in_part(name, NAME_CHARS_MAX) };
     }
     let nearest = KEYS.iter().map(|key| key.name).min_by_key(|known| distance(known, name)).unwrap_or_default();
-    Error::Unknown { key: name.chars().take(128).collect(), nearest }
+    Error::Unknown { key: shown_in_part(name, NAME_CHARS_MAX), nearest }
 }
 
 impl Kind {
@@ -211,8 +215,7 @@ impl Kind {
 }
 
 fn shown(value: &Value) -> String {
-    let text: String = value.to_string().chars().take(64).collect();
-    format!("{} ({text})", value.type_name())
+    format!("{} ({})", value.type_name(), shown_in_part(&value.to_string(), 64))
 }
 
 /// Levenshtein distance over at most 64 characters, for "did you mean".

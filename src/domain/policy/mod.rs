@@ -149,6 +149,14 @@ impl Denial {
     }
 }
 
+impl Denial {
+    /// What another site is told: the code and who decided. Which rule stands here, and why, is nobody's business there
+    /// (DESIGN, *Policy*).
+    pub fn for_another_site(self) -> Self {
+        Self { reason: self.code.meaning().to_owned(), rule: Cow::Borrowed("not_told"), ..self }
+    }
+}
+
 impl Decision {
     /// Whether it may happen.
     pub const fn is_allowed(&self) -> bool {

@@ -1,10 +1,13 @@
 //! Errors outside the answers of the action routes: problem details (RFC 9457).
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Fault, encode};
 use crate::domain::code::Code;
+use crate::domain::text::shown;
 
 /// What went wrong, as `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -17,7 +20,7 @@ pub struct ProblemBody<'a> {
     /// The HTTP status.
     status: u16,
     /// What happened this time.
-    detail: &'a str,
+    detail: Cow<'a, str>,
     /// One of the documented codes.
     code: &'static str,
     /// The caller's name for the request; our own where it could not be read.
@@ -39,9 +42,9 @@ pub struct ProblemBody<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FaultBody<'a> {
     /// Where in the body, as a JSON pointer.
-    pointer: &'a str,
+    pointer: Cow<'a, str>,
     /// What was wanted and got.
-    detail: &'a str,
+    detail: Cow<'a, str>,
 }
 
 /// An error in the form of the runs API.
@@ -51,7 +54,7 @@ pub struct EnvelopeBody<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     /// What happened.
-    message: &'a str,
+    message: Cow<'a, str>,
     /// What the caller can do about it.
     details: &'a str,
 }
@@ -76,17 +79,20 @@ pub struct Problem<'a> {
 /// A problem as an answer.
 pub fn answer(problem: Problem<'_>) -> Vec<u8> {
     let Problem { status, code, detail, request_id, faults, envelope } = problem;
-    let fault = |fault: &'static str| EnvelopeBody { kind: fault, message: detail, details: code.remediation() };
+    let fault = |fault: &'static str| EnvelopeBody { kind: fault, message: shown(detail), details: code.remediation() };
     encode(&ProblemBody {
         kind: format!("urn:trust-runtime:code:{code}"),
         title: code.meaning(),
         status,
-        detail,
+        detail: shown(detail),
         code: code.as_str(),
         request_id,
         retryable: code.is_retryable(),
         remediation: code.remediation(),
-        errors: faults.iter().map(|fault| FaultBody { pointer: &fault.pointer, detail: &fault.detail }).collect(),
+        errors: faults
+            .iter()
+            .map(|fault| FaultBody { pointer: shown(&fault.pointer), detail: shown(&fault.detail) })
+            .collect(),
         error: envelope.map(fault),
     })
 }
