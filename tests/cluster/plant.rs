@@ -70,8 +70,11 @@ impl Desk {
         self.path(&format!("ca-{site}/bans.txt"))
     }
 
-    /// Starts a node that knows these sites and dials these others.
-    fn play(&self, ca: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+    /// Starts a node of this profile that knows these sites and dials these others.
+    fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+        // Links inside TLS join the nodes of one site only (docs/decisions/0009).
+        let mesh_tls = profile != "dev";
+        let ca = &format!("ca-{site}");
         let project = self.project(ca, site, name);
         let anchors: Vec<_> =
             knows.iter().map(|it| format!("{{ site = {it:?}, path = {:?} }}", self.anchors(it))).collect();
@@ -86,7 +89,7 @@ impl Desk {
              [runtime.tls]\nmode = \"self-managed\"\n\
              [runtime.discovery]\nenabled = false\n\
              [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
-             [runtime.cloud]\nprofile = \"dev\"\n",
+             tls = {mesh_tls}\n[runtime.log]\nlevel = \"debug\"\n[runtime.cloud]\nprofile = {profile:?}\n",
             bans = self.bans(site).display(),
             anchors = anchors.join(", "),
             connect = connect.join(", "),
@@ -203,8 +206,8 @@ fn outcome(answer: &Json) -> String {
 #[test]
 fn callers_and_nodes_are_who_their_certificates_say() {
     let desk = Desk::new(&["north", "evil"]);
-    let a = desk.play("ca-north", "north", "a", &["north"], &[]);
-    let b = desk.play("ca-north", "north", "b", &["north"], &[&a]);
+    let a = desk.play("plant", "north", "a", &["north"], &[]);
+    let b = desk.play("plant", "north", "b", &["north"], &[&a]);
     a.sees("b", "trust_state", "trusted");
     a.sees("b", "lifecycle_state", "online");
     b.sees("a", "lifecycle_state", "online");
@@ -239,33 +242,11 @@ fn callers_and_nodes_are_who_their_certificates_say() {
 }
 
 #[test]
-fn a_ban_counts_on_running_nodes_and_a_strangers_certificate_never() {
-    let desk = Desk::new(&["north", "evil"]);
-    let a = desk.play("ca-north", "north", "a", &["north"], &[]);
-    let b = desk.play("ca-north", "north", "b", &["north"], &[&a]);
+fn a_ban_counts_on_running_nodes() {
+    let desk = Desk::new(&["north"]);
+    let a = desk.play("plant", "north", "a", &["north"], &[]);
+    let _b = desk.play("plant", "north", "b", &["north"], &[&a]);
     a.sees("b", "lifecycle_state", "online");
-    // An authority that calls itself by the site's name, and is not the one that others know.
-    let ca = desk.text("ca-false");
-    desk.identity(&["init-site", "--ca", &ca, "--site", "north"]);
-    fs::create_dir_all(desk.path("ca-fake")).expect("a folder");
-    let _stranger = {
-        let project = desk.project("ca-false", "north", "c");
-        let text = fs::read_to_string(b.project.join("runtime.toml")).expect("text");
-        let own_anchors = desk.path("ca-false").join("anchors-north.pem").display().to_string();
-        let text = text.replace("name = \"b\"", "name = \"c\"").replace("node-b", "node-c");
-        let text = text.replace(&desk.anchors("north"), &own_anchors);
-        fs::write(project.join("runtime.toml"), text).expect("settings are written");
-        Plant::start(project)
-    };
-    wait_until("the stranger's words are refused", SEEN_MAX, || {
-        let anchors = desk.anchors("north");
-        let bearer = format!("authorization: Bearer {TOKEN}");
-        let output = a.curl(&anchors, "/healthz?verbose", &["--header", &bearer], None);
-        let health = String::from_utf8_lossy(&output.stdout).into_owned();
-        if health.contains("bad_certificate") { Ok(()) } else { Err(health) }
-    });
-    assert_eq!(a.peer("c"), Json::Null);
-
     let person = desk.person("ca-north", "alice");
     let alice = "spiffe://trust/north/alice";
     assert_eq!(outcome(&a.dispatch(&desk, "north", &person, &ping(&a, alice, "b", "p1"))), "ok");
@@ -280,12 +261,56 @@ fn a_ban_counts_on_running_nodes_and_a_strangers_certificate_never() {
     a.sees("b", "lifecycle_state", "partitioned");
 }
 
+/// Both open and inside TLS: what it says is refused, or it does not get a link at all.
+#[test]
+fn a_stranger_with_a_false_authoritys_certificate_is_nobody() {
+    for profile in ["dev", "plant"] {
+        let desk = Desk::new(&["north"]);
+        let a = desk.play(profile, "north", "a", &["north"], &[]);
+        let b = desk.play(profile, "north", "b", &["north"], &[&a]);
+        a.sees("b", "lifecycle_state", "online");
+        let stranger = false_node(&desk, &b);
+        if profile == "dev" {
+            wait_until("the stranger's words are refused", SEEN_MAX, || {
+                let bearer = format!("authorization: Bearer {TOKEN}");
+                let output = a.curl(&desk.anchors("north"), "/healthz?verbose", &["--header", &bearer], None);
+                let health = String::from_utf8_lossy(&output.stdout).into_owned();
+                if health.contains("bad_certificate") { Ok(()) } else { Err(health) }
+            });
+        } else {
+            wait_until("the stranger's dials are refused", SEEN_MAX, || {
+                let log = fs::read_to_string(a.project.join("log")).unwrap_or_default();
+                if log.contains("no anchor of site north has issued it") { Ok(()) } else { Err(log) }
+            });
+        }
+        assert_eq!(a.peer("c"), Json::Null, "in {profile}");
+        a.sees("b", "lifecycle_state", "online");
+        drop(stranger);
+    }
+}
+
+/// A node of an authority that calls itself by the site's name, and is not the one that others know. It dials whom b dials.
+fn false_node(desk: &Desk, b: &Plant) -> Plant {
+    let ca = desk.text("ca-false");
+    desk.identity(&["init-site", "--ca", &ca, "--site", "north"]);
+    let project = desk.project("ca-false", "north", "c");
+    let text = fs::read_to_string(b.project.join("runtime.toml")).expect("text");
+    // It takes the others for who they are, so that it is they who refuse.
+    let anchors = [desk.anchors("north"), desk.text("ca-false/anchors-north.pem")];
+    let both: String = anchors.iter().map(|path| fs::read_to_string(path).expect("anchors")).collect();
+    let own_anchors = desk.text("both-anchors.pem");
+    fs::write(&own_anchors, both).expect("written");
+    let text = text.replace("name = \"b\"", "name = \"c\"").replace("node-b", "node-c");
+    fs::write(project.join("runtime.toml"), text.replace(&desk.anchors("north"), &own_anchors)).expect("written");
+    Plant::start(project)
+}
+
 #[test]
 fn two_sites_act_on_each_other_by_exact_rules_at_both_ends() {
     let desk = Desk::new(&["north", "south"]);
     let both = ["north", "south"];
-    let north = desk.play("ca-north", "north", "a", &both, &[]);
-    let south = desk.play("ca-south", "south", "s", &both, &[&north]);
+    let north = desk.play("dev", "north", "a", &both, &[]);
+    let south = desk.play("dev", "south", "s", &both, &[&north]);
     north.sees("south/s", "trust_state", "trusted");
     north.sees("south/s", "lifecycle_state", "online");
     south.sees("north/a", "lifecycle_state", "online");
