@@ -10,10 +10,10 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::anchors::Trust;
 use crate::domain::identity::{Bans, Mapping, Naming, Subject};
 use crate::domain::time::{Millis, Wall};
-use crate::mesh::support::runtime;
 use crate::tls::{Identity, Snapshot, WallClock};
 
 /// A certificate with its key.
@@ -44,17 +44,26 @@ impl WallClock for Clock {
     }
 }
 
-/// The authority of the test site `s`.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// The authority of a test site.
+pub(super) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    site: SiteId,
+}
 
 impl Authority {
+    /// That of the site `s`.
     pub(super) fn new() -> Self {
+        Self::of("s")
+    }
+
+    pub(super) fn of(site: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = named("authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri("spiffe://trust")];
-        Self(CertifiedIssuer::self_signed(params, key()).expect("an authority"))
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+        Self { issuer, site: site.parse().expect("legal") }
     }
 
     /// What proves a node that is reached on loopback.
@@ -69,28 +78,44 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![id(&format!("s/runtime/{name}")), address([127, 0, 0, 1])];
+        params.subject_alt_names = vec![id(&format!("{}/runtime/{name}", self.site)), address([127, 0, 0, 1])];
         params.not_before = after(Duration::hours(-2));
         params.not_after = after(Duration::hours(1));
         change(&mut params);
         let key = key();
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
     }
 
-    /// Whom a node trusts that has this authority's anchor.
-    pub(super) fn trust(&self, bans: &str) -> Trust {
+    /// Whom a node trusts that has this authority's anchor and those of others.
+    fn trust(&self, others: &[&Self], bans: &str) -> Trust {
         let mut trust =
             Trust::new(Naming { trust_domain: "trust".parse().expect("legal"), mapping: Mapping::PathSite });
-        trust.set_anchors("s".parse().expect("legal"), &[self.0.der().clone()]).expect("an anchor");
+        for known in others.iter().chain([&self]) {
+            trust.set_anchors(known.site.clone(), &[known.issuer.der().clone()]).expect("an anchor");
+        }
         trust.bans = bans.parse::<Bans>().expect("legal");
         trust
     }
 
     /// What a node of this name holds.
-    pub(super) fn snapshot(&self, name: &str, (chain, key): Proof, bans: &str) -> Snapshot {
-        let own = Subject::of_runtime(&runtime(name));
-        Snapshot::new(chain, key, self.trust(bans), &own, NOW).expect("a snapshot")
+    pub(super) fn snapshot(&self, name: &str, proof: Proof, bans: &str) -> Snapshot {
+        self.snapshot_knowing(&[], name, proof, bans)
+    }
+
+    /// The same, where other sites are known.
+    pub(super) fn snapshot_knowing(&self, others: &[&Self], name: &str, (chain, key): Proof, bans: &str) -> Snapshot {
+        let own = Subject::of_runtime(&self.runtime(name));
+        Snapshot::new(chain, key, self.trust(others, bans), &own, NOW).expect("a snapshot")
+    }
+
+    /// A runtime of this site.
+    pub(super) fn runtime(&self, name: &str) -> RuntimeId {
+        format!("{}/{name}", self.site).parse().expect("legal")
+    }
+
+    pub(super) fn site(&self) -> &SiteId {
+        &self.site
     }
 
     /// A node that is reached on loopback.
