@@ -50,7 +50,7 @@ pub trait Entropy {
 }
 
 /// The whole decision logic of one runtime.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     settings: Arc<Settings>,
     limits: Limits,

@@ -138,9 +138,10 @@ impl Engine {
     /// never meant to be durable.
     pub fn rebuilt(&self, records: impl IntoIterator<Item = Record>, now: Now) -> Result<Self, Error> {
         let mut engine = Self::recover(Arc::clone(&self.settings), self.identity, records, now)?;
+        let mark = engine.clock.durable_mark();
         engine.boot = self.boot;
         engine.started = self.started;
-        engine.clock = self.clock;
+        engine.clock = self.clock.with_durable_mark(mark);
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
