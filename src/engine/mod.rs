@@ -18,6 +18,8 @@ pub mod record;
 mod recover;
 mod reload;
 mod steady;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod word;
 

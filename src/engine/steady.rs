@@ -128,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn a_step_back_is_taken_up_to_a_second_below_the_latest_that_was_seen() {
+        for (back_ms, expected) in [(1_000, ClockState::Certain), (1_001, ClockState::Uncertain)] {
+            let mut clock = SteadyClock::starting_at(at(1_000, 0), Wall::default());
+            clock.read(at(1_010, 10));
+            clock.read(Now { wall: at(1_010, 0).wall.minus(Millis(back_ms)), ..at(0, 11) });
+            assert_eq!(clock.state(), expected, "{back_ms} ms");
+        }
+    }
+
+    #[test]
     fn the_mark_becomes_durable_once_a_minute() {
         let mut clock = SteadyClock::starting_at(at(1_000, 0), at(1_000, 0).wall);
         let mut due_at = |seconds| {

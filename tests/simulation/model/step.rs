@@ -60,11 +60,12 @@ pub(super) enum Fate {
 const FATES: [Fate; 3] = [Fate::Held, Fate::Kept, Fate::Failed];
 const CONTENTS: [Content; 3] = [Content::First, Content::FirstOther, Content::Second];
 
-const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// So long as a receipt is kept at least.
-const KEPT_MS: u64 = 3 * MINUTE_MS;
+const KEPT_MS: u64 = 180_000;
+/// A little less, and more than lies between two marks of time.
+const ALMOST_KEPT_MS: u64 = KEPT_MS - 1_000;
 /// Too little to be noticed.
 const UNNOTICED_MS: u64 = 20 * HOUR_MS;
 const NOTICED_MS: u64 = 25 * HOUR_MS;
@@ -72,7 +73,7 @@ const NOTICED_MS: u64 = 25 * HOUR_MS;
 impl Step {
     /// All that can happen in this state.
     pub(super) fn possible(target: &Target) -> Vec<Self> {
-        let mut steps = vec![Self::Pass(MINUTE_MS), Self::Pass(KEPT_MS)];
+        let mut steps = vec![Self::Pass(ALMOST_KEPT_MS), Self::Pass(KEPT_MS)];
         steps.extend([Self::Jump(UNNOTICED_MS), Self::Jump(NOTICED_MS)]);
         if target.is_wrong() {
             steps.push(Self::SetRight);
