@@ -6,13 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::DistinguishedName;
-use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -20,12 +16,13 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use zenoh::{Session, Wait};
 
 use crate::domain::time::Millis;
-use crate::mesh::authority::{Authority, Clock, Proof, address, after, id};
+use crate::mesh::authority::{Authority, address};
 use crate::mesh::support::{any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Role, ZenohMesh, open};
 use crate::mesh::{Answer, Fact, Inbox, Mesh, QueryError, Verb};
+use crate::tls::support::{Clock, Proof, Stranger, after, id};
 use crate::tls::{self, Identity};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -82,82 +79,15 @@ async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
     }
 }
 
-/// Takes any server, presents anything, and remembers whom it met.
-#[derive(Debug, Default)]
-struct Stranger {
-    proof: Option<Arc<CertifiedKey>>,
-    met: Mutex<Vec<u8>>,
+async fn call(stranger: &Arc<Stranger>, at: &str) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+    TlsConnector::from(Arc::new(stranger.config())).connect(name, TcpStream::connect(at).await?).await
 }
 
-impl Stranger {
-    fn with(proof: Option<Proof>) -> Arc<Self> {
-        let load = |(chain, key): Proof| {
-            let key = default_provider().key_provider.load_private_key(key).expect("a key");
-            Arc::new(CertifiedKey::new(chain, key))
-        };
-        Arc::new(Self { proof: proof.map(load), ..Self::default() })
-    }
-
-    async fn call(self: &Arc<Self>, at: &str) -> io::Result<TlsStream<TcpStream>> {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
-        let config = config.with_protocol_versions(&[&TLS13]).expect("a version").dangerous();
-        let config = config.with_custom_certificate_verifier(Arc::clone(self) as Arc<dyn ServerCertVerifier>);
-        let config = config.with_client_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesClientCert>);
-        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-        TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(at).await?).await
-    }
-
-    /// Whether the other end waits for this one's first word, and does not hang up.
-    async fn is_let_in(self: &Arc<Self>, at: &str) -> bool {
-        let Ok(mut stream) = self.call(at).await else { return false };
-        tokio::time::timeout(SILENCE, stream.read_u8()).await.is_err()
-    }
-}
-
-impl ResolvesClientCert for Stranger {
-    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.proof.clone()
-    }
-
-    fn has_certs(&self) -> bool {
-        self.proof.is_some()
-    }
-}
-
-impl ServerCertVerifier for Stranger {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.met.lock().expect("not poisoned") = end_entity.to_vec();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
-    }
+/// Whether the other end waits for the stranger's first word, and does not hang up.
+async fn is_let_in(stranger: &Arc<Stranger>, at: &str) -> bool {
+    let Ok(mut stream) = call(stranger, at).await else { return false };
+    tokio::time::timeout(SILENCE, stream.read_u8()).await.is_err()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,9 +135,9 @@ async fn strangers_are_refused_and_leave_the_others_alone() {
     let (good, mut inbox) = near("good", &site.node("good"), &far).await;
     asks(&good, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(Stranger::with(Some(site.proof("x"))).is_let_in(&at).await, "a stranger is told from a neighbour");
+    assert!(is_let_in(&Stranger::with(Some(site.proof("x"))), &at).await, "a stranger is told from a neighbour");
     for (what, proof) in strangers(&site) {
-        assert!(!Stranger::with(proof).is_let_in(&at).await, "{what}");
+        assert!(!is_let_in(&Stranger::with(proof), &at).await, "{what}");
     }
 
     let plain =
@@ -316,9 +246,9 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     asks(&near, "far", &mut far_inbox).await;
     asks(&far, "near", &mut near_inbox).await;
     let renewed = Stranger::with(Some(new.proof("x")));
-    assert!(renewed.is_let_in(&at).await);
-    assert_eq!(*renewed.met.lock().expect("not poisoned"), far_identity.snapshot().chain()[0].to_vec());
-    assert!(!Stranger::with(Some(old.proof("x"))).is_let_in(&at).await, "the old authority still counts");
+    assert!(is_let_in(&renewed, &at).await);
+    assert_eq!(renewed.met(), far_identity.snapshot().chain()[0].to_vec());
+    assert!(!is_let_in(&Stranger::with(Some(old.proof("x"))), &at).await, "the old authority still counts");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -349,7 +279,7 @@ async fn a_ban_ends_the_links_of_whom_it_names_and_no_others() {
     hears(&mut inbox, gone("banned")).await;
     asks(&good, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(!Stranger::with(Some(site.proof("banned"))).is_let_in(&at).await);
+    assert!(!is_let_in(&Stranger::with(Some(site.proof("banned"))), &at).await);
     while let Ok(fact) = inbox.facts.try_recv() {
         assert!(fact != gone("far") && fact != appeared("banned"), "{fact:?}");
     }
@@ -367,7 +297,7 @@ async fn a_link_does_not_outlive_the_certificate_that_proved_it() {
     clock.pass(Millis::from_hours(2));
     hears(&mut far_inbox, gone("near")).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(!Stranger::with(Some(site.proof("near"))).is_let_in(&at).await);
+    assert!(!is_let_in(&Stranger::with(Some(site.proof("near"))), &at).await);
 }
 
 /// A session that keeps no rule of its own, linked to `far`.
