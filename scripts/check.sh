@@ -55,6 +55,8 @@ main() {
   tests "api" --test api
   step "interop clients" interop_clients
   tests "interop" --test interop
+  # Tests of several sites make a network namespace for each.
+  need_commands ip || exit 2
   tests "cluster" --test cluster
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'

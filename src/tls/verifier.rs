@@ -9,7 +9,7 @@ use rustls::{CertificateError, DistinguishedName, Error, OtherError};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Usage};
 use crate::tls::config::ClientCertificates;
@@ -90,8 +90,8 @@ impl ClientCertVerifier for Callers {
 pub(super) enum Expected {
     /// One runtime, at whatever address. An address can be anybody's, the id is one runtime's.
     Runtime(RuntimeId),
-    /// Whichever node of the own site its certificate allows to be at the address that was dialed.
-    Neighbour,
+    /// Whichever node of this site its certificate allows to be at the address that was dialed.
+    Neighbour(SiteId),
 }
 
 /// Verifies who is dialed.
@@ -124,8 +124,8 @@ impl ServerCertVerifier for Dialed {
                 return Err(refused(WrongPeer { wanted: wanted.clone(), got }));
             }
             Expected::Runtime(_) => {}
-            Expected::Neighbour => {
-                link::check_neighbour(&self.identity.snapshot(), &got).map_err(refused)?;
+            Expected::Neighbour(site) => {
+                link::check_neighbour(site, &got).map_err(refused)?;
                 let named =
                     EndEntityCert::try_from(end_entity).and_then(|it| it.verify_is_valid_for_subject_name(name));
                 named.map_err(|_other| refused(WrongName { dialed: name.to_str().into_owned(), got }))?;

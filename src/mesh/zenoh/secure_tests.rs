@@ -1,6 +1,5 @@
 //! What only links inside TLS promise: who is let in, for how long, and what passes.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,9 +8,8 @@ use rcgen::DistinguishedName;
 use rustls::crypto::ring::default_provider;
 use rustls::version::TLS13;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use zenoh::{Session, Wait};
 
@@ -28,9 +26,6 @@ use crate::tls::{self, Identity};
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const BUDGET: Duration = Duration::from_secs(5);
-
-/// How long somebody who was let in is listened to: the other end waits for its first word.
-const SILENCE: Duration = Duration::from_millis(300);
 
 fn options(name: &str, identity: &Arc<Identity>) -> Options {
     Options { tls: Some(Arc::clone(identity)), ..Options::new(runtime(name), 1, LOOPBACK) }
@@ -79,17 +74,6 @@ async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
     }
 }
 
-async fn call(stranger: &Arc<Stranger>, at: &str) -> io::Result<TlsStream<TcpStream>> {
-    let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-    TlsConnector::from(Arc::new(stranger.config())).connect(name, TcpStream::connect(at).await?).await
-}
-
-/// Whether the other end waits for the stranger's first word, and does not hang up.
-async fn is_let_in(stranger: &Arc<Stranger>, at: &str) -> bool {
-    let Ok(mut stream) = call(stranger, at).await else { return false };
-    tokio::time::timeout(SILENCE, stream.read_u8()).await.is_err()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_and_peers_link_inside_tls_and_ask_each_other() {
     let site = Authority::new();
@@ -135,9 +119,9 @@ async fn strangers_are_refused_and_leave_the_others_alone() {
     let (good, mut inbox) = near("good", &site.node("good"), &far).await;
     asks(&good, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(is_let_in(&Stranger::with(Some(site.proof("x"))), &at).await, "a stranger is told from a neighbour");
+    assert!(Stranger::with(Some(site.proof("x"))).is_let_in(&at).await, "a stranger is told from a neighbour");
     for (what, proof) in strangers(&site) {
-        assert!(!is_let_in(&Stranger::with(proof), &at).await, "{what}");
+        assert!(!Stranger::with(proof).is_let_in(&at).await, "{what}");
     }
 
     let plain =
@@ -184,7 +168,8 @@ async fn refusal_of(site: &Authority, proof: Proof) -> Option<String> {
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let config = config.with_protocol_versions(&[&TLS13]).expect("a version").with_no_client_auth();
     let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(chain, key).expect("a key")));
-    let connector = TlsConnector::from(tls::link_client(&site.node("near")).expect("a configuration"));
+    let connector =
+        TlsConnector::from(tls::link_client(&site.node("near"), &runtime("near").site).expect("a configuration"));
     let name = ServerName::IpAddress(at.ip().into());
     let socket = TcpStream::connect(at).await.expect("connected");
     let accepting = async { acceptor.accept(listener.accept().await?.0).await };
@@ -246,9 +231,9 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     asks(&near, "far", &mut far_inbox).await;
     asks(&far, "near", &mut near_inbox).await;
     let renewed = Stranger::with(Some(new.proof("x")));
-    assert!(is_let_in(&renewed, &at).await);
+    assert!(renewed.is_let_in(&at).await);
     assert_eq!(renewed.met(), far_identity.snapshot().chain()[0].to_vec());
-    assert!(!is_let_in(&Stranger::with(Some(old.proof("x"))), &at).await, "the old authority still counts");
+    assert!(!Stranger::with(Some(old.proof("x"))).is_let_in(&at).await, "the old authority still counts");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,7 +264,7 @@ async fn a_ban_ends_the_links_of_whom_it_names_and_no_others() {
     hears(&mut inbox, gone("banned")).await;
     asks(&good, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(!is_let_in(&Stranger::with(Some(site.proof("banned"))), &at).await);
+    assert!(!Stranger::with(Some(site.proof("banned"))).is_let_in(&at).await);
     while let Ok(fact) = inbox.facts.try_recv() {
         assert!(fact != gone("far") && fact != appeared("banned"), "{fact:?}");
     }
@@ -297,7 +282,7 @@ async fn a_link_does_not_outlive_the_certificate_that_proved_it() {
     clock.pass(Millis::from_hours(2));
     hears(&mut far_inbox, gone("near")).await;
     let [at] = far.listening().try_into().expect("one address");
-    assert!(!is_let_in(&Stranger::with(Some(site.proof("near"))), &at).await);
+    assert!(!Stranger::with(Some(site.proof("near"))).is_let_in(&at).await);
 }
 
 /// A session that keeps no rule of its own, linked to `far`.
