@@ -9,14 +9,14 @@ use zenoh::query::Query;
 use zenoh::sample::Sample;
 use zenoh::{Session, Wait};
 
-use crate::mesh::authority::{Authority, Clock, address, id};
+use crate::mesh::authority::{Authority, address};
 use crate::mesh::support::{any_answer, in_time, wait_until};
 use crate::mesh::zenoh::session;
-use crate::mesh::zenoh::stranger::Stranger;
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Partner, Role, ZenohMesh, open};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, Verb};
 use crate::tls::Identity;
+use crate::tls::support::{Clock, Stranger, id};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -31,7 +31,7 @@ struct Site {
 
 impl Site {
     /// Sites that know each other's anchors.
-    fn known<const N: usize>(names: [&str; N]) -> [Self; N] {
+    fn known<const N: usize>(names: [&'static str; N]) -> [Self; N] {
         let authorities = names.map(Authority::of);
         let routers: Vec<_> = authorities.iter().map(|it| router_of(it, &authorities)).collect();
         let mut routers = routers.into_iter();

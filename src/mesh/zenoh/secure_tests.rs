@@ -14,13 +14,13 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use zenoh::{Session, Wait};
 
 use crate::domain::time::Millis;
-use crate::mesh::authority::{Authority, Clock, Proof, address, after, id};
+use crate::mesh::authority::{Authority, address};
 use crate::mesh::support::{any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::session::{self, Wires};
-use crate::mesh::zenoh::stranger::Stranger;
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Role, ZenohMesh, open};
 use crate::mesh::{Answer, Fact, Inbox, Mesh, QueryError, Verb};
+use crate::tls::support::{Clock, Proof, Stranger, after, id};
 use crate::tls::{self, Identity};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -232,7 +232,7 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     asks(&far, "near", &mut near_inbox).await;
     let renewed = Stranger::with(Some(new.proof("x")));
     assert!(renewed.is_let_in(&at).await);
-    assert_eq!(*renewed.met.lock().expect("not poisoned"), far_identity.snapshot().chain()[0].to_vec());
+    assert_eq!(renewed.met(), far_identity.snapshot().chain()[0].to_vec());
     assert!(!Stranger::with(Some(old.proof("x"))).is_let_in(&at).await, "the old authority still counts");
 }
 
