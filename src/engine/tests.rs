@@ -152,7 +152,7 @@ fn the_reason_of_a_denial_stays_in_the_site() {
         let mut engine = engine(&[origin]);
         let effects = act(&mut engine, at(200), letter(origin, "r", "debug", at(1)));
         let Some(Ruling::Refused(denial)) = ruling(&effects) else { panic!("wanted a refusal: {effects:?}") };
-        assert_eq!(denial.reason.contains("by this runtime's clock"), is_told, "{}", denial.reason);
+        assert_eq!(denial.reason.to_string().contains("by this runtime's clock"), is_told, "{}", denial.reason);
     }
 }
 

@@ -1,17 +1,21 @@
 //! Delegations that are bent around a good signature, and messages at the edge of what is read at all.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use trust_runtime::domain::audit::Hash;
+use trust_runtime::domain::audit::{AuditId, Hash};
+use trust_runtime::domain::envelope::{Receipt, Response, Ruling};
 use trust_runtime::domain::identity::anchors::CHAIN_MAX;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::wire::mesh::{MESSAGE_BYTES_MAX, Refusal, open_envelope};
+use trust_runtime::domain::projection::Presence;
+use trust_runtime::wire::mesh::{MESSAGE_BYTES_MAX, Refusal, open_envelope, open_receipt, seal_receipt};
 
-use crate::sealed::{ME, ORIGIN, Recipe, fingerprint};
+use crate::sealed::{ME, ORIGIN, Recipe, fingerprint, origin_keys};
 use crate::vouched::{RUNTIME, honest_keys, issue, opened, receiver, site};
-use crate::world::{now, parsed, settings, view};
+use crate::world::{now, parsed, peer, settings, view};
 
 /// The same message under a delegation that is changed outside of what is signed, and named by its new hash.
 fn with_delegation(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
@@ -62,4 +66,36 @@ fn a_message_is_read_up_to_its_greatest_length() {
         let refused = open_envelope(&receiver, &parsed(ORIGIN), &vec![b' '; length], now().wall);
         assert_eq!(refused.map(|_received| ()), Err(wanted), "{length}");
     }
+}
+
+/// The one of whom it was asked answers, to the one who asked, about what was asked: each of it alone is not enough.
+#[test]
+fn a_receipt_counts_only_from_the_target_to_the_origin_of_its_envelope() {
+    let envelope = Hash::of(b"an envelope");
+    let honest = Receipt {
+        envelope,
+        target: parsed(ORIGIN),
+        origin: parsed(ME),
+        request_id: parsed("request-1"),
+        ruling: Ruling::Done(Response::Pong),
+        audit_id: AuditId::new(now().wall, [7; 10]),
+        position: None,
+        repeated: false,
+        at: now().wall,
+    };
+    let open = |receipt: &Receipt, pinned: &str| {
+        let mut receiver = view(settings(ME, Profile::Dev, Policy::default()), fingerprint("target"));
+        receiver.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer(fingerprint(pinned), Presence::default())))].into());
+        open_receipt(&receiver, &parsed(ORIGIN), envelope, &seal_receipt(&origin_keys(), receipt), now().wall)
+    };
+    assert_eq!(open(&honest, "origin").as_ref(), Ok(&honest));
+    let bent = [
+        Receipt { envelope: Hash::of(b"another"), ..honest.clone() },
+        Receipt { target: parsed("site-a/other"), ..honest.clone() },
+        Receipt { origin: parsed("site-a/other"), ..honest.clone() },
+    ];
+    for receipt in &bent {
+        assert_eq!(open(receipt, "origin"), Err(Refusal::NotItsOwnWord), "{receipt:?}");
+    }
+    assert_eq!(open(&honest, "stranger"), Err(Refusal::NotItsOwnWord));
 }
