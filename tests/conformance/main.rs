@@ -12,6 +12,7 @@
 )]
 
 mod actor;
+mod bent;
 mod case_file;
 mod envelope;
 mod example;
