@@ -237,6 +237,8 @@ mod tests {
             policy_hash: Hash([0; 32]),
             authority: None,
             certificate: None,
+            partners: BTreeMap::new(),
+            bundle: None,
             grants: Vec::new(),
             limits: Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() },
             receipts_kept: Millis::from_hours(24),

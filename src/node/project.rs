@@ -11,6 +11,7 @@ use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
 use crate::handle::{Rejected, Reloaded};
 use crate::node::assemble::engine_settings;
+use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
@@ -20,6 +21,9 @@ use crate::web::Credentials;
 
 /// What a change of certificate, anchors or bans is called.
 const CERTIFICATES: &str = "certificates";
+
+/// What a change of the own bundle, or of what is known of a partner's, is called.
+const BUNDLES: &str = "bundles";
 
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
@@ -51,6 +55,7 @@ struct ReadCertificates {
 pub(super) struct InForce {
     pub(super) settings: Settings,
     pub(super) tokens: tokens::Tokens,
+    pub(super) federation: Federation,
 }
 
 impl Project {
@@ -97,7 +102,7 @@ impl Project {
     fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, String> {
         let sources = certificates::sources(&self.folder, settings);
         let (Some(identity), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
-        let snapshot = certificates::load(&sources, settings, Clock::start().now().wall);
+        let snapshot = certificates::load(&sources, settings, &self.state, Clock::start().now().wall);
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         if snapshot.own().svid.key == identity.snapshot().own().svid.key {
             return Ok(Some(snapshot));
@@ -145,7 +150,9 @@ impl Sources for Project {
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
         let files = [self.folder.join(FILE_NAME), self.state.join(tokens::TOKENS_FILE)].into_iter();
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
-        Stamp(files.map(|path| stamp_of(&path)).collect())
+        let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
+        let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
+        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).collect())
     }
 
     fn read(&self) -> Result<Fresh, Vec<Rejected>> {
@@ -154,26 +161,31 @@ impl Sources for Project {
         let tokens = tokens::load(&self.state, in_force.settings.site())
             .map_err(|error| Rejected { what: tokens::TOKENS_FILE.to_owned(), reason: error.to_string() });
         let read = self.read_certificates(&in_force.settings);
-        let (file, tokens, read) = match (file, tokens, read) {
-            (Ok(file), Ok(tokens), Ok(read)) => (file, tokens, read),
-            (file, tokens, read) => {
-                return Err(file.err().into_iter().chain(tokens.err()).chain(read.err()).collect());
+        let snapshot = read.as_ref().ok().and_then(|read| read.identity.as_ref());
+        let federation = bundles::federation(&self.folder, &self.state, &in_force.settings, snapshot)
+            .map_err(|error| Rejected { what: BUNDLES.to_owned(), reason: error.to_string() });
+        let (file, tokens, read, federation) = match (file, tokens, read, federation) {
+            (Ok(file), Ok(tokens), Ok(read), Ok(federation)) => (file, tokens, read, federation),
+            (file, tokens, read, federation) => {
+                let rejected = file.err().into_iter().chain(tokens.err()).chain(read.err()).chain(federation.err());
+                return Err(rejected.collect());
             }
         };
         let changes = in_force.settings.changes_to(&file);
         let next = in_force.settings.with_live_of(&file);
         let mut applied: Vec<String> = changes.live.iter().map(|it| (*it).to_owned()).collect();
         applied.extend((tokens != in_force.tokens).then(|| tokens::TOKENS_FILE.to_owned()));
+        applied.extend((federation != in_force.federation).then(|| BUNDLES.to_owned()));
         drop(in_force);
         applied.extend(self.in_use.differs_from(&read).then(|| CERTIFICATES.to_owned()));
-        let trust = read.identity.as_ref().map(CertificateTrust::of).unwrap_or_default();
+        let trust = read.identity.as_ref().map(CertificateTrust::of).unwrap_or_default().with(federation.clone());
         let settings = Arc::new(engine_settings(&next, trust));
         let in_use = self.in_use.clone();
         let (credentials, in_force) = (Arc::clone(&self.credentials), Arc::clone(&self.in_force));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
             in_use.take(read);
-            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens };
+            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };
         });
         let needs_restart = changes.restart.iter().map(|it| (*it).to_owned()).collect();
         Ok(Fresh { settings, reloaded: Reloaded { applied, needs_restart, rejected: Vec::new() }, take })

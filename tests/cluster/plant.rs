@@ -12,7 +12,7 @@ use crate::harness::{SEEN_MAX, program, run_to_end};
 use crate::watch::wait_until;
 
 /// How long a command or a call may take.
-const COMMAND_MAX: Duration = Duration::from_secs(20);
+pub(crate) const COMMAND_MAX: Duration = Duration::from_secs(20);
 
 /// How long a node may take to serve.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -20,10 +20,10 @@ const START_MAX: Duration = Duration::from_secs(20);
 const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
 
 /// The authorities of a few sites, in one folder.
-struct Desk(TempDir);
+pub(crate) struct Desk(TempDir);
 
 impl Desk {
-    fn new(sites: &[&str]) -> Self {
+    pub(crate) fn new(sites: &[&str]) -> Self {
         let desk = Self(tempfile::Builder::new().prefix("trust-plant-").tempdir().expect("a folder"));
         for site in sites {
             desk.identity(&["init-site", "--ca", &desk.text(&format!("ca-{site}")), "--site", site]);
@@ -31,22 +31,22 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     #[track_caller]
-    fn identity(&self, arguments: &[&str]) {
+    pub(crate) fn identity(&self, arguments: &[&str]) {
         let (output, _) = run_to_end(program().arg("identity").args(arguments), COMMAND_MAX);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// A person's certificate and key.
-    fn person(&self, ca: &str, name: &str) -> (String, String) {
+    pub(crate) fn person(&self, ca: &str, name: &str) -> (String, String) {
         let out = format!("{name}-of-{ca}");
         let arguments = ["issue", "--ca", &self.text(ca), "--actor", name, "--out", &self.text(&out)];
         self.identity(&arguments);
@@ -54,7 +54,7 @@ impl Desk {
     }
 
     /// The folder of a node that has its certificate from this authority.
-    fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
+    pub(crate) fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
         let project = self.path(&format!("{site}-{name}"));
         let (tls, id) = (project.join("tls").display().to_string(), format!("{site}/{name}"));
         let ca = self.text(ca);
@@ -62,11 +62,11 @@ impl Desk {
         project
     }
 
-    fn anchors(&self, site: &str) -> String {
+    pub(crate) fn anchors(&self, site: &str) -> String {
         self.text(&format!("ca-{site}/anchors-{site}.pem"))
     }
 
-    fn bans(&self, site: &str) -> PathBuf {
+    pub(crate) fn bans(&self, site: &str) -> PathBuf {
         self.path(&format!("ca-{site}/bans.txt"))
     }
 
@@ -100,15 +100,15 @@ impl Desk {
 }
 
 /// A running node with a certificate.
-struct Plant {
+pub(crate) struct Plant {
     child: Child,
-    project: PathBuf,
-    web: String,
-    mesh: String,
+    pub(crate) project: PathBuf,
+    pub(crate) web: String,
+    pub(crate) mesh: String,
 }
 
 impl Plant {
-    fn start(project: PathBuf) -> Self {
+    pub(crate) fn start(project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
         let mut command = program();
@@ -127,7 +127,7 @@ impl Plant {
     }
 
     /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.
-    fn command(&self, arguments: &[&str]) -> Json {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Json {
         let (output, _) =
             run_to_end(program().args(arguments).arg("--json").arg("--project").arg(&self.project), COMMAND_MAX);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
@@ -136,7 +136,7 @@ impl Plant {
     }
 
     /// What curl says, with these options.
-    fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
+    pub(crate) fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "15", "--cacert", anchors]).args(options);
         if let Some(body) = body {
@@ -145,21 +145,21 @@ impl Plant {
         command.arg(format!("{}{path}", self.web)).output().expect("curl is there")
     }
 
-    fn peer(&self, name: &str) -> Json {
+    pub(crate) fn peer(&self, name: &str) -> Json {
         let peers = self.command(&["peers", "list"]);
         let found = peers.as_array().and_then(|all| all.iter().find(|it| it["runtime_id"] == name)).cloned();
         found.unwrap_or(Json::Null)
     }
 
     #[track_caller]
-    fn sees(&self, name: &str, key: &str, wanted: &str) {
+    pub(crate) fn sees(&self, name: &str, key: &str, wanted: &str) {
         wait_until(&format!("{name} has {key} {wanted}"), SEEN_MAX, || {
             let peer = self.peer(name);
             if peer[key] == wanted { Ok(()) } else { Err(peer.to_string()) }
         });
     }
 
-    fn dispatch(&self, desk: &Desk, site: &str, person: &(String, String), body: &Json) -> Json {
+    pub(crate) fn dispatch(&self, desk: &Desk, site: &str, person: &(String, String), body: &Json) -> Json {
         let options = ["--cert", &person.0, "--key", &person.1];
         let output = self.curl(&desk.anchors(site), "/api/runtime-cloud/actions/dispatch", &options, Some(body));
         serde_json::from_slice(&output.stdout)
@@ -182,19 +182,19 @@ impl Drop for Plant {
     }
 }
 
-fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payload: &Json) -> Json {
+pub(crate) fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payload: &Json) -> Json {
     json!({
         "api_version": "1.0", "request_id": id, "connected_via": origin.name(), "target_runtimes": [target],
         "actor": actor, "action_type": action, "payload": payload,
     })
 }
 
-fn ping(origin: &Plant, actor: &str, target: &str, id: &str) -> Json {
+pub(crate) fn ping(origin: &Plant, actor: &str, target: &str, id: &str) -> Json {
     ask(origin, actor, target, id, "cmd_invoke", &json!({ "command": "ping" }))
 }
 
 /// The code of the only decision or result; `ok` where it was done.
-fn outcome(answer: &Json) -> String {
+pub(crate) fn outcome(answer: &Json) -> String {
     if answer["ok"] == true {
         return "ok".to_owned();
     }

@@ -12,6 +12,7 @@
 )]
 
 mod actor;
+mod bundle;
 mod case_file;
 mod envelope;
 mod example;
@@ -19,6 +20,7 @@ mod explain;
 mod key;
 mod matrix;
 mod minted;
+mod partner;
 mod policy;
 mod preflight;
 mod record;

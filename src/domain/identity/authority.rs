@@ -95,13 +95,17 @@ impl Authority {
         let runtime = verified.svid.subject.as_runtime().ok_or(Unproven::NotARuntime)?;
         let leaf = chain.first().ok_or(Unproven::Signature)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(|_malformed| Unproven::Signature)?;
-        let is_signed = ALGORITHMS.iter().any(|it| leaf.verify_signature(*it, message, signature).is_ok());
-        if !is_signed {
+        if !is_signed_by(&leaf, message, signature) {
             return Err(Unproven::Signature);
         }
         let vouched = Vouched { until: verified.until, authority: self.name };
         Ok(ProvenRuntime { runtime, key: verified.svid.key, vouched })
     }
+}
+
+/// Whether the certificate's key signed the message, by the one algorithm of its kind.
+pub(super) fn is_signed_by(certificate: &EndEntityCert<'_>, message: &[u8], signature: &[u8]) -> bool {
+    ALGORITHMS.iter().any(|it| certificate.verify_signature(*it, message, signature).is_ok())
 }
 
 impl PartialEq for Authority {
