@@ -144,6 +144,22 @@ pub fn load_with(
         .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault: Box::new(fault) })
 }
 
+/// What the files say of others, with the own certificate and key that are in use: for when those in the files cannot be used.
+/// Whom a list shuts out, and what an anchor no longer vouches for, must not wait for them. `None` if the files say nothing usable.
+/// Without what partners have said, only the bans count: anchors that are not known must not fall back to older ones.
+pub fn load_beside(
+    sources: &Sources,
+    taken: Option<&TakenAnchors>,
+    naming: &Naming,
+    in_use: &Snapshot,
+) -> Option<Snapshot> {
+    let whole = taken.and_then(|taken| in_use.trusting(load_trust(sources, taken, naming).ok()?).ok());
+    whole.or_else(|| {
+        let trust = Trust { bans: bans(sources.bans.as_ref()?).ok()?, ..in_use.trust().clone() };
+        in_use.trusting(trust).ok()
+    })
+}
+
 fn load_trust(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Result<Trust, FileError> {
     let mut trust = Trust::new(naming.clone());
     // A site that has taken back all of its authorities has none: not those of its file either.

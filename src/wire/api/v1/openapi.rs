@@ -191,7 +191,7 @@ fn bundle() -> Value {
 /// Every body and what it consists of, by name.
 fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     let mut all = Vec::new();
-    collect::<action::ActionBody>(&mut all);
+    collect::<action::ActionBody<'_>>(&mut all);
     collect::<audit::AuditBody<'_>>(&mut all);
     collect::<config::ConfigBody>(&mut all);
     collect::<control::ControlBody>(&mut all);
