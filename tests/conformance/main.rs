@@ -13,6 +13,7 @@
 
 mod actor;
 mod bent;
+mod bundle;
 mod case_file;
 mod envelope;
 mod example;
@@ -20,6 +21,7 @@ mod explain;
 mod key;
 mod matrix;
 mod minted;
+mod partner;
 mod policy;
 mod preflight;
 mod record;
