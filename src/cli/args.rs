@@ -211,7 +211,8 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
-        /// A folder of checkpoints that were kept elsewhere: only they show that an earlier copy was brought back.
+        /// A folder of checkpoints that were kept elsewhere, such as what `audit export` gave on a peer: they show that an
+        /// earlier copy was brought back.
         #[arg(long, value_name = "DIR")]
         checkpoints: Option<PathBuf>,
         /// The file of the log's public key; without it audit.vkey beside the checkpoints, then the one beside the log.
@@ -226,7 +227,8 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
-        /// Instead of the records, write the newest signed checkpoint and the public key into this folder.
+        /// Instead of the records, write the newest signed checkpoint, the heads of peers' logs that are kept here, and their
+        /// public keys into this folder.
         #[arg(long, value_name = "DIR")]
         checkpoints: Option<PathBuf>,
         /// For the sake of scripts: JSON lines are the only form.

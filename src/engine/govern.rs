@@ -55,6 +55,7 @@ impl Engine {
             return refused(Code::PeerNotAvailable, format!("{runtime} has never been heard of"));
         }
         effects.persist(Record::PeerForgotten { runtime: runtime.clone() });
+        self.forget_witnessing(runtime, effects);
         self.change();
         self.record_about(now, entropy, asker, "peers_forget", runtime, effects)
     }

@@ -2,7 +2,8 @@
 //!
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
 //! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
-//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed). `recover` builds the engine from
+//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed), `witness` (whose log continues what
+//! was seen of it). `recover` builds the engine from
 //! records, `view` is what readers see.
 
 mod act;
@@ -19,6 +20,7 @@ mod recover;
 mod reload;
 mod steady;
 pub mod view;
+mod witness;
 pub mod word;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,7 +39,7 @@ use crate::engine::input::{Input, Request};
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Intent, IntentKey};
 use crate::engine::steady::SteadyClock;
-use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
+use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
 pub use act::{act_draft, action_name};
 pub use dispatch::{among, plan_overtaken};
@@ -72,6 +74,8 @@ pub struct Engine {
     /// Outcomes that the store did not take yet, and those that are in the batch with which it is tried again.
     late: Vec<Late>,
     resuming: Vec<Late>,
+    /// The heads of peers' logs, and what peers say to the own one.
+    witnessing: Arc<Witnessing>,
     /// Who spoke with another key than the pinned one in this boot, each told once.
     impostors: BTreeSet<(RuntimeId, Fingerprint)>,
     timeline: Arc<VecDeque<Event>>,
@@ -101,6 +105,10 @@ impl Engine {
                     }
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
+                    }
+                    Request::Countersigned(word) => self.take_countersignature(now, entropy, *word, effects),
+                    Request::Witness { signer, claim, pause } => {
+                        effect::Answer::Witnessed(self.witness(now, entropy, (&signer, &claim), pause, effects))
                     }
                     Request::PeersApprove { asker, runtime, fingerprint } => {
                         self.approve(now, entropy, &asker, &runtime, fingerprint, effects)
@@ -138,6 +146,7 @@ impl Engine {
             boot: self.boot,
             started: self.started,
             peers: Arc::clone(&self.peers),
+            witnessing: Arc::clone(&self.witnessing),
             overlay: Arc::clone(&self.overlay),
             timeline: Arc::clone(&self.timeline),
             clock: self.clock.state(),
@@ -258,4 +267,43 @@ pub fn audit_id(now: Now, entropy: &mut dyn Entropy) -> AuditId {
 pub fn config_etag(overlay: &Overlay) -> Hash {
     let lines: Vec<String> = overlay.values.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     Hash::of(lines.concat().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    //! What the tests of several use cases share.
+
+    use super::*;
+    use crate::domain::policy::Policy;
+    use crate::domain::preflight::Profile;
+
+    /// No chance at all.
+    pub(super) struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            buffer.fill(0);
+        }
+    }
+
+    /// The runtime `s/a`, where only peers with an approval count.
+    pub(super) fn settings() -> Arc<Settings> {
+        Arc::new(Settings {
+            me: "s/a".parse().expect("legal"),
+            trust_domain: "trust".parse().expect("legal"),
+            profile: Profile::Dev,
+            is_mesh_on_loopback: false,
+            is_secure: false,
+            policy: Policy::default(),
+            policy_hash: Hash([0; 32]),
+            authority: None,
+            certificate: None,
+            grants: Vec::new(),
+            limits: Limits::default(),
+            receipts_kept: Millis::from_hours(24),
+            file_values: BTreeMap::new(),
+            host: None,
+            version: "0".to_owned(),
+        })
+    }
 }

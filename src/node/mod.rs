@@ -20,6 +20,7 @@ mod project;
 mod reload;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,12 +50,14 @@ use crate::node::keyring::Keyring;
 use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
+use crate::node::witness::Witnesses;
 use crate::store::Store;
 
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use reload::{Fresh, Sources, Stamp};
+pub use witness::Witnessing;
 
 pub use crate::store::Error as StoreError;
 
@@ -147,6 +150,8 @@ pub struct Parts {
     pub apply: ApplySettings,
     /// The files to read again when they change.
     pub sources: Arc<dyn Sources>,
+    /// How heads of logs are countersigned.
+    pub witnessing: Witnessing,
 }
 
 impl fmt::Debug for Parts {
@@ -210,8 +215,9 @@ impl Prepared {
             is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
+        let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let assembly =
-            Assembly { clock, views, mailbox, keyring, store, mesh: parts.mesh, work, core, stop, stop_core };
+            Assembly { clock, views, mailbox, keyring, store, mesh, witnessing, work, core, stop, stop_core };
         assembly.node(parts.inbox, parts.web, probe_ms, parts.sources)
     }
 }
@@ -241,6 +247,7 @@ struct Assembly {
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
     mesh: Arc<dyn Mesh>,
+    witnessing: Witnessing,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -256,6 +263,7 @@ impl Assembly {
         let presence = Arc::new(self.presence(&ingress, web, probe_ms, &links));
         self.work.spawn(Arc::clone(&presence).speak(self.stop.clone()));
         self.work.spawn(Arc::clone(&presence).probe(self.stop.clone()));
+        self.work.spawn(Arc::new(self.witnesses()).run(self.stop.clone()));
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
@@ -273,6 +281,19 @@ impl Assembly {
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
             refused: Counters::default(),
+            witnessing: self.witnessing.clone(),
+        }
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        Witnesses {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mailbox: self.mailbox.clone(),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            store: Arc::clone(&self.store),
+            options: self.witnessing.clone(),
         }
     }
 

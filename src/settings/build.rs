@@ -64,6 +64,8 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
             receipts_kept: Millis::from_hours(store.number("receipts_kept_h")),
             runs_kept: store.number("runs_kept"),
             read_audit_max_mb: store.number("read_audit_max_mb"),
+            witnesses: store.number("witnesses"),
+            witness_every: Millis::from_secs(store.number("witness_every_s")),
         },
         time_source: Table::of(root, "runtime.time").parsed("source")?,
         workload,

@@ -324,6 +324,19 @@ pub const KEYS: &[Key] = &[
     .unit("MB")
     .live(),
     key(
+        "runtime.store.witnesses",
+        Kind::Int { min: 0, max: 8 },
+        "2",
+        "How many peers of the site are asked to countersign the head of the audit log.",
+    ),
+    key(
+        "runtime.store.witness_every_s",
+        Kind::Int { min: 1, max: 3_600 },
+        "60",
+        "How often they are asked, where there is something new; peers are answered at most twice as often.",
+    )
+    .unit("s"),
+    key(
         "runtime.time.source",
         Kind::OneOf(&["system", "synchronised"]),
         "system",

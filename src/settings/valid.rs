@@ -483,6 +483,10 @@ pub struct Store {
     pub runs_kept: u64,
     /// Most space in megabytes that records of reads may take.
     pub read_audit_max_mb: u64,
+    /// How many peers are asked to countersign the head of the audit log.
+    pub witnesses: u64,
+    /// How often they are asked, where there is something new.
+    pub witness_every: Millis,
 }
 
 /// `[runtime.workload]`.

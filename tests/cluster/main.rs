@@ -28,4 +28,5 @@ mod policy;
 mod presence;
 mod reload;
 mod shutdown;
+mod witness;
 mod walkthrough;

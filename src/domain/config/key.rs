@@ -96,6 +96,8 @@ const RESTART: &[&str] = &[
     "runtime_cloud.wan.test",
     "store.path",
     "store.runs_kept",
+    "store.witness_every_s",
+    "store.witnesses",
     "time.source",
     "tls.ca_path",
     "tls.cert_path",

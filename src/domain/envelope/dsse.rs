@@ -12,10 +12,14 @@ use crate::domain::identity::IdentityKey;
 pub enum PayloadType {
     /// One action for one target.
     Action,
+    /// What a witness says to the head of a log.
+    Countersignature,
     /// An identity key's word for an envelope key.
     Delegation,
     /// The answer to a probe.
     Echo,
+    /// The head of a runtime's log of writes, shown to a witness.
+    Head,
     /// A runtime's identity document.
     Identity,
     /// A runtime's observation of itself and its links.
@@ -26,15 +30,25 @@ pub enum PayloadType {
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 6] =
-        [Self::Action, Self::Delegation, Self::Echo, Self::Identity, Self::Observation, Self::Receipt];
+    pub const ALL: [Self; 8] = [
+        Self::Action,
+        Self::Countersignature,
+        Self::Delegation,
+        Self::Echo,
+        Self::Head,
+        Self::Identity,
+        Self::Observation,
+        Self::Receipt,
+    ];
 
     /// The media type that is signed with the bytes.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Action => "application/vnd.trust-runtime.action.v1+json",
+            Self::Countersignature => "application/vnd.trust-runtime.countersignature.v1+json",
             Self::Delegation => "application/vnd.trust-runtime.delegation.v1+json",
             Self::Echo => "application/vnd.trust-runtime.echo.v1+json",
+            Self::Head => "application/vnd.trust-runtime.head.v1+json",
             Self::Identity => "application/vnd.trust-runtime.identity.v1+json",
             Self::Observation => "application/vnd.trust-runtime.observation.v1+json",
             Self::Receipt => "application/vnd.trust-runtime.receipt.v1+json",

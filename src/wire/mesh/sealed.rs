@@ -271,9 +271,12 @@ pub fn open_word(
             let observation = Observation::try_from(body::read::<body::Observation>(&payload)?)?;
             (observation.runtime.clone(), Word::Observation(observation))
         }
-        PayloadType::Action | PayloadType::Delegation | PayloadType::Echo | PayloadType::Receipt => {
-            return Err(Refusal::Malformed);
-        }
+        PayloadType::Action
+        | PayloadType::Countersignature
+        | PayloadType::Delegation
+        | PayloadType::Echo
+        | PayloadType::Head
+        | PayloadType::Receipt => return Err(Refusal::Malformed),
     };
     if runtime == *signer.runtime() { Ok((signer, word)) } else { Err(Refusal::NotItsOwnWord) }
 }
