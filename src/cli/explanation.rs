@@ -59,10 +59,10 @@ pub(crate) fn to_json(
     put("place", explained.decides.and_then(|rule| at.place_of(&rule.id)).map(place));
     if let Err(denial) = &explained.outcome {
         put("code", Some(Json::from(denial.code.as_str())));
-        put("reason", Some(Json::from(denial.reason.as_str())));
+        put("reason", Some(Json::from(denial.reason.to_string())));
         put("stage", Some(Json::from(denial.stage.as_str())));
     }
-    put("hopeless", explained.hopeless.as_ref().map(|denial| Json::from(denial.reason.as_str())));
+    put("hopeless", explained.hopeless.as_ref().map(|denial| Json::from(denial.reason.to_string())));
     let text =
         |(side, rule): &Elsewhere| json!({ "list": side.list(), "toml": rule_text(rule, *side, ListForm::Tables) });
     put("elsewhere", elsewhere.map(text));

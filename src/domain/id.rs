@@ -64,8 +64,10 @@ impl FromStr for Segment {
         if text.len() > SEGMENT_BYTES_MAX {
             return Err(Error::TooLong { max: SEGMENT_BYTES_MAX, got: text.len() });
         }
-        if let Some(bad) = text.chars().find(|it| !is_segment_character(*it)) {
-            return Err(Error::Character(bad));
+        // By bytes, because there may be a thousand names; by characters only to say which one is wrong.
+        if !text.bytes().all(is_segment_byte) {
+            let bad = text.chars().find(|it| !u8::try_from(*it).is_ok_and(is_segment_byte));
+            return Err(Error::Character(bad.unwrap_or_default()));
         }
         if text == "." || text == ".." {
             return Err(Error::DotSegment(text.to_owned()));
@@ -74,8 +76,8 @@ impl FromStr for Segment {
     }
 }
 
-fn is_segment_character(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_')
+const fn is_segment_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
 impl fmt::Display for Segment {

@@ -11,7 +11,7 @@ use crate::domain::code::Code;
 use crate::domain::config;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Actor, Role};
-use crate::domain::policy::{Decision, Denial, Policy, Question, Side, Stage, Verdict};
+use crate::domain::policy::{Decision, Denial, Policy, Question, Reason, Side, Stage, Verdict};
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
 
@@ -134,11 +134,12 @@ fn check(case: Case<'_>, standing: Option<Standing>) -> Result<Cow<'static, str>
     let stage = Stage::Origin;
     check_role(case, stage)?;
     let Some(standing) = standing else {
-        let reason = format!("this runtime has never heard of {}", case.target);
+        let reason = Reason::about(case.target, &["this runtime has never heard of ", ""]);
         return Err(Denial::at_origin(Code::PeerNotAvailable, "known", reason));
     };
     if case.profile != Profile::Dev && !is_own && !standing.is_secure {
-        let reason = format!("{} does not advertise secure transport, which this profile demands", case.target);
+        let around = &["", " does not advertise secure transport, which this profile demands"];
+        let reason = Reason::about(case.target, around);
         return Err(Denial::at_origin(Code::NotConfigured, "transport", reason));
     }
     let rule = check_rules(case, Side::Outbound, stage)?;
@@ -164,7 +165,7 @@ fn check_role(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
         ActionKind::CmdInvoke | ActionKind::StatusRead => Code::PermissionDenied,
     };
     let reason = format!("{} needs the role {least}, {} has {}", case.action.kind(), case.asker.actor, case.asker.role);
-    Err(Denial { code, reason, stage, rule: Cow::Borrowed("role") })
+    Err(Denial { code, reason: reason.into(), stage, rule: Cow::Borrowed("role") })
 }
 
 /// The built-in grant of a role, as decisions name it.
@@ -201,12 +202,12 @@ fn check_rules(case: Case<'_>, side: Side, stage: Stage) -> Result<Cow<'static, 
         Verdict::Denied(rule) => {
             let why = rule.reason.as_deref().unwrap_or("no reason given");
             let reason = format!("{list} denies it: {why}");
-            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: rule.id.clone().into() })
+            Err(Denial { code: Code::PermissionDenied, reason: reason.into(), stage, rule: rule.id.clone().into() })
         }
         Verdict::Allowed(rule) => Ok(rule.id.clone().into()),
         Verdict::Unmentioned if !is_ruled_by_role(case, side) => {
             let reason = format!("no {list} rule allows {} on {}", case.action.kind(), case.target);
-            Err(Denial { code: Code::PermissionDenied, reason, stage, rule: Cow::Borrowed(list) })
+            Err(Denial { code: Code::PermissionDenied, reason: reason.into(), stage, rule: Cow::Borrowed(list) })
         }
         Verdict::Unmentioned => Ok(role()),
     }
@@ -222,8 +223,9 @@ pub(super) fn is_ruled_by_role(case: Case<'_>, side: Side) -> bool {
 }
 
 fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {
-    let deny =
-        |code, rule: &'static str, reason: String| Err(Denial { code, reason, stage, rule: Cow::Borrowed(rule) });
+    let deny = |code, rule: &'static str, reason: String| {
+        Err(Denial { code, reason: reason.into(), stage, rule: Cow::Borrowed(rule) })
+    };
     match action {
         Action::StatusRead => Ok(()),
         Action::CfgApply(values) => match config::check(values) {
@@ -242,15 +244,12 @@ fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {
 }
 
 fn check_reach(case: Case<'_>, standing: Standing) -> Result<(), Denial> {
-    let target = case.target;
-    let deny = |code, reason: String| Err(Denial::at_origin(code, "reachable", reason));
+    let deny = |code, around| Err(Denial::at_origin(code, "reachable", Reason::about(case.target, around)));
     match standing.lifecycle {
         Lifecycle::Online => Ok(()),
         Lifecycle::Stale if case.action.kind().is_read() => Ok(()),
-        Lifecycle::Stale => {
-            deny(Code::StaleData, format!("{target} has not been heard from recently enough for a write"))
-        }
-        Lifecycle::Partitioned => deny(Code::TargetUnreachable, format!("{target} is partitioned from this runtime")),
-        Lifecycle::Offline => deny(Code::TargetUnreachable, format!("{target} is offline")),
+        Lifecycle::Stale => deny(Code::StaleData, &["", " has not been heard from recently enough for a write"]),
+        Lifecycle::Partitioned => deny(Code::TargetUnreachable, &["", " is partitioned from this runtime"]),
+        Lifecycle::Offline => deny(Code::TargetUnreachable, &["", " is offline"]),
     }
 }

@@ -303,7 +303,7 @@ pub fn act_draft(
         request_id: Some(envelope.request_id.clone()),
         outcome: if result.is_ok() { Outcome::Applied } else { Outcome::Denied },
         code: result.err().map(|denial| denial.code),
-        detail: result.err().map(|denial| denial.reason.clone()).unwrap_or_default(),
+        detail: result.err().map(|denial| denial.reason.to_string()).unwrap_or_default(),
         policy_hash,
     }
 }

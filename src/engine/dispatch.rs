@@ -4,7 +4,7 @@ use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::envelope::{Envelope, Ruling};
 use crate::domain::id::RuntimeId;
-use crate::domain::policy::{Decision, Denial};
+use crate::domain::policy::{Decision, Denial, Reason};
 use crate::domain::preflight::{Plan, Profile, Row};
 use crate::domain::time::Now;
 use crate::engine::act::action_name;
@@ -58,7 +58,7 @@ impl Engine {
         for target in &write.targets {
             match self.start_part(now, entropy, reply, (write, target), effects) {
                 Ok(part) => started.push(part),
-                Err(denial) => return Answer::Refused { code: denial.code, reason: denial.reason },
+                Err(denial) => return Answer::Refused { code: denial.code, reason: denial.reason.to_string() },
             }
         }
         Answer::Begun { plan, started }
@@ -114,7 +114,7 @@ impl Engine {
             Err(denial) => {
                 let mut draft = self.write_draft(now, entropy, write, &envelope.target, Outcome::Denied);
                 draft.code = Some(denial.code);
-                draft.detail.clone_from(&denial.reason);
+                draft.detail = denial.reason.to_string();
                 let audit_id = draft.audit_id;
                 if write.targets.len() == 1 {
                     effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Reply(reply) });
@@ -169,7 +169,7 @@ impl Engine {
     fn outcome(&mut self, now: Now, entropy: &mut dyn Entropy, write: &Write, conclusion: Conclusion) -> Late {
         let (outcome, code, detail) = match &conclusion.ruling {
             Some(Ruling::Done(_)) => (Outcome::Applied, None, String::new()),
-            Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.clone()),
+            Some(Ruling::Refused(denial)) => (Outcome::Denied, Some(denial.code), denial.reason.to_string()),
             None => (Outcome::Unknown, Some(Code::Timeout), "no receipt from the target".to_owned()),
         };
         let mut draft = self.write_draft(now, entropy, write, &conclusion.target, outcome);
@@ -235,7 +235,7 @@ impl Engine {
             let Decision::Deny(denial) = &row.decision else { return None };
             let mut draft = self.write_draft(now, entropy, write, &row.target, Outcome::Denied);
             draft.code = Some(denial.code);
-            draft.detail.clone_from(&denial.reason);
+            draft.detail = denial.reason.to_string();
             Some(draft)
         };
         plan.rows.iter().filter_map(denial).collect()
@@ -266,9 +266,9 @@ pub fn plan_overtaken() -> Denial {
 
 /// One record stands for all targets of a request that was refused as a whole, so that a refusal costs the same whatever it
 /// names.
-pub fn among(targets: usize, reason: &str) -> String {
+pub fn among(targets: usize, reason: &Reason) -> String {
     match targets {
-        0 | 1 => reason.to_owned(),
+        0 | 1 => reason.to_string(),
         several => format!("the first of {several} targets: {reason}"),
     }
 }

@@ -98,7 +98,7 @@ pub struct Reloaded {
     pub applied: Vec<String>,
     /// What changed and takes effect at the next start.
     pub needs_restart: Vec<String>,
-    /// What is not valid; while there is any, nothing is taken up.
+    /// What is not valid: of it, what was in force stays.
     pub rejected: Vec<Rejected>,
 }
 

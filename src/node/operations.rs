@@ -140,7 +140,7 @@ impl NodeOperations {
                 Some(_) => Outcome::Denied,
             },
             code: denial.map(|denial| denial.code),
-            detail: denial.map(|denial| denial.reason.clone()).unwrap_or_default(),
+            detail: denial.map(|denial| denial.reason.to_string()).unwrap_or_default(),
             policy_hash: view.settings.policy_hash,
         }
     }

@@ -14,12 +14,19 @@ use crate::node::assemble::engine_settings;
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
-use crate::settings::{self, FILE_NAME, Settings, tokens};
+use crate::settings::tokens::{self, TOKENS_FILE};
+use crate::settings::{self, FILE_NAME, Settings};
 use crate::tls;
 use crate::web::Credentials;
 
-/// What a change of certificate, anchors or bans is called.
+/// What the own certificate is called in an answer.
 const CERTIFICATES: &str = "certificates";
+
+/// What anchors and bans are called in it.
+const TRUST: &str = "anchors and bans";
+
+/// What the listener's certificate of another PKI is called in it.
+const LISTENER: &str = "the listener's certificate";
 
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
@@ -41,13 +48,8 @@ pub(super) struct InUse {
     pub(super) provisioned: Option<Arc<tls::Provisioned>>,
 }
 
-/// What was read of both, checked.
-struct ReadCertificates {
-    identity: Option<tls::Snapshot>,
-    provisioned: Option<Arc<tls::Provisioned>>,
-}
-
 /// What of the files is in force.
+#[derive(Clone)]
 pub(super) struct InForce {
     pub(super) settings: Settings,
     pub(super) tokens: tokens::Tokens,
@@ -83,54 +85,73 @@ impl Project {
         }
     }
 
-    fn read_certificates(&self, settings: &Settings) -> Result<ReadCertificates, Rejected> {
-        let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
-        let identity = self.read_identity(settings).map_err(rejected)?;
-        let files =
-            certificates::provisioned_files(&self.folder, settings).filter(|_| self.in_use.provisioned.is_some());
-        let provisioned = files.map(|(certificate, key)| tls::Provisioned::load(&certificate, &key)).transpose();
-        let provisioned = provisioned.map_err(|error| rejected(error.to_string()))?;
-        Ok(ReadCertificates { identity, provisioned })
+    fn read_tokens(&self, settings: &Settings) -> Result<tokens::Tokens, Rejected> {
+        let rejected = |error: tokens::Error| Rejected { what: TOKENS_FILE.to_owned(), reason: error.to_string() };
+        tokens::load(&self.state, settings.site()).map_err(rejected)
     }
 
     /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
-    fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, String> {
+    fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
         let sources = certificates::sources(&self.folder, settings);
-        let (Some(identity), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
+        let (Some(in_use), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
+        let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
         let snapshot = certificates::load(&sources, settings, Clock::start().now().wall);
-        let snapshot = snapshot.map_err(|error| error.to_string())?;
-        if snapshot.own().svid.key == identity.snapshot().own().svid.key {
+        let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
+        if snapshot.own().svid.key == in_use.snapshot().own().svid.key {
             return Ok(Some(snapshot));
         }
-        Err(format!("{}: has another key, which takes a restart", sources.svid.display()))
+        Err(rejected(format!("{}: has another key, which takes a restart", sources.svid.display())))
+    }
+
+    /// What the files say of others although the own certificate in them cannot be used.
+    fn read_trust(&self, settings: &Settings) -> Option<tls::Snapshot> {
+        let sources = certificates::sources(&self.folder, settings)?;
+        let in_use = self.in_use.identity.as_ref()?.snapshot();
+        tls::load_beside(&sources, &settings.identity.naming(), &in_use)
+    }
+
+    fn read_provisioned(&self, settings: &Settings) -> Result<Option<Arc<tls::Provisioned>>, Rejected> {
+        let files = certificates::provisioned_files(&self.folder, settings);
+        let Some((certificate, key)) = files.filter(|_| self.in_use.provisioned.is_some()) else { return Ok(None) };
+        let rejected = |error: tls::ProvisionedError| Rejected { what: LISTENER.to_owned(), reason: error.to_string() };
+        tls::Provisioned::load(&certificate, &key).map(Some).map_err(rejected)
     }
 }
 
 impl InUse {
-    fn differs_from(&self, read: &ReadCertificates) -> bool {
-        let identity = match (&self.identity, &read.identity) {
-            (Some(identity), Some(read)) => {
-                let in_use = identity.snapshot();
-                in_use.own().svid.certificate != read.own().svid.certificate
-                    || Authority::new(in_use.trust().clone()) != Authority::new(read.trust().clone())
-            }
-            (Some(_), None) | (None, _) => false,
-        };
-        let provisioned = match (&self.provisioned, &read.provisioned) {
-            (Some(in_use), Some(read)) => !in_use.presents_same_as(read),
-            (Some(_), None) | (None, _) => false,
-        };
-        identity || provisioned
+    /// The parts of the snapshot that are not in use yet.
+    fn changes_to(&self, read: Option<&tls::Snapshot>) -> impl Iterator<Item = &'static str> {
+        let both = self.identity.as_ref().map(|it| it.snapshot()).zip(read);
+        let is_renewed = both.as_ref().is_some_and(|(in_use, read)| in_use.chain() != read.chain());
+        let is_trusting_others = both.is_some_and(|(in_use, read)| {
+            Authority::new(in_use.trust().clone()) != Authority::new(read.trust().clone())
+        });
+        is_renewed.then_some(CERTIFICATES).into_iter().chain(is_trusting_others.then_some(TRUST))
     }
 
-    fn take(&self, read: ReadCertificates) {
-        if let (Some(identity), Some(snapshot)) = (&self.identity, read.identity) {
+    fn presents_another(&self, read: Option<&Arc<tls::Provisioned>>) -> bool {
+        self.provisioned.as_ref().zip(read).is_some_and(|(in_use, read)| !in_use.presents_same_as(read))
+    }
+
+    /// What the engine shall go on with: the snapshot, or else what is in use.
+    fn trust(&self, read: Option<&tls::Snapshot>) -> CertificateTrust {
+        let in_use = self.identity.as_ref().map(|it| it.snapshot());
+        read.or(in_use.as_deref()).map(CertificateTrust::of).unwrap_or_default()
+    }
+
+    fn take(&self, snapshot: Option<tls::Snapshot>, provisioned: Option<&Arc<tls::Provisioned>>) {
+        if let (Some(identity), Some(snapshot)) = (&self.identity, snapshot) {
             identity.swap(snapshot);
         }
-        if let (Some(in_use), Some(read)) = (&self.provisioned, &read.provisioned) {
+        if let (Some(in_use), Some(read)) = (&self.provisioned, provisioned) {
             in_use.become_like(read);
         }
     }
+}
+
+/// Gives what could be read, and puts aside why the rest could not.
+fn sorted<T>(read: Result<T, Rejected>, rejected: &mut Vec<Rejected>) -> Option<T> {
+    read.map_err(|it| rejected.push(it)).ok()
 }
 
 impl Sources for Project {
@@ -143,40 +164,40 @@ impl Sources for Project {
         });
         let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        let files = [self.folder.join(FILE_NAME), self.state.join(tokens::TOKENS_FILE)].into_iter();
+        let files = [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE)].into_iter();
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
         Stamp(files.map(|path| stamp_of(&path)).collect())
     }
 
-    fn read(&self) -> Result<Fresh, Vec<Rejected>> {
-        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.read_settings();
-        let tokens = tokens::load(&self.state, in_force.settings.site())
-            .map_err(|error| Rejected { what: tokens::TOKENS_FILE.to_owned(), reason: error.to_string() });
-        let read = self.read_certificates(&in_force.settings);
-        let (file, tokens, read) = match (file, tokens, read) {
-            (Ok(file), Ok(tokens), Ok(read)) => (file, tokens, read),
-            (file, tokens, read) => {
-                return Err(file.err().into_iter().chain(tokens.err()).chain(read.err()).collect());
-            }
+    fn read(&self) -> Fresh {
+        let InForce { settings: before, tokens: tokens_before } =
+            self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut rejected = Vec::new();
+        let file = sorted(self.read_settings(), &mut rejected);
+        let changes = file.as_ref().map(|file| before.changes_to(file)).unwrap_or_default();
+        let next = file.map_or_else(|| before.clone(), |file| before.with_live_of(&file));
+        let tokens = sorted(self.read_tokens(&before), &mut rejected).unwrap_or_else(|| tokens_before.clone());
+        let snapshot = sorted(self.read_identity(&next), &mut rejected);
+        let snapshot = snapshot.unwrap_or_else(|| self.read_trust(&next));
+        let provisioned = sorted(self.read_provisioned(&before), &mut rejected).flatten();
+        let applied = changes.live.iter().copied();
+        let applied = applied.chain((tokens != tokens_before).then_some(TOKENS_FILE));
+        let applied = applied.chain(self.in_use.changes_to(snapshot.as_ref()));
+        let applied = applied.chain(self.in_use.presents_another(provisioned.as_ref()).then_some(LISTENER));
+        let reloaded = Reloaded {
+            applied: applied.map(str::to_owned).collect(),
+            needs_restart: changes.restart.iter().map(|it| (*it).to_owned()).collect(),
+            rejected,
         };
-        let changes = in_force.settings.changes_to(&file);
-        let next = in_force.settings.with_live_of(&file);
-        let mut applied: Vec<String> = changes.live.iter().map(|it| (*it).to_owned()).collect();
-        applied.extend((tokens != in_force.tokens).then(|| tokens::TOKENS_FILE.to_owned()));
-        drop(in_force);
-        applied.extend(self.in_use.differs_from(&read).then(|| CERTIFICATES.to_owned()));
-        let trust = read.identity.as_ref().map(CertificateTrust::of).unwrap_or_default();
-        let settings = Arc::new(engine_settings(&next, trust));
-        let in_use = self.in_use.clone();
-        let (credentials, in_force) = (Arc::clone(&self.credentials), Arc::clone(&self.in_force));
+        let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref())));
+        let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
+        let credentials = Arc::clone(&self.credentials);
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
-            in_use.take(read);
+            in_use.take(snapshot, provisioned.as_ref());
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens };
         });
-        let needs_restart = changes.restart.iter().map(|it| (*it).to_owned()).collect();
-        Ok(Fresh { settings, reloaded: Reloaded { applied, needs_restart, rejected: Vec::new() }, take })
+        Fresh { settings, reloaded, take }
     }
 
     fn note(&self) {

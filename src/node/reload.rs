@@ -1,4 +1,8 @@
-//! Files that changed while the node runs: read together, checked together, taken up together or not at all.
+//! Files that changed while the node runs.
+//!
+//! Each of them is taken up as a whole or not at all, and for itself: a token that is revoked, a rule or a ban must not go on, or
+//! wait, because another file cannot be read. Certificate, anchors and bans belong together and change as one; where the own
+//! certificate cannot be used, anchors and bans are taken up beside the one in force.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many looks lie between two notes: one minute.
 const LOOKS_PER_NOTE: u32 = 120;
 
-/// What was read, all of it valid.
+/// What was read. Where a file is not valid, what is in force stands in its place.
 pub struct Fresh {
     /// What the engine runs with from now on.
     pub settings: Arc<view::Settings>,
@@ -42,7 +46,7 @@ pub trait Sources: Send + Sync {
     fn stamp(&self) -> Stamp;
 
     /// Reads and checks everything; nothing is changed yet.
-    fn read(&self) -> Result<Fresh, Vec<Rejected>>;
+    fn read(&self) -> Fresh;
 
     /// Notes what is worth keeping and not worth a commit, such as when a token was last used.
     fn note(&self);
@@ -58,21 +62,31 @@ impl NodeOperations {
         let _one_at_a_time = self.reloading.lock().await;
         let sources = Arc::clone(&self.sources);
         let read = tokio::task::spawn_blocking(move || sources.read()).await;
-        let Fresh { settings, reloaded, take } = match read {
-            Ok(Ok(fresh)) => fresh,
-            Ok(Err(rejected)) => return Ok(Reloaded { rejected, ..Reloaded::default() }),
-            Err(error) => {
-                let reason = format!("the files could not be read: {error}");
-                return Err(Failure { code: Code::Interrupted, reason });
-            }
-        };
+        let Fresh { settings, reloaded, take } = read.map_err(|error| {
+            let reason = format!("the files could not be read: {error}");
+            Failure { code: Code::Interrupted, reason }
+        })?;
         if reloaded.applied.is_empty() {
             return Ok(reloaded);
         }
         let detail = reloaded.applied.join(", ");
-        self.ask_engine(EngineRequest::Reload { asker, settings, detail }).await?;
+        self.tell_engine(&asker, &settings, &detail).await?;
         take();
         Ok(reloaded)
+    }
+
+    /// A store that fails at this very moment goes read-only, and then holds nothing up: what is taken back must not go on
+    /// because it cannot be put on record.
+    async fn tell_engine(&self, asker: &Asker, settings: &Arc<view::Settings>, detail: &str) -> Result<(), Failure> {
+        let ask = || EngineRequest::Reload {
+            asker: asker.clone(),
+            settings: Arc::clone(settings),
+            detail: detail.to_owned(),
+        };
+        match self.ask_engine(ask()).await {
+            Err(failure) if failure.code == Code::StorageUnavailable => self.ask_engine(ask()).await.map(drop),
+            answer => answer.map(drop),
+        }
     }
 
     /// Reloads whenever a file has changed, until the node stops. What is rejected is logged once per change.

@@ -110,8 +110,12 @@ pub const KEYS: &[Key] = &[
         "Who is shut out: the list that `trust-runtime identity ban` keeps.",
     )
     .reloaded(),
-    key("runtime.identity.anchors[].site", Kind::Name, "", "The site that these anchors speak for.").required(),
-    key("runtime.identity.anchors[].path", Kind::Path, "", "The file with that site's anchor certificates.").required(),
+    key("runtime.identity.anchors[].site", Kind::Name, "", "The site that these anchors speak for.")
+        .required()
+        .reloaded(),
+    key("runtime.identity.anchors[].path", Kind::Path, "", "The file with that site's anchor certificates.")
+        .required()
+        .reloaded(),
     key(
         "runtime.identity.grant[].actor",
         Kind::Text,

@@ -46,14 +46,15 @@ impl Settings {
             agents,
         } = self;
         let mut changes = Changes::default();
+        changes.live("runtime.identity.anchors", identity.anchors != file.identity.anchors);
+        changes.live("runtime.identity.bans_path", identity.bans_path != file.identity.bans_path);
         changes.live("runtime.identity.grant", identity.grants != file.identity.grants);
         changes.live("runtime.mesh.timing", *timing != file.timing);
         changes.live("runtime.cloud.wan", *policy != file.policy);
         changes.live("runtime.log.level", log.level != file.log.level);
         changes.live("runtime.store", !is_same_but_live(store, &file.store));
         changes.restart("resource.name", *runtime_id != file.runtime_id);
-        let with_grants = Identity { grants: identity.grants.clone(), ..file.identity.clone() };
-        changes.restart("runtime.identity", *identity != with_grants);
+        changes.restart("runtime.identity", *identity != file.identity.with_live_of(identity));
         changes.restart("runtime.control", *control != file.control);
         changes.restart("runtime.web", *web != Web { ..file.web.clone() });
         changes.restart("runtime.admin", *admin != file.admin);
@@ -74,7 +75,7 @@ impl Settings {
     /// These settings with everything from `file` that takes effect at once.
     pub fn with_live_of(&self, file: &Self) -> Self {
         Self {
-            identity: Identity { grants: file.identity.grants.clone(), ..self.identity.clone() },
+            identity: self.identity.with_live_of(&file.identity),
             timing: file.timing,
             policy: file.policy.clone(),
             log: Log { level: file.log.level, ..self.log },
@@ -83,6 +84,18 @@ impl Settings {
                 read_audit_max_mb: file.store.read_audit_max_mb,
                 ..self.store.clone()
             },
+            ..self.clone()
+        }
+    }
+}
+
+impl Identity {
+    /// Who is trusted may change at any time, who one is may not.
+    fn with_live_of(&self, file: &Self) -> Self {
+        Self {
+            anchors: file.anchors.clone(),
+            bans_path: file.bans_path.clone(),
+            grants: file.grants.clone(),
             ..self.clone()
         }
     }

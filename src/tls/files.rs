@@ -130,6 +130,16 @@ pub fn load(sources: &Sources, naming: &Naming, own: &Subject, now: Wall) -> Res
         .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault: Box::new(fault) })
 }
 
+/// What the files say of others, with the own certificate and key that are in use: for when those in the files cannot be used.
+/// Whom a list shuts out, and what an anchor no longer vouches for, must not wait for them. `None` if the files say nothing usable.
+pub fn load_beside(sources: &Sources, naming: &Naming, in_use: &Snapshot) -> Option<Snapshot> {
+    let whole = load_trust(sources, naming).ok().and_then(|trust| in_use.trusting(trust).ok());
+    whole.or_else(|| {
+        let trust = Trust { bans: bans(sources.bans.as_ref()?).ok()?, ..in_use.trust().clone() };
+        in_use.trusting(trust).ok()
+    })
+}
+
 fn load_trust(sources: &Sources, naming: &Naming) -> Result<Trust, FileError> {
     let mut trust = Trust::new(naming.clone());
     for (site, path) in &sources.anchors {

@@ -13,8 +13,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Trust, Usage, Verified};
+use crate::domain::identity::{Bans, Subject};
 use crate::domain::time::Wall;
 
 /// Tells the wall time to handshakes.
@@ -79,6 +79,15 @@ impl Snapshot {
         // `CertifiedKey::from_der` lets pass what it cannot compare.
         key.keys_match().map_err(|_differ| IdentityError::Mismatch)?;
         Ok(Self { key: Arc::new(key), own: verified, trust })
+    }
+
+    /// The same identity with other trust in others. Refused if the own certificate is not vouched for by it, were it not over or
+    /// shut out: such anchors are a mistake.
+    pub fn trusting(&self, trust: Trust) -> Result<Self, Refusal> {
+        let unbanned = Trust { bans: Bans::default(), ..trust.clone() };
+        let in_its_time = Wall(self.own.until.0.saturating_sub(1));
+        let own = unbanned.verify_chain(&self.key.cert, in_its_time, Usage::Server)?;
+        Ok(Self { key: Arc::clone(&self.key), own, trust })
     }
 
     /// The own identity.

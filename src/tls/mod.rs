@@ -17,7 +17,7 @@ mod verifier;
 mod tests;
 
 pub use config::{ClientCertificates, client, link_client, link_server, plain_client, provisioned_server, server};
-pub use files::{FileError, LoadError, Sources, load};
+pub use files::{FileError, LoadError, Sources, load, load_beside};
 pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock, install_provider};
 pub use link::{Neighbour, NotANeighbour};
 pub use provisioned::{Error as ProvisionedError, Provisioned};

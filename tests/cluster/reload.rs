@@ -45,6 +45,29 @@ fn a_token_opens_a_running_node_until_it_is_revoked() {
     opens(401);
 }
 
+#[test]
+fn a_revoked_token_does_not_wait_for_a_file_that_is_not_valid() {
+    let cluster = Cluster::new();
+    let [a] = cluster.site(["a"]);
+    let made = token(&a, &["create", "--role", "viewer", "--actor", "alice", "--expires-days", "1"]);
+    let text = made["token"].as_str().expect("shown once");
+    assert_eq!(reload(&a).0, Some(0));
+    assert_eq!(status_with(&a, text), 200);
+
+    let path = a.project().join("runtime.toml");
+    let before = fs::read_to_string(&path).expect("text");
+    fs::write(&path, before.replace("[bundle]", "[bundel]")).expect("written");
+    fs::write(a.project().join("state/tokens.toml"), "").expect("emptied");
+    a.wait_until("the token is refused", SEEN_MAX, |a| {
+        let got = status_with(a, text);
+        (got == 401).then_some(()).ok_or_else(|| got.to_string())
+    });
+    let (code, answer) = reload(&a);
+    let rejected = answer["rejected"].as_array().expect("a list");
+    assert_eq!((code, rejected.len()), (Some(3), 1), "{answer}");
+    assert_eq!(rejected[0]["what"], "runtime.toml", "{answer}");
+}
+
 /// What the node says about a ping of itself.
 fn ping(node: &Running) -> Json {
     let body = json!({

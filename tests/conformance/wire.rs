@@ -79,7 +79,7 @@ fn read(kind: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
         "probe" => Probe::parse(bytes).map(|probe| Some(probe.to_bytes())).map_err(told),
         "http_action" => match action::read(bytes, Ask::Dispatch, &parsed(ME)).map_err(told)? {
             action::Reading::Wanted(_) => Ok(None),
-            action::Reading::Refused(refused) => Err(refused.denial.reason),
+            action::Reading::Refused(refused) => Err(refused.denial.reason.to_string()),
         },
         "http_control" => control::read_plain(bytes).map(|()| None).map_err(told),
         "http_peer" => control::read_peer(bytes, &parsed(ME)).map(|_| None).map_err(told),

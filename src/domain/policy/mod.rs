@@ -8,6 +8,7 @@ mod cover;
 mod decide;
 pub mod explain;
 mod pattern;
+mod reason;
 mod remedy;
 
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ use crate::domain::time::Wall;
 pub use cover::Shadowed;
 pub use decide::{Condition, Question, Side, Verdict};
 pub use pattern::{Error as PatternError, Pattern};
+pub use reason::Reason;
 pub use remedy::{Change, Remedy, Step};
 
 /// Most rules in one direction: a list that a person can still review, and a bound on the work of one question.
@@ -130,7 +132,7 @@ pub struct Denial {
     /// The stable code.
     pub code: Code,
     /// One sentence with the values that decided.
-    pub reason: String,
+    pub reason: Reason,
     /// Who decided.
     pub stage: Stage,
     /// The rule that denied, or the check's name.
@@ -139,12 +141,12 @@ pub struct Denial {
 
 impl Denial {
     /// A denial by the origin.
-    pub fn at_origin(code: Code, rule: &'static str, reason: impl Into<String>) -> Self {
+    pub fn at_origin(code: Code, rule: &'static str, reason: impl Into<Reason>) -> Self {
         Self { code, reason: reason.into(), stage: Stage::Origin, rule: Cow::Borrowed(rule) }
     }
 
     /// A denial by the target.
-    pub fn at_target(code: Code, rule: &'static str, reason: impl Into<String>) -> Self {
+    pub fn at_target(code: Code, rule: &'static str, reason: impl Into<Reason>) -> Self {
         Self { code, reason: reason.into(), stage: Stage::Target, rule: Cow::Borrowed(rule) }
     }
 }
@@ -153,7 +155,7 @@ impl Denial {
     /// What another site is told: the code and who decided. Which rule stands here, and why, is nobody's business there
     /// (DESIGN, *Policy*).
     pub fn for_another_site(self) -> Self {
-        Self { reason: self.code.meaning().to_owned(), rule: Cow::Borrowed("not_told"), ..self }
+        Self { reason: self.code.meaning().into(), rule: Cow::Borrowed("not_told"), ..self }
     }
 }
 

@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::domain::time::{Millis, Wall};
 use crate::tls::tests::plant::{NOW, Site, naming};
-use crate::tls::{Sources, load};
+use crate::tls::{Snapshot, Sources, load, load_beside};
 
 /// A folder with the files of node r1 of site-a.
 struct Folder {
@@ -36,15 +36,18 @@ impl Folder {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("mode");
     }
 
-    fn load_at(&self, now: Wall) -> Result<crate::tls::Snapshot, String> {
+    fn sources(&self) -> Sources {
         let anchors = vec![("site-a".parse().expect("a site"), self.path("site-a.pem"))];
-        let sources = Sources {
-            svid: self.path("svid.pem"),
-            key: self.path("key.pem"),
-            anchors,
-            bans: Some(self.path("bans.txt")),
-        };
-        load(&sources, &naming(), &self.site.subject("r1"), now).map_err(|error| error.to_string())
+        let bans = Some(self.path("bans.txt"));
+        Sources { svid: self.path("svid.pem"), key: self.path("key.pem"), anchors, bans }
+    }
+
+    fn load_at(&self, now: Wall) -> Result<Snapshot, String> {
+        load(&self.sources(), &naming(), &self.site.subject("r1"), now).map_err(|error| error.to_string())
+    }
+
+    fn load_beside(&self, in_use: &Snapshot) -> Option<Snapshot> {
+        load_beside(&self.sources(), &naming(), in_use)
     }
 
     /// Loads what must not load, and holds the text against the file and the words that it must have.
@@ -155,4 +158,44 @@ fn an_expired_identity_is_not_loaded() {
     let folder = Folder::new();
     let said = folder.load_at(NOW.plus(Millis::from_hours(2))).expect_err("expired");
     assert!(said.contains("expired") && said.contains("svid.pem"), "{said}");
+}
+
+fn anchors_of(snapshot: &Snapshot) -> String {
+    format!("{:?}", snapshot.trust().anchors)
+}
+
+const BAN: &str = "id spiffe://trust/site-a/runtime/r9\n";
+
+#[test]
+fn bans_count_although_the_own_certificate_cannot_be_used() {
+    let folder = Folder::new();
+    let in_use = folder.load_at(NOW).expect("loaded");
+    folder.write("svid.pem", "no PEM", 0o644);
+    folder.write("bans.txt", BAN, 0o644);
+    let beside = folder.load_beside(&in_use).expect("the rest is good");
+    assert!(!beside.trust().bans.is_empty());
+    assert_eq!(beside.chain(), in_use.chain());
+
+    // Nor do they wait for anchors that cannot be read, or that do not vouch for the own certificate.
+    for anchors in ["no PEM".to_owned(), pem(&[Site::new("site-a").anchor()])] {
+        folder.write("site-a.pem", &anchors, 0o644);
+        let beside = folder.load_beside(&in_use).expect("the bans are good");
+        assert!(!beside.trust().bans.is_empty());
+        assert_eq!(anchors_of(&beside), anchors_of(&in_use), "the anchors in force stay");
+    }
+    folder.write("bans.txt", "somebody\n", 0o644);
+    assert!(folder.load_beside(&in_use).is_none(), "a list with one bad line is none");
+}
+
+#[test]
+fn another_anchor_counts_although_the_own_certificate_is_over() {
+    let folder = Folder::new();
+    let in_use = folder.load_at(NOW).expect("loaded");
+    let over = NOW.plus(Millis::from_hours(2));
+    assert!(folder.load_at(over).is_err());
+    let anchors = [folder.site.anchor(), Site::new("site-a").anchor()];
+    folder.write("site-a.pem", &pem(&anchors), 0o644);
+    let beside = folder.load_beside(&in_use).expect("it was vouched for in its time");
+    assert_ne!(anchors_of(&beside), anchors_of(&in_use));
+    assert_eq!(beside.own().until, in_use.own().until);
 }

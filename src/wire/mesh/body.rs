@@ -300,7 +300,7 @@ impl From<&Denial> for DenialBody {
     fn from(denial: &Denial) -> Self {
         Self {
             code: denial.code.to_string(),
-            reason: denial.reason.clone(),
+            reason: denial.reason.to_string(),
             stage: denial.stage.as_str().to_owned(),
             rule: denial.rule.to_string(),
         }
@@ -313,7 +313,7 @@ impl TryFrom<DenialBody> for Denial {
     fn try_from(body: DenialBody) -> Result<Self, Refusal> {
         Ok(Self {
             code: parse(&body.code)?,
-            reason: bounded(body.reason)?,
+            reason: bounded(body.reason)?.into(),
             stage: one_of(&[Stage::Origin, Stage::Target], &body.stage, Stage::as_str)?,
             rule: bounded(body.rule)?.into(),
         })

@@ -3,6 +3,8 @@
 //! A fault of the shape is a [`Fault`]; a well-formed request that the contract forbids is [`Refused`], which is answered
 //! like any other denial, for every target.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -30,7 +32,7 @@ const PLAN_HASH_BYTES_MAX: usize = 512;
 /// What is asked of one or more runtimes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ActionBody {
+pub struct ActionBody<'a> {
     /// Version of this contract; any `1.x` is read.
     #[schema(example = "1.0")]
     api_version: String,
@@ -40,8 +42,9 @@ pub struct ActionBody {
     /// The runtime that is asked, which must be this one.
     connected_via: String,
     /// Whom it is for: bare names of the own site or `<site>/<name>`, each once.
-    #[schema(min_items = 1, max_items = 1000)]
-    target_runtimes: Vec<String>,
+    #[serde(borrow)]
+    #[schema(min_items = 1, max_items = 1000, value_type = Vec<String>)]
+    target_runtimes: Vec<Text<'a>>,
     /// Who asks, as a canonical SPIFFE id. The credential must cover it.
     #[schema(example = "spiffe://trust/default-site/engineer-1")]
     actor: String,
@@ -64,6 +67,11 @@ pub struct ActionBody {
     #[schema(nullable = false)]
     plan_hash: Option<String>,
 }
+
+/// A text that is left where it stands in the body: there may be a thousand.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 const fn default_budget_ms() -> u64 {
     BUDGET_DEFAULT_MS
@@ -136,12 +144,12 @@ impl Wanted {
 
 /// Reads a request to `me`.
 pub fn read(bytes: &[u8], ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
-    let body: ActionBody = json::parse(bytes)?;
+    let body: ActionBody<'_> = json::parse(bytes)?;
     let request_id = body.request_id.clone();
     resolve(body, ask, me).map_err(|fault| Fault { request_id: request_id.parse().ok(), ..fault })
 }
 
-fn resolve(mut body: ActionBody, ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
+fn resolve(mut body: ActionBody<'_>, ask: Ask, me: &RuntimeId) -> Result<Reading, Fault> {
     if ask == Ask::Preflight && body.plan_hash.is_some() {
         return Err(Fault::at("/plan_hash", "unknown field `plan_hash`: preflight makes one, dispatch takes one"));
     }
@@ -182,18 +190,18 @@ fn check_request_id(text: &str) -> Result<(), Fault> {
     }
 }
 
-fn read_targets(texts: &[String], me: &RuntimeId) -> Result<Vec<Result<RuntimeId, String>>, Fault> {
+fn read_targets(texts: &[Text<'_>], me: &RuntimeId) -> Result<Vec<Result<RuntimeId, String>>, Fault> {
     if texts.is_empty() || TARGETS_MAX < texts.len() {
         let detail = format!("wanted 1 to {TARGETS_MAX} targets, got {}", texts.len());
         return Err(Fault::at("/target_runtimes", detail));
     }
-    let parse = |text: &String| RuntimeId::parse_in(text, &me.site).map_err(|_said_later| text.clone());
+    let parse = |Text(text): &Text<'_>| RuntimeId::parse_in(text, &me.site).map_err(|_said_later| text.to_string());
     let targets: Vec<_> = texts.iter().map(parse).collect();
     match first_repeated(&targets) {
         None => Ok(targets),
         Some(place) => {
-            let name = texts.get(place).map(String::as_str).unwrap_or_default();
-            let name: String = name.chars().take(id::SEGMENT_BYTES_MAX).collect();
+            let name = texts.get(place).map(|Text(text)| text.chars().take(id::SEGMENT_BYTES_MAX).collect());
+            let name: String = name.unwrap_or_default();
             Err(Fault::at(format!("/target_runtimes/{place}"), format!("{name:?} is given more than once")))
         }
     }
@@ -264,7 +272,7 @@ fn take_params(payload: &mut Map<String, Value>) -> Result<Option<Map<String, Va
 
 /// The checks of the contract that a well-formed request can fail, in the order of its fields.
 fn check_contract(
-    body: &ActionBody,
+    body: &ActionBody<'_>,
     action: Option<Payload>,
     targets: &[Result<RuntimeId, String>],
     me: &RuntimeId,

@@ -45,7 +45,7 @@ pub struct DoneBody<'a> {
     connected_via: Shown<'a>,
 }
 
-/// What became of reading the node's files again: everything that changed was taken up, or nothing.
+/// What became of reading the node's files again: each was taken up as a whole, or not at all.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReloadedBody<'a> {
     api_version: &'static str,
@@ -58,7 +58,7 @@ pub struct ReloadedBody<'a> {
     applied: &'a [String],
     /// What changed and takes effect at the next start.
     needs_restart: &'a [String],
-    /// What is not valid. While there is any, nothing is taken up and what was in force stays.
+    /// What is not valid: of it, what was in force stays. Everything else is taken up.
     rejected: Vec<RejectedBody<'a>>,
 }
 

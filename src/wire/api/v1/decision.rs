@@ -6,15 +6,21 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::action::Refused;
-use super::{API_VERSION, Shown, encode};
+use super::{API_VERSION, Shown, encode, encode_within};
 use crate::domain::audit::AuditId;
 use crate::domain::envelope::{Response, Status};
 use crate::domain::id::{RequestId, RuntimeId};
-use crate::domain::policy::{Decision, Denial, Stage};
+use crate::domain::policy::{Decision, Denial, Reason, Stage};
 use crate::domain::preflight::{Plan, Row, Standing};
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Monotonic;
 use crate::engine::view::View;
+
+/// About what an answer takes beside its rows.
+const HEAD_BYTES: usize = 1_024;
+
+/// More than most rows take: room that is not used costs nothing.
+const ROW_BYTES: usize = 512;
 
 /// Whether all of it may happen, and for each target why.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,8 +38,8 @@ pub struct PreflightBody<'a> {
     #[schema(nullable = false)]
     denial_code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    denial_reason: Option<&'a str>,
+    #[schema(nullable = false, value_type = Option<String>)]
+    denial_reason: Option<Why<'a>>,
     /// What the caller can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -45,6 +51,16 @@ pub struct PreflightBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     plan_hash: Option<&'a str>,
+}
+
+/// A reason, written from its parts.
+#[derive(Debug, Clone, Copy)]
+struct Why<'a>(&'a Reason);
+
+impl Serialize for Why<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
 }
 
 /// Whom it is about, in request order. Written from where they stand: a thousand bodies would be a list of their own first.
@@ -104,8 +120,8 @@ pub struct DecisionBody<'a> {
     #[schema(nullable = false)]
     denial_code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    denial_reason: Option<&'a str>,
+    #[schema(nullable = false, value_type = Option<String>)]
+    denial_reason: Option<Why<'a>>,
     /// Who decided: `origin` or `target`.
     stage: &'static str,
     /// The rule that allowed or denied, or the name of the check.
@@ -144,8 +160,8 @@ pub struct ResultBody<'a> {
     #[schema(nullable = false)]
     denial_code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    denial_reason: Option<&'a str>,
+    #[schema(nullable = false, value_type = Option<String>)]
+    denial_reason: Option<Why<'a>>,
     /// Who decided: `origin` or `target`.
     stage: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,7 +232,8 @@ pub struct Outcome<'a> {
 
 /// A plan as an answer to preflight.
 pub fn preflight_answer(me: &RuntimeId, request_id: &RequestId, plan: &Plan, plan_hash: &str) -> Vec<u8> {
-    encode(&planned(me, request_id, plan, plan_hash))
+    let bytes = plan.rows.len().saturating_mul(ROW_BYTES).saturating_add(HEAD_BYTES);
+    encode_within(&planned(me, request_id, plan, plan_hash), bytes)
 }
 
 /// A refusal of the whole request as an answer to preflight.
@@ -271,7 +288,7 @@ fn planned<'a>(me: &'a RuntimeId, request_id: &'a RequestId, plan: &'a Plan, pla
         acting_on: ActingOn(targets),
         allowed: denial.is_none(),
         denial_code: denial.map(|denial| denial.code.as_str()),
-        denial_reason: denial.map(|denial| denial.reason.as_str()),
+        denial_reason: denial.map(|denial| Why(&denial.reason)),
         remediation: denial.map(|denial| denial.code.remediation()),
         decisions: Decisions(targets),
         plan_hash: Some(plan_hash),
@@ -301,7 +318,7 @@ fn denied_one<'a>(runtime_id: Shown<'a>, denial: &'a Denial, target_state: &'sta
         runtime_id,
         allowed: false,
         denial_code: Some(denial.code.as_str()),
-        denial_reason: Some(&denial.reason),
+        denial_reason: Some(Why(&denial.reason)),
         stage: denial.stage.as_str(),
         rule: &denial.rule,
         target_state,
@@ -333,7 +350,7 @@ fn denied<'a>(view: &'a View, now: Monotonic, refused: &'a Refused) -> Preflight
         acting_on: ActingOn(targets),
         allowed: false,
         denial_code: Some(denial.code.as_str()),
-        denial_reason: Some(&denial.reason),
+        denial_reason: Some(Why(&denial.reason)),
         remediation: Some(denial.code.remediation()),
         decisions: Decisions(targets),
         plan_hash: None,
@@ -346,7 +363,7 @@ fn result<'a>(me: &'a RuntimeId, outcome: Outcome<'a>) -> ResultBody<'a> {
         runtime_id: Shown::Id(outcome.target, &me.site),
         ok: denial.is_none(),
         denial_code: denial.map(|denial| denial.code.as_str()),
-        denial_reason: denial.map(|denial| denial.reason.as_str()),
+        denial_reason: denial.map(|denial| Why(&denial.reason)),
         stage: denial.map_or(Stage::Target, |denial| denial.stage).as_str(),
         remediation: denial.map(|denial| denial.code.remediation()),
         audit_id: outcome.audit_id.map(|audit_id| audit_id.to_string()),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::Segment;
@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 use super::Fault;
 
 /// Reads one JSON document and nothing behind it. Depth is bounded by `serde_json` (128), size by the caller.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     if is_array(bytes) {
         return Err(Fault::at("", "invalid type: sequence, expected an object"));
     }
@@ -25,7 +25,7 @@ fn is_array(bytes: &[u8]) -> bool {
 }
 
 /// Where the fault is, unless it stands behind the document.
-fn locate<T: DeserializeOwned>(bytes: &[u8]) -> Option<Fault> {
+fn locate<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<Fault> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let error = serde_path_to_error::deserialize::<_, T>(&mut reader).err()?;
     let mut pointer = String::new();

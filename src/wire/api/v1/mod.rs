@@ -74,9 +74,17 @@ impl Serialize for Shown<'_> {
 
 /// Writes an answer.
 fn encode(body: &impl Serialize) -> Vec<u8> {
+    encode_within(body, 128)
+}
+
+/// Writes an answer of about so many bytes. One that grows as it is written is copied again and again, and what it leaves behind
+/// each time makes the allocator give memory back to the system and ask for it anew.
+fn encode_within(body: &impl Serialize, bytes: usize) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(bytes);
     #[expect(
         clippy::expect_used,
         reason = "our bodies have text keys and no fallible fields: nothing in them can fail"
     )]
-    serde_json::to_vec(body).expect("an answer is always JSON")
+    serde_json::to_writer(&mut answer, body).expect("an answer is always JSON");
+    answer
 }

@@ -174,7 +174,7 @@ fn content(body: Body) -> Option<Value> {
 /// Every body and what it consists of, by name.
 fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     let mut all = Vec::new();
-    collect::<action::ActionBody>(&mut all);
+    collect::<action::ActionBody<'_>>(&mut all);
     collect::<audit::AuditBody<'_>>(&mut all);
     collect::<config::ConfigBody>(&mut all);
     collect::<control::ControlBody>(&mut all);
