@@ -136,6 +136,13 @@ pub enum Request {
         /// What, as the audit log names it.
         action: &'static str,
     },
+    /// Put on record that a runtime's certificate was renewed here, before it is handed out.
+    Renewed {
+        /// Whose.
+        runtime: RuntimeId,
+        /// Which certificate, for the record.
+        detail: String,
+    },
     /// Run with these settings from now on; they are valid.
     Reload {
         /// Who asks, or whose change of a file was noticed.

@@ -43,6 +43,7 @@ use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MA
 
 pub use act::{act_draft, action_name};
 pub use dispatch::{among, plan_overtaken};
+pub use govern::renewal_draft;
 pub use recover::Error as RecoverError;
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
@@ -117,6 +118,9 @@ impl Engine {
                     Request::Record { asker, action } => self.record(now, entropy, &asker, action, effects),
                     Request::Reload { asker, settings, detail } => {
                         self.reload(now, entropy, &asker, settings, &detail, effects)
+                    }
+                    Request::Renewed { runtime, detail } => {
+                        self.record_renewal(now, entropy, &runtime, detail, effects)
                     }
                     Request::TimeReset { asker } => self.reset_time(now, entropy, &asker, effects),
                 };

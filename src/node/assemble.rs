@@ -88,6 +88,7 @@ pub async fn run(
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
+    let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens };
@@ -99,7 +100,8 @@ pub async fn run(
         count: usize::try_from(settings.store.witnesses).unwrap_or(0),
         every: Duration::from_millis(settings.store.witness_every.0),
     };
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing };
+    let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
+    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
     let node = prepared.start(parts, stop);
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|(bound, options)| {

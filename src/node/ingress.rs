@@ -21,6 +21,7 @@ use crate::engine::{self};
 use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
+use crate::node::issuer::Issuer;
 use crate::node::keyring::Keyring;
 use crate::node::witness::Witnessing;
 use crate::store::Store;
@@ -47,6 +48,7 @@ pub(super) struct Ingress {
     pub(super) tasks: TaskTracker,
     pub(super) refused: Counters,
     pub(super) witnessing: Witnessing,
+    pub(super) issuer: Option<Arc<Issuer>>,
 }
 
 /// Counts of refused messages by reason.
@@ -166,6 +168,7 @@ impl Ingress {
         let Incoming { verb, origin, payload, responder } = incoming;
         match verb {
             Verb::Probe => self.echo(&payload, responder),
+            Verb::Renew => self.renew(&origin, &payload, responder).await,
             Verb::Witness => self.witness(&origin, &payload, responder).await,
             Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
                 Err(refusal) => self.refuse(refusal, responder),

@@ -92,6 +92,8 @@ impl Alone {
                 count: 2,
                 every: Duration::from_secs(60),
             },
+            authority: None,
+            renewing: None,
         };
         Self { node: prepared.start(parts, CancellationToken::new()), store }
     }

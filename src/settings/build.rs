@@ -91,6 +91,12 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
     if source == IdentitySource::Files {
         require_paths(&table, &["svid_path", "key_path"], "source = \"files\"", faults);
     }
+    for name in ["renew_from", "authority"].iter().filter(|name| table.has(name)) {
+        if source != IdentitySource::Files {
+            let message = "wanted source = \"files\": there is no certificate to renew otherwise".to_owned();
+            faults.push(&table.at(name), table.key(name), message);
+        }
+    }
     let mut sites = BTreeSet::new();
     let mut anchors = Vec::new();
     for entry in table.list("anchors") {
@@ -107,6 +113,8 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
         svid_path: table.path("svid_path"),
         bans_path: table.path("bans_path"),
         key_path: table.path("key_path"),
+        renew_from: if table.has("renew_from") { table.parsed("renew_from") } else { None },
+        authority: table.path("authority"),
         anchors,
         grants: rules::grants(&table, own_site, &trust_domain, faults),
         trust_domain,

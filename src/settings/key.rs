@@ -110,6 +110,18 @@ pub const KEYS: &[Key] = &[
         "Who is shut out: the list that `trust-runtime identity ban` keeps.",
     )
     .reloaded(),
+    key(
+        "runtime.identity.renew_from",
+        Kind::Name,
+        "",
+        "The node of this site that holds the authority and is asked for the next certificate; when absent, none is.",
+    ),
+    key(
+        "runtime.identity.authority",
+        Kind::Path,
+        "",
+        "The folder of the site's authority, on the node that is to renew certificates with it.",
+    ),
     key("runtime.identity.anchors[].site", Kind::Name, "", "The site that these anchors speak for.")
         .required()
         .reloaded(),

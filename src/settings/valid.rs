@@ -286,6 +286,10 @@ pub struct Identity {
     pub anchors: Vec<Anchor>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
+    /// The node of this site that is asked for the next certificate.
+    pub renew_from: Option<Segment>,
+    /// The folder of the site's authority, on the node that holds it.
+    pub authority: Option<PathBuf>,
 }
 
 impl Identity {

@@ -20,10 +20,10 @@ const START_MAX: Duration = Duration::from_secs(20);
 const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
 
 /// The authorities of a few sites, in one folder.
-struct Desk(TempDir);
+pub(crate) struct Desk(TempDir);
 
 impl Desk {
-    fn new(sites: &[&str]) -> Self {
+    pub(crate) fn new(sites: &[&str]) -> Self {
         let desk = Self(tempfile::Builder::new().prefix("trust-plant-").tempdir().expect("a folder"));
         for site in sites {
             desk.identity(&["init-site", "--ca", &desk.text(&format!("ca-{site}")), "--site", site]);
@@ -31,22 +31,22 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     #[track_caller]
-    fn identity(&self, arguments: &[&str]) {
+    pub(crate) fn identity(&self, arguments: &[&str]) {
         let (output, _) = run_to_end(program().arg("identity").args(arguments), COMMAND_MAX);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// A person's certificate and key.
-    fn person(&self, ca: &str, name: &str) -> (String, String) {
+    pub(crate) fn person(&self, ca: &str, name: &str) -> (String, String) {
         let out = format!("{name}-of-{ca}");
         let arguments = ["issue", "--ca", &self.text(ca), "--actor", name, "--out", &self.text(&out)];
         self.identity(&arguments);
@@ -54,11 +54,12 @@ impl Desk {
     }
 
     /// The folder of a node that has its certificate from this authority.
-    fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
+    fn project(&self, ca: &str, site: &str, name: &str, life: &[&str]) -> PathBuf {
         let project = self.path(&format!("{site}-{name}"));
         let (tls, id) = (project.join("tls").display().to_string(), format!("{site}/{name}"));
         let ca = self.text(ca);
-        self.identity(&["issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls]);
+        let arguments = ["issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls];
+        self.identity(&[&arguments, life].concat());
         project
     }
 
@@ -72,17 +73,29 @@ impl Desk {
 
     /// Starts a node of this profile that knows these sites and dials these others.
     fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+        self.play_with((profile, site, name), knows, dials, &[], "")
+    }
+
+    /// The same with further options of `identity issue` and further lines of `[runtime.identity]`.
+    pub(crate) fn play_with(
+        &self,
+        (profile, site, name): (&str, &str, &str),
+        knows: &[&str],
+        dials: &[&Plant],
+        life: &[&str],
+        identity: &str,
+    ) -> Plant {
         // Links inside TLS join the nodes of one site only (docs/decisions/0009).
         let mesh_tls = profile != "dev";
         let ca = &format!("ca-{site}");
-        let project = self.project(ca, site, name);
+        let project = self.project(ca, site, name, life);
         let anchors: Vec<_> =
             knows.iter().map(|it| format!("{{ site = {it:?}, path = {:?} }}", self.anchors(it))).collect();
         let connect: Vec<_> = dials.iter().map(|it| format!("{:?}", it.mesh)).collect();
         let text = format!(
             "[bundle]\nversion = 1\n[resource]\nname = {name:?}\n\
              [runtime.identity]\nsite = {site:?}\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
-             key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n\
+             key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n{identity}\n\
              [[runtime.identity.grant]]\nactor = \"{site}/alice\"\nrole = \"operator\"\n\
              [runtime.control]\nauth_token = {TOKEN:?}\n\
              [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
@@ -100,9 +113,9 @@ impl Desk {
 }
 
 /// A running node with a certificate.
-struct Plant {
+pub(crate) struct Plant {
     child: Child,
-    project: PathBuf,
+    pub(crate) project: PathBuf,
     web: String,
     mesh: String,
 }
@@ -127,7 +140,7 @@ impl Plant {
     }
 
     /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.
-    fn command(&self, arguments: &[&str]) -> Json {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Json {
         let (output, _) =
             run_to_end(program().args(arguments).arg("--json").arg("--project").arg(&self.project), COMMAND_MAX);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
@@ -145,21 +158,21 @@ impl Plant {
         command.arg(format!("{}{path}", self.web)).output().expect("curl is there")
     }
 
-    fn peer(&self, name: &str) -> Json {
+    pub(crate) fn peer(&self, name: &str) -> Json {
         let peers = self.command(&["peers", "list"]);
         let found = peers.as_array().and_then(|all| all.iter().find(|it| it["runtime_id"] == name)).cloned();
         found.unwrap_or(Json::Null)
     }
 
     #[track_caller]
-    fn sees(&self, name: &str, key: &str, wanted: &str) {
+    pub(crate) fn sees(&self, name: &str, key: &str, wanted: &str) {
         wait_until(&format!("{name} has {key} {wanted}"), SEEN_MAX, || {
             let peer = self.peer(name);
             if peer[key] == wanted { Ok(()) } else { Err(peer.to_string()) }
         });
     }
 
-    fn dispatch(&self, desk: &Desk, site: &str, person: &(String, String), body: &Json) -> Json {
+    pub(crate) fn dispatch(&self, desk: &Desk, site: &str, person: &(String, String), body: &Json) -> Json {
         let options = ["--cert", &person.0, "--key", &person.1];
         let output = self.curl(&desk.anchors(site), "/api/runtime-cloud/actions/dispatch", &options, Some(body));
         serde_json::from_slice(&output.stdout)
@@ -189,12 +202,12 @@ fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payloa
     })
 }
 
-fn ping(origin: &Plant, actor: &str, target: &str, id: &str) -> Json {
+pub(crate) fn ping(origin: &Plant, actor: &str, target: &str, id: &str) -> Json {
     ask(origin, actor, target, id, "cmd_invoke", &json!({ "command": "ping" }))
 }
 
 /// The code of the only decision or result; `ok` where it was done.
-fn outcome(answer: &Json) -> String {
+pub(crate) fn outcome(answer: &Json) -> String {
     if answer["ok"] == true {
         return "ok".to_owned();
     }
@@ -293,7 +306,7 @@ fn a_stranger_with_a_false_authoritys_certificate_is_nobody() {
 fn false_node(desk: &Desk, b: &Plant) -> Plant {
     let ca = desk.text("ca-false");
     desk.identity(&["init-site", "--ca", &ca, "--site", "north"]);
-    let project = desk.project("ca-false", "north", "c");
+    let project = desk.project("ca-false", "north", "c", &[]);
     let text = fs::read_to_string(b.project.join("runtime.toml")).expect("text");
     // It takes the others for who they are, so that it is they who refuse.
     let anchors = [desk.anchors("north"), desk.text("ca-false/anchors-north.pem")];

@@ -26,11 +26,15 @@ pub enum PayloadType {
     Observation,
     /// A target's answer.
     Receipt,
+    /// A certificate's key asks for the next certificate.
+    Renewal,
+    /// The answer to that.
+    Renewed,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Action,
         Self::Countersignature,
         Self::Delegation,
@@ -39,6 +43,8 @@ impl PayloadType {
         Self::Identity,
         Self::Observation,
         Self::Receipt,
+        Self::Renewal,
+        Self::Renewed,
     ];
 
     /// The media type that is signed with the bytes.
@@ -52,6 +58,8 @@ impl PayloadType {
             Self::Identity => "application/vnd.trust-runtime.identity.v1+json",
             Self::Observation => "application/vnd.trust-runtime.observation.v1+json",
             Self::Receipt => "application/vnd.trust-runtime.receipt.v1+json",
+            Self::Renewal => "application/vnd.trust-runtime.renewal.v1+json",
+            Self::Renewed => "application/vnd.trust-runtime.renewed.v1+json",
         }
     }
 }

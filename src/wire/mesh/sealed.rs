@@ -276,7 +276,9 @@ pub fn open_word(
         | PayloadType::Delegation
         | PayloadType::Echo
         | PayloadType::Head
-        | PayloadType::Receipt => return Err(Refusal::Malformed),
+        | PayloadType::Receipt
+        | PayloadType::Renewal
+        | PayloadType::Renewed => return Err(Refusal::Malformed),
     };
     if runtime == *signer.runtime() { Ok((signer, word)) } else { Err(Refusal::NotItsOwnWord) }
 }
