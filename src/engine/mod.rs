@@ -19,6 +19,8 @@ pub mod record;
 mod recover;
 mod reload;
 mod steady;
+#[cfg(test)]
+mod tests;
 pub mod view;
 mod witness;
 pub mod word;
@@ -53,7 +55,7 @@ pub trait Entropy {
 }
 
 /// The whole decision logic of one runtime.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     settings: Arc<Settings>,
     limits: Limits,
@@ -271,43 +273,4 @@ pub fn audit_id(now: Now, entropy: &mut dyn Entropy) -> AuditId {
 pub fn config_etag(overlay: &Overlay) -> Hash {
     let lines: Vec<String> = overlay.values.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     Hash::of(lines.concat().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    //! What the tests of several use cases share.
-
-    use super::*;
-    use crate::domain::policy::Policy;
-    use crate::domain::preflight::Profile;
-
-    /// No chance at all.
-    pub(super) struct Zeros;
-
-    impl Entropy for Zeros {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            buffer.fill(0);
-        }
-    }
-
-    /// The runtime `s/a`, where only peers with an approval count.
-    pub(super) fn settings() -> Arc<Settings> {
-        Arc::new(Settings {
-            me: "s/a".parse().expect("legal"),
-            trust_domain: "trust".parse().expect("legal"),
-            profile: Profile::Dev,
-            is_mesh_on_loopback: false,
-            is_secure: false,
-            policy: Policy::default(),
-            policy_hash: Hash([0; 32]),
-            authority: None,
-            certificate: None,
-            grants: Vec::new(),
-            limits: Limits::default(),
-            receipts_kept: Millis::from_hours(24),
-            file_values: BTreeMap::new(),
-            host: None,
-            version: "0".to_owned(),
-        })
-    }
 }

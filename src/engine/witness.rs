@@ -175,7 +175,8 @@ mod tests {
     use crate::domain::identity::IdentityKey;
     use crate::domain::time::{Monotonic, Wall};
     use crate::engine::record;
-    use crate::engine::tests::{Zeros, settings};
+    use crate::engine::tests::{self, Zeros};
+    use crate::engine::view::Settings;
 
     const PAUSE: Millis = Millis::from_secs(20);
 
@@ -209,7 +210,9 @@ mod tests {
             boot: 1,
         })];
         known.extend(records);
-        Engine::recover(settings(), identity(1).fingerprint(), known, at(0)).expect("no removal")
+        // Only peers with an approval count.
+        let settings = Settings { is_mesh_on_loopback: false, ..tests::settings() };
+        Engine::recover(Arc::new(settings), identity(1).fingerprint(), known, at(0)).expect("no removal")
     }
 
     /// The head of a log of so many records, those from `other` on being others.

@@ -6,6 +6,7 @@ use crate::domain::id::{RuntimeId, Segment, SiteId};
 use crate::domain::time::Millis;
 use crate::settings::kind::Version;
 use crate::settings::listeners;
+use crate::settings::partners;
 use crate::settings::problem::Faults;
 use crate::settings::programs;
 use crate::settings::raw::Node;
@@ -35,6 +36,9 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
     }
     let discovery = discovery(root, mesh.as_ref(), profile, faults);
     let identity = identity(root, &own_site, faults);
+    if let (Some(mesh), Some(identity)) = (&mesh, &identity) {
+        partners::check(root, mesh, identity, &own_site, faults);
+    }
     let timing = timing(root, faults);
     let trust_domain = identity.as_ref().map(|it| &it.trust_domain);
     let policy = rules::policy(root, &own_site, trust_domain, faults);

@@ -9,6 +9,7 @@ mod environment;
 mod key;
 mod kind;
 mod listeners;
+mod partners;
 mod place;
 mod problem;
 mod profile;
@@ -52,8 +53,8 @@ pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
 pub use secret::Secret;
 pub use valid::{
     Admin, Agent, Anchor, Command, Control, ControlMode, Discovery, EffectClass, Endpoint, Grant, Identity,
-    IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole, Profile, RestartRule, Scouting, Settings,
-    Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
+    IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole, Partner, Profile, RestartRule, Scouting,
+    Settings, Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
 };
 
 pub use when::{moment, text as moment_text};

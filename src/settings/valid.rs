@@ -410,6 +410,8 @@ pub struct Mesh {
     pub connect: Vec<Endpoint>,
     /// Whether links speak TLS.
     pub tls: bool,
+    /// Other sites to link with; only for a router whose links speak TLS, and only sites with anchors.
+    pub partners: Vec<Partner>,
     /// The secret that links ask for.
     pub auth_token: Option<Secret>,
     /// The oldest Zenoh that this mesh may contain: 1.7.2 or later, below 2.
@@ -420,6 +422,19 @@ pub struct Mesh {
     pub publish: Vec<String>,
     /// Signals of others by the key that the file gives them.
     pub subscribe: BTreeMap<String, String>,
+}
+
+/// Another site, and the way to its routers: where they come, or where they are, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// The site.
+    pub site: SiteId,
+    /// Where its routers come.
+    pub listen: Option<SocketAddr>,
+    /// Its routers to dial.
+    pub connect: Vec<Endpoint>,
+    /// Most links with it at once.
+    pub links_max: u64,
 }
 
 /// A peer or router to dial.

@@ -11,6 +11,7 @@
 
 mod harness;
 mod http;
+mod netns;
 mod proxy;
 mod question;
 mod rates;
@@ -30,5 +31,6 @@ mod presence;
 mod reload;
 mod renewal;
 mod shutdown;
-mod witness;
+mod sites;
 mod walkthrough;
+mod witness;

@@ -12,12 +12,12 @@ use crate::harness::{SEEN_MAX, program, run_to_end};
 use crate::watch::wait_until;
 
 /// How long a command or a call may take.
-const COMMAND_MAX: Duration = Duration::from_secs(20);
+pub(crate) const COMMAND_MAX: Duration = Duration::from_secs(20);
 
 /// How long a node may take to serve.
 const START_MAX: Duration = Duration::from_secs(20);
 
-const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
+pub(crate) const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
 
 /// The authorities of a few sites, in one folder.
 pub(crate) struct Desk(TempDir);
@@ -63,11 +63,11 @@ impl Desk {
         project
     }
 
-    fn anchors(&self, site: &str) -> String {
+    pub(crate) fn anchors(&self, site: &str) -> String {
         self.text(&format!("ca-{site}/anchors-{site}.pem"))
     }
 
-    fn bans(&self, site: &str) -> PathBuf {
+    pub(crate) fn bans(&self, site: &str) -> PathBuf {
         self.path(&format!("ca-{site}/bans.txt"))
     }
 
@@ -85,7 +85,7 @@ impl Desk {
         life: &[&str],
         identity: &str,
     ) -> Plant {
-        // Links inside TLS join the nodes of one site only (docs/decisions/0009).
+        // Only routers link sites inside TLS; here every node is a peer.
         let mesh_tls = profile != "dev";
         let ca = &format!("ca-{site}");
         let project = self.project(ca, site, name, life);
@@ -115,16 +115,22 @@ impl Desk {
 /// A running node with a certificate.
 pub(crate) struct Plant {
     child: Child,
+    namespace: Option<String>,
     pub(crate) project: PathBuf,
-    web: String,
-    mesh: String,
+    pub(crate) web: String,
+    pub(crate) mesh: String,
 }
 
 impl Plant {
-    fn start(project: PathBuf) -> Self {
+    pub(crate) fn start(project: PathBuf) -> Self {
+        Self::start_in(None, project)
+    }
+
+    /// Starts it in a network namespace, where all that concerns it happens from then on.
+    pub(crate) fn start_in(namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
-        let mut command = program();
+        let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut child = command.spawn().expect("the program starts");
@@ -135,22 +141,25 @@ impl Plant {
             let text = fs::read_to_string(&ready).map_err(|error| error.to_string())?;
             serde_json::from_str::<Json>(&text).map_err(|error| error.to_string())
         });
-        let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).expect("in the file").to_owned();
-        Self { child, project, web: text("/web"), mesh: text("/mesh/0") }
+        let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).map(str::to_owned);
+        let web = text("/web").expect("in the file");
+        // A client listens to nobody.
+        Self { child, namespace, project, web, mesh: text("/mesh/0").unwrap_or_default() }
     }
 
     /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.
     pub(crate) fn command(&self, arguments: &[&str]) -> Json {
-        let (output, _) =
-            run_to_end(program().args(arguments).arg("--json").arg("--project").arg(&self.project), COMMAND_MAX);
+        let mut command = within(self.namespace.as_deref(), program());
+        let command = command.args(arguments).arg("--json").arg("--project").arg(&self.project);
+        let (output, _) = run_to_end(command, COMMAND_MAX);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
         })
     }
 
     /// What curl says, with these options.
-    fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
-        let mut command = Command::new("curl");
+    pub(crate) fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
+        let mut command = within(self.namespace.as_deref(), Command::new("curl"));
         command.args(["--silent", "--show-error", "--max-time", "15", "--cacert", anchors]).args(options);
         if let Some(body) = body {
             command.args(["--header", "content-type: application/json", "--data", &body.to_string()]);
@@ -179,9 +188,20 @@ impl Plant {
             .unwrap_or_else(|_not_json| json!({ "curl": String::from_utf8_lossy(&output.stderr) }))
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.project.file_name().and_then(|it| it.to_str()).and_then(|it| it.rsplit('-').next()).expect("a name")
     }
+}
+
+/// A program as it is run in a network namespace, or here.
+fn within(namespace: Option<&str>, here: Command) -> Command {
+    let Some(namespace) = namespace else { return here };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(here.get_program());
+    for (name, _) in here.get_envs().filter(|(_, value)| value.is_none()) {
+        command.env_remove(name);
+    }
+    command
 }
 
 impl Drop for Plant {
@@ -195,7 +215,7 @@ impl Drop for Plant {
     }
 }
 
-fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payload: &Json) -> Json {
+pub(crate) fn ask(origin: &Plant, actor: &str, target: &str, id: &str, action: &str, payload: &Json) -> Json {
     json!({
         "api_version": "1.0", "request_id": id, "connected_via": origin.name(), "target_runtimes": [target],
         "actor": actor, "action_type": action, "payload": payload,

@@ -68,8 +68,14 @@ impl Disk {
 
     /// What a start reads back.
     pub(crate) fn recall(&self) -> Vec<Record> {
-        let Facts { boot, mark, dropped_until, overlay, peers, receipts, intents, countersigned, heads } =
-            self.facts.clone();
+        self.facts.recall()
+    }
+}
+
+impl Facts {
+    /// The newest of every fact, as records.
+    pub(crate) fn recall(&self) -> Vec<Record> {
+        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents, countersigned, heads } = self.clone();
         let mut records = Vec::new();
         records.extend(boot.map(|counter| Record::Boot { counter }));
         records.extend(mark.map(|wall| Record::ClockMark { wall }));
@@ -82,10 +88,8 @@ impl Disk {
         records.extend(heads.into_iter().map(|(runtime, head)| Record::Head { runtime, head }));
         records
     }
-}
 
-impl Facts {
-    fn take(&mut self, record: Record) {
+    pub(crate) fn take(&mut self, record: Record) {
         match record {
             Record::Boot { counter } => self.boot = Some(counter),
             Record::ClockMark { wall } => self.mark = Some(wall),
