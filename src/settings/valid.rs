@@ -290,6 +290,10 @@ pub struct Identity {
     pub partners: Vec<BundlePartner>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
+    /// The node of this site that is asked for the next certificate.
+    pub renew_from: Option<Segment>,
+    /// The folder of the site's authority, on the node that holds it.
+    pub authority: Option<PathBuf>,
 }
 
 impl Identity {
@@ -538,6 +542,10 @@ pub struct Store {
     pub runs_kept: u64,
     /// Most space in megabytes that records of reads may take.
     pub read_audit_max_mb: u64,
+    /// How many peers are asked to countersign the head of the audit log.
+    pub witnesses: u64,
+    /// How often they are asked, where there is something new.
+    pub witness_every: Millis,
 }
 
 /// `[runtime.workload]`.
