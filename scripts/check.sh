@@ -7,6 +7,7 @@
 # Environment:
 #   CI=true                   uses the nextest profile "ci"
 #   CARGO_TARGET_DIR          where to build [target]
+#   MODEL_DEPTH               steps of the model check of replay protection [5, with --fast 4]
 #
 # Exit codes: 0 all steps passed, 1 a step failed, 2 wrong usage or a missing prerequisite.
 set -euo pipefail
@@ -28,7 +29,7 @@ passed=0
 current=""
 
 usage() {
-  sed -n '2,10p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
+  sed -n '2,11p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
 }
 
 main() {
@@ -46,12 +47,16 @@ main() {
   step "clippy" cargo clippy --locked --all-targets -- -D warnings
   tests "unit" --lib --bins
   tests "conformance" --test conformance
+  # One step more than before each commit: it takes ten times as long.
+  [ "$fast" = yes ] || export MODEL_DEPTH="${MODEL_DEPTH:-5}"
   tests "simulation" --test simulation
   [ "$fast" = no ] || return 0
 
   tests "api" --test api
   step "interop clients" interop_clients
   tests "interop" --test interop
+  # Tests of several sites make a network namespace for each.
+  need_commands ip || exit 2
   tests "cluster" --test cluster
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'

@@ -15,6 +15,7 @@ need_commands() {
     case "$command" in
     curl | jq) packages+=("$command") ;;
     python3) packages+=(python3) ;;
+    ip) packages+=(iproute2) ;;
     cargo) ;; # never from here: the toolchain is named in rust-toolchain.toml
     *) ;;
     esac
@@ -30,6 +31,7 @@ need_commands() {
   [ "${#still[@]}" -gt 0 ] || return 0
   for command in "${still[@]}"; do
     case "$command" in
+    ip) echo "missing: ip. Install it, for example: sudo apt-get install iproute2" >&2 ;;
     cargo) echo "missing: cargo. Install Rust with rustup; the version comes from rust-toolchain.toml." >&2 ;;
     *) echo "missing: $command. Install it with your package manager, for example: sudo apt-get install $command" >&2 ;;
     esac

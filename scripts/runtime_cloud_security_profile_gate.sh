@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Shows on real nodes what the security profiles promise, one verdict a line: a plant of two nodes with links inside TLS, and
-# the gateways of two sites, each with an authority of its own. Links inside TLS join one site (docs/decisions/0009), so the
-# gateways' links lie on loopback in the clear; what they say is signed all the same.
+# Shows on real nodes what the security profiles promise, one verdict a line: a plant of two nodes, and the routers of two sites
+# in profile wan, each with an authority of its own. All links are inside TLS.
 #
 #   scripts/runtime_cloud_security_profile_gate.sh
 #
@@ -36,13 +35,15 @@ main() {
   done
   node plant north a ""
   node plant north b "$(mesh_of north-a)"
-  node dev north g ""
-  node dev south s "$(mesh_of north-g)"
+  node wan north g "" south 'listen = "127.0.0.1:0"'
+  node wan south s "" north "connect = [\"$(jq -r '.mesh[1]' north-g/ready.json)\"]"
 
   line "a profile without its preconditions does not start, and says what is missing" unmet_preconditions
   line "nodes of a plant link inside TLS and trust each other" until_true peer_is north-a b trusted online
   line "a mesh listener in plant speaks to nobody without a certificate" strangers_do_not_link
-  line "nodes of two sites trust each other by the anchors of each site" until_true peer_is north-g south/s trusted online
+  line "a router without TLS links with no other site, and says so" partner_wants_tls
+  line "a partner's address lets in the partner's nodes, and nobody of the own site" partner_alone_is_let_in
+  line "the routers of two sites link inside TLS and trust each other by the anchors of each site" until_true peer_is north-g south/s trusted online
   line "the listener speaks TLS 1.3 and nothing older" old_tls_is_refused
   line "nobody is let in without a credential" anonymous_is_refused
   line "a certificate names its actor, and the grant says what that one may" certificate_is_granted
@@ -80,9 +81,9 @@ find_binary() {
 
 # Writes the settings of a node with a certificate, starts it and waits until it serves.
 node() {
-  local profile="$1" site="$2" name="$3" dials="$4" folder="$2-$3"
+  local profile="$1" site="$2" name="$3" folder="$2-$3"
   "$bin" identity issue --ca "ca-$site" --node "$site/$name" --ip 127.0.0.1 --out "$folder/tls" >/dev/null
-  settings "$profile" "$site" "$name" "$dials" >"$folder/runtime.toml"
+  settings "$@" >"$folder/runtime.toml"
   "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
   pids+=("$!")
   until_true test -s "$folder/ready.json" || { cat "$folder/log" >&2; exit 1; }
@@ -90,8 +91,7 @@ node() {
 }
 
 settings() {
-  local profile="$1" site="$2" name="$3" dials="$4" links_in_tls=true
-  [ "$profile" != dev ] || links_in_tls=false
+  local profile="$1" site="$2" name="$3" dials="$4" partner="${5:-}" way="${6:-}"
   cat <<TOML
 [bundle]
 version = 1
@@ -123,10 +123,16 @@ enabled = false
 [runtime.mesh]
 listen = "127.0.0.1:0"
 connect = [${dials:+"\"$dials\""}]
-tls = $links_in_tls
-[runtime.cloud]
-profile = "$profile"
+tls = true
 TOML
+  [ -z "$partner" ] || cat <<TOML
+role = "router"
+plugin_versions = { trust-runtime = "0.1.0" }
+[[runtime.mesh.partner]]
+site = "$partner"
+$way
+TOML
+  printf '[runtime.cloud]\nprofile = "%s"\n' "$profile"
 }
 
 web_of() { jq -r .web "$1/ready.json"; }
@@ -159,6 +165,37 @@ unmet_preconditions() {
   local code=0
   "$bin" play --project bare >bare/log 2>&1 || code=$?
   [ "$code" -eq 3 ] && grep -q runtime.web.tls bare/log && grep -q runtime.identity.source bare/log
+}
+
+partner_wants_tls() {
+  sed 's/^tls = true$/tls = false/' north-g/runtime.toml >north-g/plain.toml
+  mkdir -p plain && mv north-g/plain.toml plain/runtime.toml
+  ! "$bin" validate --project plain >plain/log 2>&1 && grep -q 'wanted runtime.mesh.tls = true' plain/log
+}
+
+# Who is let in is waited for; who is not is hung up on.
+partner_alone_is_let_in() {
+  local address
+  address="$(jq -r '.mesh[1]' north-g/ready.json)"
+  waits_for "$address" south-s/tls/node-s && ! waits_for "$address" north-b/tls/node-b
+}
+
+waits_for() {
+  python3 - "${1%:*}" "${1##*:}" ca-north/anchors-north.pem "$2" <<'PY'
+import socket, ssl, sys
+host, port, anchors, own = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+context = ssl.create_default_context(cafile=anchors)
+context.load_cert_chain(own + ".pem", own + ".key")
+with socket.create_connection((host, port), 5) as raw:
+    with context.wrap_socket(raw, server_hostname=host) as secure:
+        secure.settimeout(1)
+        try:
+            sys.exit(0 if secure.recv(1) else 1)
+        except TimeoutError:
+            sys.exit(0)
+        except (ssl.SSLError, ConnectionError):
+            sys.exit(1)
+PY
 }
 
 peer_is() {

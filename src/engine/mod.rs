@@ -18,6 +18,8 @@ pub mod record;
 mod recover;
 mod reload;
 mod steady;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod word;
 
@@ -50,7 +52,7 @@ pub trait Entropy {
 }
 
 /// The whole decision logic of one runtime.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     settings: Arc<Settings>,
     limits: Limits,

@@ -19,7 +19,7 @@ pub(super) const RECEIPTS_OF_ORIGIN_MAX: usize = 10_000;
 type ByAge = BTreeSet<(Wall, RequestKey)>;
 
 /// The receipts. Every look-up and every removal costs the logarithm of the table's size, never the size.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Receipts {
     by_key: BTreeMap<RequestKey, Receipt>,
     by_age: ByAge,

@@ -138,9 +138,10 @@ impl Engine {
     /// never meant to be durable.
     pub fn rebuilt(&self, records: impl IntoIterator<Item = Record>, now: Now) -> Result<Self, Error> {
         let mut engine = Self::recover(Arc::clone(&self.settings), self.identity, records, now)?;
+        let mark = engine.clock.durable_mark();
         engine.boot = self.boot;
         engine.started = self.started;
-        engine.clock = self.clock;
+        engine.clock = self.clock.with_durable_mark(mark);
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
@@ -208,18 +209,8 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::Hash;
     use crate::domain::config::Value;
-    use crate::domain::policy::Policy;
-    use crate::domain::preflight::Profile;
-
-    struct Zeros;
-
-    impl Entropy for Zeros {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            buffer.fill(0);
-        }
-    }
+    use crate::engine::tests::{self, Zeros};
 
     fn timing(pairs: &[(&str, i64)]) -> BTreeMap<String, Value> {
         pairs.iter().map(|(name, millis)| (format!("mesh.timing.{name}"), Value::Int(*millis))).collect()
@@ -227,25 +218,8 @@ mod tests {
 
     fn settings(partition: i64) -> Arc<Settings> {
         let file = timing(&[("period_ms", 1_000), ("stale_ms", 2_000), ("partition_ms", partition)]);
-        Arc::new(Settings {
-            me: "s/a".parse().expect("legal"),
-            trust_domain: "trust".parse().expect("legal"),
-            profile: Profile::Dev,
-            is_mesh_on_loopback: true,
-            is_secure: false,
-            policy: Policy::default(),
-            policy_hash: Hash([0; 32]),
-            authority: None,
-            certificate: None,
-            partners: BTreeMap::new(),
-            bundle: None,
-            grants: Vec::new(),
-            limits: Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() },
-            receipts_kept: Millis::from_hours(24),
-            file_values: file,
-            host: None,
-            version: "0".to_owned(),
-        })
+        let limits = Limits { partition: Millis(u64::try_from(partition).expect("positive")), ..Limits::default() };
+        Arc::new(Settings { limits, file_values: file, ..tests::settings() })
     }
 
     #[test]

@@ -34,23 +34,36 @@ impl SteadyClock {
         self.state
     }
 
-    /// Takes in a reading. Gives the mark when it has to become durable.
-    fn read(&mut self, now: Now) -> Option<Wall> {
+    /// What the disk has.
+    pub(super) fn durable_mark(&self) -> Wall {
+        self.durable_mark
+    }
+
+    /// Takes in a reading.
+    fn read(&mut self, now: Now) {
         let elapsed = now.monotonic.since(self.last.monotonic);
         let expected = self.last.wall.plus(elapsed);
         self.last = now;
         if now.wall.plus(STEP_BACK_TOLERATED) < self.mark || expected.plus(JUMP_AHEAD_MAX) < now.wall {
             self.state = ClockState::Uncertain;
         }
-        if self.state == ClockState::Uncertain {
-            return None;
+        if self.state == ClockState::Certain {
+            self.mark = self.mark.max(now.wall);
         }
-        self.mark = self.mark.max(now.wall);
-        if self.durable_mark.plus(MARK_EVERY) <= self.mark {
+    }
+
+    /// The mark, when it has to become durable; from then on it counts as durable.
+    fn take_due_mark(&mut self) -> Option<Wall> {
+        let is_due = self.state == ClockState::Certain && self.durable_mark.plus(MARK_EVERY) <= self.mark;
+        if is_due {
             self.durable_mark = self.mark;
-            return Some(self.mark);
         }
-        None
+        is_due.then_some(self.mark)
+    }
+
+    /// What the disk really has, where a mark that was due did not become durable.
+    pub(super) fn with_durable_mark(self, durable_mark: Wall) -> Self {
+        Self { durable_mark, ..self }
     }
 
     /// A person says that the clock is right as it is.
@@ -62,7 +75,10 @@ impl SteadyClock {
 impl Engine {
     pub(super) fn watch_clock(&mut self, now: Now, effects: &mut Effects) {
         let before = self.clock.state();
-        if let Some(wall) = self.clock.read(now).filter(|_| !self.is_read_only) {
+        self.clock.read(now);
+        if !self.is_read_only
+            && let Some(wall) = self.clock.take_due_mark()
+        {
             effects.persist(Record::ClockMark { wall });
         }
         if before != self.clock.state() {
@@ -112,10 +128,35 @@ mod tests {
     }
 
     #[test]
+    fn a_step_back_is_taken_up_to_a_second_below_the_latest_that_was_seen() {
+        for (back_ms, expected) in [(1_000, ClockState::Certain), (1_001, ClockState::Uncertain)] {
+            let mut clock = SteadyClock::starting_at(at(1_000, 0), Wall::default());
+            clock.read(at(1_010, 10));
+            clock.read(Now { wall: at(1_010, 0).wall.minus(Millis(back_ms)), ..at(0, 11) });
+            assert_eq!(clock.state(), expected, "{back_ms} ms");
+        }
+    }
+
+    #[test]
     fn the_mark_becomes_durable_once_a_minute() {
         let mut clock = SteadyClock::starting_at(at(1_000, 0), at(1_000, 0).wall);
-        assert_eq!(clock.read(at(1_059, 59)), None);
-        assert_eq!(clock.read(at(1_060, 60)), Some(at(1_060, 0).wall));
-        assert_eq!(clock.read(at(1_061, 61)), None);
+        let mut due_at = |seconds| {
+            clock.read(at(1_000 + seconds, seconds));
+            clock.take_due_mark()
+        };
+        assert_eq!(due_at(59), None);
+        assert_eq!(due_at(60), Some(at(1_060, 0).wall));
+        assert_eq!(due_at(61), None);
+    }
+
+    #[test]
+    fn a_mark_that_the_disk_did_not_take_is_due_again() {
+        let durable = at(1_000, 0).wall;
+        let mut clock = SteadyClock::starting_at(at(1_000, 0), durable);
+        clock.read(at(1_060, 60));
+        assert!(clock.take_due_mark().is_some());
+        let mut clock = clock.with_durable_mark(durable);
+        assert_eq!(clock.take_due_mark(), Some(at(1_060, 0).wall));
+        assert_eq!(clock.take_due_mark(), None);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::domain::id::{self, RuntimeId, Segment};
+use crate::domain::id::{self, RuntimeId, Segment, SiteId};
 use crate::mesh::{Document, Verb};
 
 /// The discovery service's name where nothing else is configured.
@@ -107,6 +107,26 @@ impl Space {
     /// The expression that holds everything asked of anybody, well formed or not.
     pub fn every_question(&self) -> String {
         format!("{}/*/*/svc/rpc/**", self.service)
+    }
+
+    /// The expression that matches every liveliness token of a site's runtimes.
+    pub fn every_liveliness_of(&self, site: &SiteId) -> String {
+        format!("{}/{site}/*/svc/liveliness/*", self.service)
+    }
+
+    /// The expression that matches one kind of document of a site's runtimes.
+    pub fn every_document_of(&self, site: &SiteId, document: Document) -> String {
+        format!("{}/{site}/*/{}", self.service, suffix(document))
+    }
+
+    /// The expression that holds everything asked of a site's runtimes, well formed or not.
+    pub fn every_question_to(&self, site: &SiteId) -> String {
+        format!("{}/{site}/*/svc/rpc/**", self.service)
+    }
+
+    /// The expression that matches everything that one site's runtimes are asked by another's.
+    pub fn every_question_between(&self, of: &SiteId, by: &SiteId) -> String {
+        format!("{}/{of}/*/svc/rpc/*/{by}/*", self.service)
     }
 
     /// Parses a key.

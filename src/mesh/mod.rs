@@ -197,8 +197,10 @@ pub enum QueryError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A listen endpoint could not be bound.
-    #[error("runtime.mesh.listen: cannot listen on {endpoint}: {reason}")]
+    #[error("{setting}: cannot listen on {endpoint}: {reason}")]
     Listen {
+        /// The setting that names it.
+        setting: &'static str,
         /// The endpoint.
         endpoint: String,
         /// What the system said.

@@ -301,7 +301,17 @@ fn mesh_options(settings: &Settings, boot: u64) -> zenoh::Options {
         connect: settings.mesh.connect.iter().map(ToString::to_string).collect(),
         lease: Duration::from_millis(settings.timing.lease_ms.0),
         scouting,
+        partners: settings.mesh.partners.iter().map(mesh_partner).collect(),
         ..zenoh::Options::new(settings.runtime_id.clone(), boot, settings.mesh.listen)
+    }
+}
+
+fn mesh_partner(partner: &settings::Partner) -> zenoh::Partner {
+    zenoh::Partner {
+        site: partner.site.clone(),
+        listen: partner.listen,
+        connect: partner.connect.iter().map(ToString::to_string).collect(),
+        links_max: usize::try_from(partner.links_max).unwrap_or(usize::MAX),
     }
 }
 

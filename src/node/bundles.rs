@@ -15,7 +15,7 @@ use crate::domain::identity::anchors::ANCHORS_PER_SITE_MAX;
 use crate::domain::identity::bundle::{self, Bundle, Refused, Standing, Taken, Way};
 use crate::domain::identity::{Bans, Naming, NamingError};
 use crate::domain::time::Wall;
-use crate::settings::{Partner, Settings};
+use crate::settings::{BundlePartner, Settings};
 use crate::tls;
 use crate::wire::bundle::{self as form, Malformed, SIGNED_BYTES_MAX, Sealed};
 
@@ -73,7 +73,7 @@ pub enum Error {
 pub struct Bundles {
     folder: PathBuf,
     naming: Naming,
-    partners: Vec<Partner>,
+    partners: Vec<BundlePartner>,
 }
 
 impl Bundles {
@@ -99,7 +99,7 @@ impl Bundles {
     /// The authorities of each partner of which a bundle has come, in place of those that the settings name.
     pub fn anchors(&self) -> Result<Vec<(SiteId, Vec<CertificateDer<'static>>)>, Error> {
         let mut all = Vec::new();
-        for Partner { site, .. } in &self.partners {
+        for BundlePartner { site, .. } in &self.partners {
             all.extend(self.read(site)?.map(|taken| (site.clone(), taken.bundle.authorities)));
         }
         Ok(all)
@@ -107,7 +107,7 @@ impl Bundles {
 
     /// How far each partner may be relied on; a partner of which nothing has come is not.
     pub fn standings(&self) -> Result<BTreeMap<SiteId, Standing>, Error> {
-        let standing = |partner: &Partner| {
+        let standing = |partner: &BundlePartner| {
             let taken = self.read(&partner.site)?;
             let standing = taken.map(|taken| taken.standing(partner.age_max)).unwrap_or_default();
             Ok((partner.site.clone(), standing))
@@ -116,7 +116,7 @@ impl Bundles {
     }
 
     /// Takes a bundle of a partner, durably, or refuses it and changes nothing.
-    pub fn take(&self, partner: &Partner, bundle: Bundle, way: Way, now: Wall) -> Result<Taken, Error> {
+    pub fn take(&self, partner: &BundlePartner, bundle: Bundle, way: Way, now: Wall) -> Result<Taken, Error> {
         let path = self.path(&partner.site);
         let fault = |source| Error::File { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(fault)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::domain::id::{RuntimeId, Segment, SiteId};
 use crate::domain::identity::TrustDomain;
 use crate::domain::time::Millis;
+use crate::settings::bundle_partners;
 use crate::settings::kind::Version;
 use crate::settings::listeners;
 use crate::settings::partners;
@@ -37,6 +38,9 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
     }
     let discovery = discovery(root, mesh.as_ref(), profile, faults);
     let identity = identity(root, &own_site, faults);
+    if let (Some(mesh), Some(identity)) = (&mesh, &identity) {
+        partners::check(root, mesh, identity, &own_site, faults);
+    }
     let timing = timing(root, faults);
     let trust_domain = identity.as_ref().map(|it| &it.trust_domain);
     let policy = rules::policy(root, &own_site, trust_domain, faults);
@@ -102,7 +106,7 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
     }
     let trust_domain: TrustDomain = table.parsed("trust_domain")?;
     let mapping: Mapping = table.parsed("mapping")?;
-    let partners = partners::read(&table, own_site, &mapping.naming(&trust_domain), faults);
+    let partners = bundle_partners::read(&table, own_site, &mapping.naming(&trust_domain), faults);
     Some(Identity {
         mapping,
         source,

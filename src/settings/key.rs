@@ -216,6 +216,21 @@ pub const KEYS: &[Key] = &[
     key("runtime.mesh.plugin_versions", Kind::TextMap, "{}", "Versions of a router's plugins by name."),
     key("runtime.mesh.publish", Kind::TextList, "[]", "Signals that this runtime publishes."),
     key("runtime.mesh.subscribe", Kind::TextMap, "{}", "Signals of others by the local name they get here."),
+    key(
+        "runtime.mesh.partner[].site",
+        Kind::Name,
+        "",
+        "Another site whose routers this router links with, inside TLS.",
+    )
+    .required(),
+    key("runtime.mesh.partner[].listen", Kind::Address, "", "Where that site's routers come, and nobody else."),
+    key("runtime.mesh.partner[].connect", Kind::TextList, "[]", "That site's routers to dial, as `host:port`."),
+    key(
+        "runtime.mesh.partner[].links_max",
+        Kind::Int { min: 1, max: 256 },
+        "8",
+        "Most links with that site at once; a link that is renewed takes two places for a moment.",
+    ),
     key("runtime.mesh.timing.period_ms", Kind::Int { min: 50, max: 60_000 }, "1000", "Time between two observations.")
         .unit("ms")
         .live(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::settings::kind::Version;
+use crate::settings::partners;
 use crate::settings::problem::Faults;
 use crate::settings::raw::Node;
 use crate::settings::table::Table;
@@ -42,16 +43,7 @@ pub(crate) fn web(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Option
 pub(crate) fn mesh(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Option<Mesh> {
     let table = Table::of(root, "runtime.mesh");
     let uses_tls = table.flag("tls");
-    let mut connect: Vec<Endpoint> = Vec::new();
-    for (at, text) in table.texts("connect") {
-        match endpoint(text, uses_tls) {
-            Ok(endpoint) if connect.contains(&endpoint) => {
-                faults.push(&at, table.key("connect"), format!("{endpoint} is given twice"));
-            }
-            Ok(endpoint) => connect.push(endpoint),
-            Err(message) => faults.push(&at, table.key("connect"), message),
-        }
-    }
+    let connect = endpoints(&table, uses_tls, faults);
     let mut plugin_versions = BTreeMap::new();
     for (name, entry) in table.map("plugin_versions") {
         match entry.node.value.text().map(str::parse::<Version>) {
@@ -64,8 +56,9 @@ pub(crate) fn mesh(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Optio
         enabled: table.flag("enabled"),
         role: table.parsed("role")?,
         listen: table.parsed("listen")?,
-        connect,
         tls: uses_tls,
+        partners: partners::read(&table, &connect, faults),
+        connect,
         auth_token: table.secret("auth_token"),
         zenohd_version: table.parsed("zenohd_version")?,
         plugin_versions,
@@ -76,6 +69,21 @@ pub(crate) fn mesh(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Optio
         check_tls(&table, mesh.listen, mesh.tls, tls, faults);
     }
     Some(mesh)
+}
+
+/// The addresses that a section dials.
+pub(crate) fn endpoints(table: &Table<'_>, uses_tls: bool, faults: &mut Faults) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (at, text) in table.texts("connect") {
+        match endpoint(text, uses_tls) {
+            Ok(endpoint) if endpoints.contains(&endpoint) => {
+                faults.push(&at, table.key("connect"), format!("{endpoint} is given twice"));
+            }
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(message) => faults.push(&at, table.key("connect"), message),
+        }
+    }
+    endpoints
 }
 
 fn publish(table: &Table<'_>, faults: &mut Faults) -> Vec<String> {
@@ -130,12 +138,12 @@ fn check_tls(table: &Table<'_>, listen: SocketAddr, uses_tls: bool, tls: Option<
 /// Two listeners on one address cannot both be bound; port 0 is a different port each time.
 pub(crate) fn check_distinct(root: &Node, faults: &mut Faults) {
     let mut taken: Vec<(SocketAddr, String)> = Vec::new();
-    for path in ["runtime.mesh", "runtime.web", "runtime.admin"] {
-        let table = Table::of(root, path);
-        let Some(listen) = table.parsed::<SocketAddr>("listen").filter(|it| table.flag("enabled") && it.port() != 0)
-        else {
-            continue;
-        };
+    let sections = ["runtime.mesh", "runtime.web", "runtime.admin"].map(|path| Table::of(root, path));
+    let [mesh, ..] = &sections;
+    let partners = if mesh.flag("enabled") { mesh.list("partner") } else { Vec::new() };
+    let enabled = sections.into_iter().filter(|table| table.flag("enabled"));
+    for table in enabled.chain(partners) {
+        let Some(listen) = table.parsed::<SocketAddr>("listen").filter(|it| it.port() != 0) else { continue };
         if let Some((_, other)) = taken.iter().find(|(address, _)| overlap(*address, listen)) {
             faults.push(&table.at("listen"), table.key("listen"), format!("{listen} is already taken by {other}"));
         }

@@ -1,88 +1,63 @@
-//! `[[runtime.identity.partner]]`: sites that are known by their trust bundles, and where the bundles come from.
+//! `[[runtime.mesh.partner]]`: the other sites that a router links with, and what has to be there for it.
 
 use std::collections::BTreeSet;
 
-use crate::domain::id::{RuntimeId, SiteId};
-use crate::domain::identity::{Naming, SpiffeId};
-use crate::domain::time::Millis;
+use crate::domain::id::SiteId;
+use crate::settings::listeners;
 use crate::settings::problem::Faults;
+use crate::settings::raw::Node;
 use crate::settings::table::Table;
-use crate::settings::valid::{BundleEndpoint, EndpointProof, Partner};
+use crate::settings::valid::{Endpoint, Identity, Mesh, MeshRole, Partner};
 
-const WEB: &str = "https_web";
-const SPIFFE: &str = "https_spiffe";
-
-/// Reads all of them; one with a fault is reported and left out.
-pub(crate) fn read(identity: &Table<'_>, own_site: &SiteId, naming: &Naming, faults: &mut Faults) -> Vec<Partner> {
-    let mut partners = Vec::new();
-    let mut sites = BTreeSet::new();
-    for entry in identity.list("partner") {
+/// Reads the list. Links between sites are inside TLS, whatever the profile, so that is how addresses are read.
+/// An address is that of one site, so whom the own site's links dial is not dialled here.
+pub(crate) fn read(mesh: &Table<'_>, own: &[Endpoint], faults: &mut Faults) -> Vec<Partner> {
+    let mut partners: Vec<Partner> = Vec::new();
+    for entry in mesh.list("partner") {
         let Some(site) = entry.parsed::<SiteId>("site") else { continue };
-        if site == *own_site {
-            faults.push(&entry.at("site"), entry.key("site"), "wanted another site, got the own one");
-        } else if !sites.insert(site.clone()) {
-            faults.push(&entry.at("site"), entry.key("site"), format!("partner {site} is given twice"));
-        } else {
-            let endpoint = endpoint(&entry, &site, naming, faults);
-            partners.push(Partner { site, endpoint, age_max: Millis::from_secs(entry.number("max_age_s")) });
+        let listen = entry.parsed("listen");
+        let connect = listeners::endpoints(&entry, true, faults);
+        if !entry.has("listen") && entry.texts("connect").is_empty() {
+            let message = format!("wanted listen or connect for site {site}, got neither");
+            faults.push(&entry.at, entry.shown.clone(), message);
         }
+        let mut dialled = partners.iter().flat_map(|it| &it.connect).chain(own);
+        if let Some(again) = dialled.find(|it| connect.contains(it)) {
+            let message = format!("{again} is dialled already, and an address is that of one site");
+            faults.push(&entry.at("connect"), entry.key("connect"), message);
+        }
+        let links_max = entry.number("links_max");
+        partners.push(Partner { site, listen, connect, links_max });
     }
     partners
 }
 
-fn endpoint(entry: &Table<'_>, site: &SiteId, naming: &Naming, faults: &mut Faults) -> Option<BundleEndpoint> {
-    let profile = entry.text("profile").unwrap_or(SPIFFE);
-    let Some(url) = entry.text("bundle_endpoint") else {
-        for name in ["endpoint_spiffe_id", "ca_path", "profile"].into_iter().filter(|name| entry.has(name)) {
-            faults.push(&entry.at(name), entry.key(name), "wanted a bundle_endpoint beside it, got none");
+/// What the list asks of the other settings.
+pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &SiteId, faults: &mut Faults) {
+    let table = Table::of(root, "runtime.mesh");
+    let entries = table.list("partner");
+    let Some(first) = entries.first() else { return };
+    if !mesh.tls {
+        let message = "wanted runtime.mesh.tls = true: links between sites run inside TLS in every profile";
+        let suggestion = Some("set runtime.mesh.tls = true, runtime.tls.mode and runtime.identity.source".to_owned());
+        faults.push_with(&first.at, first.shown.clone(), message, suggestion);
+    }
+    if mesh.role != MeshRole::Router {
+        let message = format!("wanted runtime.mesh.role = \"router\", got \"{}\": only routers link sites", mesh.role);
+        faults.push(&first.at, first.shown.clone(), message);
+    }
+    let mut sites = BTreeSet::new();
+    for entry in &entries {
+        let Some(site) = entry.parsed::<SiteId>("site") else { continue };
+        if site == *own_site {
+            let message = "wanted another site: the own site's nodes come to runtime.mesh.listen";
+            faults.push(&entry.at("site"), entry.key("site"), message);
+        } else if !identity.knows(&site) {
+            let message = format!("wanted a site of runtime.identity.anchors, got {site}, which has none");
+            faults.push(&entry.at("site"), entry.key("site"), message);
         }
-        return None;
-    };
-    if let Err(message) = check_url(url) {
-        faults.push(&entry.at("bundle_endpoint"), entry.key("bundle_endpoint"), message);
+        if !sites.insert(site.clone()) {
+            faults.push(&entry.at("site"), entry.key("site"), format!("site {site} is given twice"));
+        }
     }
-    let (wanted, other) =
-        if profile == WEB { ("ca_path", "endpoint_spiffe_id") } else { ("endpoint_spiffe_id", "ca_path") };
-    if entry.has(other) {
-        faults.push(&entry.at(other), entry.key(other), format!("has no meaning with profile = {profile:?}"));
-    }
-    if !entry.has(wanted) {
-        faults.push(&entry.at, entry.key(wanted), format!("wanted because of profile = {profile:?}, got nothing"));
-        return None;
-    }
-    let proof = if profile == WEB {
-        EndpointProof::Web(entry.path("ca_path")?)
-    } else {
-        let runtime = runtime_of(entry.text("endpoint_spiffe_id")?, site, naming);
-        let fault = |message| faults.push(&entry.at("endpoint_spiffe_id"), entry.key("endpoint_spiffe_id"), message);
-        EndpointProof::Runtime(runtime.map_err(fault).ok()?)
-    };
-    Some(BundleEndpoint { url: url.to_owned(), proof })
-}
-
-/// Only a runtime of the site itself: another site's word about its authorities is that other site's.
-fn runtime_of(text: &str, site: &SiteId, naming: &Naming) -> Result<RuntimeId, String> {
-    let id: SpiffeId = text.parse().map_err(|error| format!("{error}"))?;
-    let subject = naming.subject(&id).map_err(|error| error.to_string())?;
-    let runtime = subject.as_runtime().filter(|runtime| runtime.site == *site);
-    runtime.ok_or_else(|| format!("wanted the SPIFFE ID of a runtime of site {site}, got {text}"))
-}
-
-/// An https address with a host, without a name or a password (SPIFFE Federation, section 5.2.1).
-fn check_url(url: &str) -> Result<(), String> {
-    let wanted = |what: &str| {
-        Err(format!("wanted an https address such as https://10.0.0.7:8443/api/runtime-cloud/bundle, {what}"))
-    };
-    let Some(rest) = url.strip_prefix("https://") else { return wanted("got another scheme") };
-    if !url.chars().all(|it| it.is_ascii_graphic()) {
-        return wanted("got characters that no address has");
-    }
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if host.is_empty() || host.starts_with(':') {
-        return wanted("got no host");
-    }
-    if host.contains('@') {
-        return wanted("got a user name in it");
-    }
-    if rest.contains('#') { wanted("got a fragment") } else { Ok(()) }
 }

@@ -287,12 +287,17 @@ pub struct Identity {
     /// The own site's bundle, where it is served.
     pub bundle_path: Option<PathBuf>,
     /// Sites known by their bundles, each once and never the own.
-    pub partners: Vec<Partner>,
+    pub partners: Vec<BundlePartner>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
 }
 
 impl Identity {
+    /// Whether anchors of this site are here, or come by its bundle.
+    pub(crate) fn knows(&self, site: &SiteId) -> bool {
+        self.anchors.iter().any(|it| it.site == *site) || self.partners.iter().any(|it| it.site == *site)
+    }
+
     /// How SPIFFE IDs are read and written here.
     pub fn naming(&self) -> Naming {
         self.mapping.naming(&self.trust_domain)
@@ -321,7 +326,7 @@ pub struct Anchor {
 
 /// A site that is known by its trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partner {
+pub struct BundlePartner {
     /// The site.
     pub site: SiteId,
     /// Where its bundle is fetched; absent where it comes by files alone.
@@ -446,6 +451,8 @@ pub struct Mesh {
     pub connect: Vec<Endpoint>,
     /// Whether links speak TLS.
     pub tls: bool,
+    /// Other sites to link with; only for a router whose links speak TLS, and only sites with anchors.
+    pub partners: Vec<Partner>,
     /// The secret that links ask for.
     pub auth_token: Option<Secret>,
     /// The oldest Zenoh that this mesh may contain: 1.7.2 or later, below 2.
@@ -456,6 +463,19 @@ pub struct Mesh {
     pub publish: Vec<String>,
     /// Signals of others by the key that the file gives them.
     pub subscribe: BTreeMap<String, String>,
+}
+
+/// Another site, and the way to its routers: where they come, or where they are, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// The site.
+    pub site: SiteId,
+    /// Where its routers come.
+    pub listen: Option<SocketAddr>,
+    /// Its routers to dial.
+    pub connect: Vec<Endpoint>,
+    /// Most links with it at once.
+    pub links_max: u64,
 }
 
 /// A peer or router to dial.

@@ -14,7 +14,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::tls::identity::{Identity, provider};
 use crate::tls::provisioned::Provisioned;
 use crate::tls::verifier::{Callers, Dialed, Expected};
@@ -86,16 +86,16 @@ pub fn client(identity: &Arc<Identity>, expected: &RuntimeId) -> Result<Arc<Clie
     dialing(identity, Expected::Runtime(expected.clone()), vec![PROTOCOL.to_vec()])
 }
 
-/// For links between nodes of one site: who listens. No protocol is named, because what links speak knows none.
+/// For links between nodes: who listens. Of which site a caller is has to be asked afterwards. No protocol is named, because what links speak knows none.
 pub fn link_server(identity: &Arc<Identity>) -> Result<Arc<ServerConfig>, Error> {
     let mut config = Arc::unwrap_or_clone(server(identity, ClientCertificates::Required)?);
     config.alpn_protocols.clear();
     Ok(Arc::new(config))
 }
 
-/// For links between nodes of one site: who dials.
-pub fn link_client(identity: &Arc<Identity>) -> Result<Arc<ClientConfig>, Error> {
-    dialing(identity, Expected::Neighbour, Vec::new())
+/// For links with the nodes of this site: who dials.
+pub fn link_client(identity: &Arc<Identity>, site: &SiteId) -> Result<Arc<ClientConfig>, Error> {
+    dialing(identity, Expected::Neighbour(site.clone()), Vec::new())
 }
 
 fn dialing(identity: &Arc<Identity>, expected: Expected, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, Error> {

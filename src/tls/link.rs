@@ -1,5 +1,5 @@
-//! Who may be at the other end of a link between nodes: a node of the own site, for as long as its certificate is good and
-//! ours is still the one that it was shown.
+//! Who may be at the other end of a link between nodes: a node of the one site that the link is for, the own one or a
+//! partner's, for as long as its certificate is good and ours is still the one that it was shown.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ pub enum NotANeighbour {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// It is a person, or of another site.
-    #[error("wanted a node of site {site}, got {got}: links join the nodes of one site")]
+    #[error("wanted a node of site {site}, got {got}: each site has its own address, see runtime.mesh.partner")]
     Stranger {
-        /// The own site.
+        /// The site that the link is for.
         site: SiteId,
         /// Who it is.
         got: Subject,
     },
 }
 
-/// A node of the site that may not be where it was found.
+/// A node of the wanted site that may not be where it was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{dialed} was dialed, and the certificate of {got} does not name it: have it issued with --ip or --dns {dialed}"
@@ -38,7 +38,7 @@ pub struct WrongName {
     pub got: Subject,
 }
 
-/// A node of the own site at the other end of a connection.
+/// A node of the wanted site at the other end of a connection.
 #[derive(Debug)]
 pub struct Neighbour {
     /// Who it is, and until when.
@@ -56,10 +56,11 @@ impl Neighbour {
         identity: &Identity,
         certificates: Option<&[CertificateDer<'_>]>,
         usage: Usage,
+        site: &SiteId,
     ) -> Result<Self, NotANeighbour> {
         let chain: Vec<_> = certificates.unwrap_or_default().iter().map(|it| it.clone().into_owned()).collect();
         let verified = identity.verify(&chain, usage)?;
-        check_neighbour(&shown, &verified.svid.subject)?;
+        check_neighbour(site, &verified.svid.subject)?;
         Ok(Self { verified, chain, usage, shown })
     }
 
@@ -81,9 +82,8 @@ impl Neighbour {
     }
 }
 
-/// Whether a subject is a node of the site that the snapshot is of.
-pub(super) fn check_neighbour(own: &Snapshot, got: &Subject) -> Result<(), NotANeighbour> {
-    let site = &own.own().svid.subject.site;
+/// Whether a subject is a node of the site.
+pub(super) fn check_neighbour(site: &SiteId, got: &Subject) -> Result<(), NotANeighbour> {
     match got.name {
         SubjectName::Runtime(_) if got.site == *site => Ok(()),
         SubjectName::Runtime(_) | SubjectName::Actor(_) => {

@@ -11,8 +11,11 @@ pub mod identity;
 pub mod link;
 pub mod pinned;
 pub mod provisioned;
+mod signatures;
 mod verifier;
 
+#[cfg(test)]
+pub(crate) mod support;
 #[cfg(test)]
 mod tests;
 

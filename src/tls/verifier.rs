@@ -3,21 +3,19 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, OtherError};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::Subject;
 use crate::domain::identity::anchors::{Refusal, Usage};
 use crate::tls::config::ClientCertificates;
-use crate::tls::identity::{Identity, provider};
+use crate::tls::identity::Identity;
 use crate::tls::link::{self, WrongName};
+use crate::tls::signatures;
 
 /// Somebody with a good certificate who is not the one that was dialed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +52,11 @@ fn refused(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
 pub(super) struct Callers {
     identity: Arc<Identity>,
     certificates: ClientCertificates,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Callers {
     pub(super) fn new(identity: Arc<Identity>, certificates: ClientCertificates) -> Self {
-        Self { identity, certificates, algorithms: provider().signature_verification_algorithms }
+        Self { identity, certificates }
     }
 }
 
@@ -85,27 +82,7 @@ impl ClientCertVerifier for Callers {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    signatures::of_tls13!();
 }
 
 /// Who may answer.
@@ -113,8 +90,8 @@ impl ClientCertVerifier for Callers {
 pub(super) enum Expected {
     /// One runtime, at whatever address. An address can be anybody's, the id is one runtime's.
     Runtime(RuntimeId),
-    /// Whichever node of the own site its certificate allows to be at the address that was dialed.
-    Neighbour,
+    /// Whichever node of this site its certificate allows to be at the address that was dialed.
+    Neighbour(SiteId),
 }
 
 /// Verifies who is dialed.
@@ -122,12 +99,11 @@ pub(super) enum Expected {
 pub(super) struct Dialed {
     identity: Arc<Identity>,
     expected: Expected,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Dialed {
     pub(super) fn new(identity: Arc<Identity>, expected: Expected) -> Self {
-        Self { identity, expected, algorithms: provider().signature_verification_algorithms }
+        Self { identity, expected }
     }
 }
 
@@ -148,8 +124,8 @@ impl ServerCertVerifier for Dialed {
                 return Err(refused(WrongPeer { wanted: wanted.clone(), got }));
             }
             Expected::Runtime(_) => {}
-            Expected::Neighbour => {
-                link::check_neighbour(&self.identity.snapshot(), &got).map_err(refused)?;
+            Expected::Neighbour(site) => {
+                link::check_neighbour(site, &got).map_err(refused)?;
                 let named =
                     EndEntityCert::try_from(end_entity).and_then(|it| it.verify_is_valid_for_subject_name(name));
                 named.map_err(|_other| refused(WrongName { dialed: name.to_str().into_owned(), got }))?;
@@ -158,27 +134,7 @@ impl ServerCertVerifier for Dialed {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    signatures::of_tls13!();
 }
 
 fn chain<'a>(end_entity: &CertificateDer<'a>, intermediates: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {

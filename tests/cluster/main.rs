@@ -11,6 +11,7 @@
 
 mod harness;
 mod http;
+mod netns;
 mod proxy;
 mod question;
 mod rates;
@@ -29,4 +30,5 @@ mod policy;
 mod presence;
 mod reload;
 mod shutdown;
+mod sites;
 mod walkthrough;

@@ -17,7 +17,7 @@ pub(crate) const COMMAND_MAX: Duration = Duration::from_secs(20);
 /// How long a node may take to serve.
 const START_MAX: Duration = Duration::from_secs(20);
 
-const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
+pub(crate) const TOKEN: &str = "5d0c9b7e41f24a8e9c3b6f7a2d1e8c40";
 
 /// The authorities of a few sites, in one folder.
 pub(crate) struct Desk(TempDir);
@@ -72,7 +72,7 @@ impl Desk {
 
     /// Starts a node of this profile that knows these sites and dials these others.
     fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
-        // Links inside TLS join the nodes of one site only (docs/decisions/0009).
+        // Only routers link sites inside TLS; here every node is a peer.
         let mesh_tls = profile != "dev";
         let ca = &format!("ca-{site}");
         let project = self.project(ca, site, name);
@@ -102,6 +102,7 @@ impl Desk {
 /// A running node with a certificate.
 pub(crate) struct Plant {
     child: Child,
+    namespace: Option<String>,
     pub(crate) project: PathBuf,
     pub(crate) web: String,
     pub(crate) mesh: String,
@@ -109,9 +110,14 @@ pub(crate) struct Plant {
 
 impl Plant {
     pub(crate) fn start(project: PathBuf) -> Self {
+        Self::start_in(None, project)
+    }
+
+    /// Starts it in a network namespace, where all that concerns it happens from then on.
+    pub(crate) fn start_in(namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
-        let mut command = program();
+        let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut child = command.spawn().expect("the program starts");
@@ -122,14 +128,17 @@ impl Plant {
             let text = fs::read_to_string(&ready).map_err(|error| error.to_string())?;
             serde_json::from_str::<Json>(&text).map_err(|error| error.to_string())
         });
-        let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).expect("in the file").to_owned();
-        Self { child, project, web: text("/web"), mesh: text("/mesh/0") }
+        let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).map(str::to_owned);
+        let web = text("/web").expect("in the file");
+        // A client listens to nobody.
+        Self { child, namespace, project, web, mesh: text("/mesh/0").unwrap_or_default() }
     }
 
     /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.
     pub(crate) fn command(&self, arguments: &[&str]) -> Json {
-        let (output, _) =
-            run_to_end(program().args(arguments).arg("--json").arg("--project").arg(&self.project), COMMAND_MAX);
+        let mut command = within(self.namespace.as_deref(), program());
+        let command = command.args(arguments).arg("--json").arg("--project").arg(&self.project);
+        let (output, _) = run_to_end(command, COMMAND_MAX);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
         })
@@ -137,7 +146,7 @@ impl Plant {
 
     /// What curl says, with these options.
     pub(crate) fn curl(&self, anchors: &str, path: &str, options: &[&str], body: Option<&Json>) -> Output {
-        let mut command = Command::new("curl");
+        let mut command = within(self.namespace.as_deref(), Command::new("curl"));
         command.args(["--silent", "--show-error", "--max-time", "15", "--cacert", anchors]).args(options);
         if let Some(body) = body {
             command.args(["--header", "content-type: application/json", "--data", &body.to_string()]);
@@ -166,9 +175,20 @@ impl Plant {
             .unwrap_or_else(|_not_json| json!({ "curl": String::from_utf8_lossy(&output.stderr) }))
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.project.file_name().and_then(|it| it.to_str()).and_then(|it| it.rsplit('-').next()).expect("a name")
     }
+}
+
+/// A program as it is run in a network namespace, or here.
+fn within(namespace: Option<&str>, here: Command) -> Command {
+    let Some(namespace) = namespace else { return here };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(here.get_program());
+    for (name, _) in here.get_envs().filter(|(_, value)| value.is_none()) {
+        command.env_remove(name);
+    }
+    command
 }
 
 impl Drop for Plant {

@@ -7,15 +7,14 @@ use trust_runtime::domain::action::Action;
 use trust_runtime::domain::audit::{AuditId, Hash, Position};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::config::Value;
-use trust_runtime::domain::envelope::{Envelope, Health, Receipt, Response, Ruling, Status};
-use trust_runtime::domain::identity::Role;
+use trust_runtime::domain::envelope::{Health, Receipt, Response, Ruling, Status};
 use trust_runtime::domain::policy::Denial;
 use trust_runtime::domain::projection::{Edge, EdgeState};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::word::{Identity, Observation};
 use trust_runtime::wire::mesh::{self, Echo, Probe};
 
-use crate::sealed::{ME, ORIGIN, fingerprint, origin_keys};
+use crate::sealed::{ME, ORIGIN, envelope, fingerprint, origin_keys};
 use crate::world::{now, parsed};
 
 /// What the receipts answer.
@@ -31,25 +30,6 @@ pub(crate) fn all() -> BTreeMap<String, Vec<u8>> {
 }
 
 type Examples = Vec<(&'static str, Vec<u8>)>;
-
-fn envelope(action: Action) -> Envelope {
-    let issued = now().wall;
-    Envelope {
-        target: parsed(ME),
-        target_key: fingerprint("target"),
-        origin: parsed(ORIGIN),
-        actor: parsed("spiffe://trust/site-a/alice"),
-        role: Role::Engineer,
-        actor_verified: true,
-        request_id: parsed("request-1"),
-        expires: issued.plus(action.kind().window()),
-        action,
-        issued,
-        boot: 5,
-        sequence: 1,
-        policy_hash: Hash::of(b"a policy"),
-    }
-}
 
 fn actions() -> Examples {
     let sealed = |action| mesh::seal_envelope(&origin_keys(), &envelope(action)).0;

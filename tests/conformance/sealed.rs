@@ -112,22 +112,27 @@ impl Recipe {
             "status_read" => Action::StatusRead,
             other => panic!("no action {other}"),
         };
-        let issued = now().wall;
-        Envelope {
-            target: parsed(ME),
-            target_key: fingerprint("target"),
-            origin: parsed(ORIGIN),
-            actor: parsed("spiffe://trust/site-a/alice"),
-            role: Role::Engineer,
-            actor_verified: true,
-            request_id: parsed("request-1"),
-            expires: issued.plus(action.kind().window()),
-            action,
-            issued,
-            boot: 5,
-            sequence: 1,
-            policy_hash: Hash::of(b"a policy"),
-        }
+        envelope(action)
+    }
+}
+
+/// What the origin asks of the target at the moment of the cases.
+pub(crate) fn envelope(action: Action) -> Envelope {
+    let issued = now().wall;
+    Envelope {
+        target: parsed(ME),
+        target_key: fingerprint("target"),
+        origin: parsed(ORIGIN),
+        actor: parsed("spiffe://trust/site-a/alice"),
+        role: Role::Engineer,
+        actor_verified: true,
+        request_id: parsed("request-1"),
+        expires: issued.plus(action.kind().window()),
+        action,
+        issued,
+        boot: 5,
+        sequence: 1,
+        policy_hash: Hash::of(b"a policy"),
     }
 }
 

@@ -65,7 +65,14 @@ impl Disk {
 
     /// What a start reads back.
     pub(crate) fn recall(&self) -> Vec<Record> {
-        let Facts { boot, mark, dropped_until, overlay, peers, receipts, intents } = self.facts.clone();
+        self.facts.recall()
+    }
+}
+
+impl Facts {
+    /// The newest of every fact, as records.
+    pub(crate) fn recall(&self) -> Vec<Record> {
+        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents } = self.clone();
         let mut records = Vec::new();
         records.extend(boot.map(|counter| Record::Boot { counter }));
         records.extend(mark.map(|wall| Record::ClockMark { wall }));
@@ -76,10 +83,8 @@ impl Disk {
         records.extend(intents.into_values().map(Record::Intent));
         records
     }
-}
 
-impl Facts {
-    fn take(&mut self, record: Record) {
+    pub(crate) fn take(&mut self, record: Record) {
         match record {
             Record::Boot { counter } => self.boot = Some(counter),
             Record::ClockMark { wall } => self.mark = Some(wall),

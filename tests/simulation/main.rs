@@ -1,6 +1,9 @@
 //! Many runtimes in one thread over a faulty network, clocks and disks, from one seed; every step is judged.
 //!
-//! `SIM_SEED=7 cargo test --test simulation` runs one seed again, `SIM_SEEDS=100000` sets how many are run.
+//! Beside it a model check: one target and everything that can happen to a few writes, to a bounded depth.
+//!
+//! `SIM_SEED=7 cargo test --test simulation` runs one seed again, `SIM_SEEDS=100000` sets how many are run,
+//! `MODEL_DEPTH=6` how many steps the model check takes.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -17,6 +20,7 @@ mod disk;
 mod dispatch;
 mod fault;
 mod invariant;
+mod model;
 mod network;
 mod node;
 mod scenario;

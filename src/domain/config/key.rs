@@ -81,6 +81,7 @@ const RESTART: &[&str] = &[
     "mesh.connect",
     "mesh.enabled",
     "mesh.listen",
+    "mesh.partner",
     "mesh.plugin_versions",
     "mesh.publish",
     "mesh.role",

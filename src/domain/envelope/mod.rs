@@ -246,3 +246,66 @@ pub struct Receipt {
     /// When the target decided.
     pub at: Wall,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Wall = Wall::from_millis(1_000_000_000);
+
+    fn envelope(issued: Wall, expires: Wall) -> Envelope {
+        Envelope {
+            target: "s/b".parse().expect("legal"),
+            target_key: Fingerprint([1; 32]),
+            origin: "s/a".parse().expect("legal"),
+            actor: "spiffe://trust/s/alice".parse().expect("legal"),
+            role: Role::Engineer,
+            actor_verified: true,
+            request_id: "r".parse().expect("legal"),
+            action: Action::ping(),
+            issued,
+            expires,
+            boot: 1,
+            sequence: 1,
+            policy_hash: Hash([2; 32]),
+        }
+    }
+
+    #[test]
+    fn a_window_may_be_as_short_as_nothing_and_as_long_as_its_action_asks() {
+        let longest = Action::ping().kind().window();
+        for (expires, is_taken) in [
+            (NOW, true),
+            (NOW.minus(Millis(1)), false),
+            (NOW.plus(longest), true),
+            (NOW.plus(longest).plus(Millis(1)), false),
+        ] {
+            assert_eq!(envelope(NOW, expires).check_window(NOW).is_ok(), is_taken, "{expires}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_by_how_much_the_clocks_differ() {
+        let reason = |it: &Envelope, now| it.check_window(now).expect_err("refused").reason;
+        let early = reason(&envelope(NOW.plus(Millis(31_000)), NOW.plus(Millis(32_000))), NOW);
+        assert_eq!(early, "issued 31000 ms ahead of this runtime's clock".into());
+        let late = reason(&envelope(NOW, NOW.plus(Millis(1_000))), NOW.plus(Millis(31_001)));
+        assert_eq!(late, "expired 30001 ms ago by this runtime's clock".into());
+    }
+
+    #[test]
+    fn a_delegation_is_renewed_from_half_its_life_and_before_its_beginning() {
+        let delegation = Delegation {
+            runtime: "s/a".parse().expect("legal"),
+            voucher: Voucher::Certificate(Fingerprint([1; 32])),
+            envelope_key: PublicKey::new([0; 32]),
+            not_before: NOW,
+            not_after: NOW.plus(Millis(20)),
+        };
+        for (now, is_due) in
+            [(NOW.minus(Millis(1)), true), (NOW, false), (NOW.plus(Millis(9)), false), (NOW.plus(Millis(10)), true)]
+        {
+            assert_eq!(delegation.is_to_be_renewed(now), is_due, "{now}");
+        }
+    }
+}

@@ -165,6 +165,15 @@ impl Anchors {
         self.0.remove(&(trust_domain.clone(), site.clone()));
     }
 
+    /// Every site that somebody may vouch for, in order, with its anchors' certificates, the oldest first.
+    pub(super) fn all(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&TrustDomain, &SiteId, impl ExactSizeIterator<Item = Fingerprint>)> {
+        self.0.iter().map(|((trust_domain, site), anchors)| {
+            (trust_domain, site, anchors.iter().map(|anchor| anchor.signer.certificate))
+        })
+    }
+
     /// The anchors of a site, the oldest first.
     pub fn of_site(&self, trust_domain: &TrustDomain, site: &SiteId) -> Vec<&Signer> {
         let anchors = self.0.get(&(trust_domain.clone(), site.clone()));

@@ -8,8 +8,8 @@ use webpki::EndEntityCert;
 
 use crate::domain::audit::Hash;
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::Fingerprint;
 use crate::domain::identity::anchors::{Refusal, Trust, Usage};
+use crate::domain::identity::{Fingerprint, Mapping};
 use crate::domain::time::Wall;
 
 /// One algorithm for each kind of key, so that there is nothing to negotiate.
@@ -64,7 +64,7 @@ pub enum Unproven {
 impl Authority {
     /// Names the trust by its content.
     pub fn new(trust: Trust) -> Self {
-        let name = Hash::of(format!("{trust:?}").as_bytes());
+        let name = Hash::of(&canonical(&trust));
         Self { trust: Arc::new(trust), name }
     }
 
@@ -108,6 +108,43 @@ pub(super) fn is_signed_by(certificate: &EndEntityCert<'_>, message: &[u8], sign
     ALGORITHMS.iter().any(|it| certificate.verify_signature(*it, message, signature).is_ok())
 }
 
+/// All that decides about a chain, in one order and with the length of each part before it, so that two different contents
+/// never have the same bytes. An anchor stands for itself by the hash of its certificate.
+fn canonical(trust: &Trust) -> Vec<u8> {
+    let Trust { naming, anchors, bans } = trust;
+    let mut bytes = Vec::new();
+    part(&mut bytes, naming.trust_domain.as_str().as_bytes());
+    part(
+        &mut bytes,
+        match naming.mapping {
+            Mapping::PathSite => b"path-site",
+            Mapping::DomainSite => b"domain-site",
+        },
+    );
+    let sites = anchors.all();
+    count(&mut bytes, sites.len());
+    for (trust_domain, site, certificates) in sites {
+        part(&mut bytes, trust_domain.as_str().as_bytes());
+        part(&mut bytes, site.to_string().as_bytes());
+        count(&mut bytes, certificates.len());
+        certificates.for_each(|certificate| bytes.extend(certificate.0));
+    }
+    let bans = bans.iter();
+    count(&mut bytes, bans.len());
+    bans.for_each(|ban| part(&mut bytes, ban.to_string().as_bytes()));
+    bytes
+}
+
+fn part(bytes: &mut Vec<u8>, content: &[u8]) {
+    count(bytes, content.len());
+    bytes.extend_from_slice(content);
+}
+
+/// In eight bytes: more than any machine can count.
+fn count(bytes: &mut Vec<u8>, number: usize) {
+    bytes.extend(u64::try_from(number).unwrap_or(u64::MAX).to_be_bytes());
+}
+
 impl PartialEq for Authority {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -119,5 +156,91 @@ impl Eq for Authority {}
 impl fmt::Debug for Authority {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Authority({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+    use crate::domain::identity::{Ban, Naming};
+
+    fn anchor() -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.subject_alt_names = vec![SanType::URI("spiffe://trust".try_into().expect("ASCII"))];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an anchor").der().clone()
+    }
+
+    fn trust(anchors: &[(&str, &[&CertificateDer<'static>])], bans: &[&str]) -> Trust {
+        let mut trust =
+            Trust::new(Naming { trust_domain: "trust".parse().expect("legal"), mapping: Mapping::PathSite });
+        for (site, anchors) in anchors {
+            let anchors: Vec<_> = anchors.iter().map(|it| (*it).clone()).collect();
+            trust.set_anchors(site.parse().expect("a site"), &anchors).expect("anchors");
+        }
+        for ban in bans {
+            trust.bans.add(ban.parse::<Ban>().expect("a ban"));
+        }
+        trust
+    }
+
+    #[test]
+    fn every_content_has_a_name_of_its_own() {
+        let (one, two) = (anchor(), anchor());
+        let named = |trust: Trust| Authority::new(trust).name();
+        let of = |trust_domain: &str, mapping| {
+            Trust::new(Naming { trust_domain: trust_domain.parse().expect("legal"), mapping })
+        };
+        let (first, second) = ("id spiffe://trust/a/b", "id spiffe://trust/a/c");
+        let all = [
+            of("trust", Mapping::PathSite),
+            of("trust", Mapping::DomainSite),
+            of("other", Mapping::PathSite),
+            trust(&[("a", &[&one])], &[]),
+            trust(&[("b", &[&one])], &[]),
+            trust(&[("a", &[&two])], &[]),
+            trust(&[("a", &[&one, &two])], &[]),
+            trust(&[("a", &[&one]), ("b", &[&two])], &[]),
+            trust(&[("a", &[&two]), ("b", &[&one])], &[]),
+            trust(&[("a", &[&one]), ("b", &[&one, &two])], &[]),
+            trust(&[("a", &[&one, &two]), ("b", &[&one])], &[]),
+            trust(&[("a", &[&one])], &[first]),
+            trust(&[("a", &[&one])], &[second]),
+            trust(&[("a", &[&one])], &[first, second]),
+            trust(&[], &[first]),
+        ];
+        let wanted = all.len();
+        assert_eq!(all.into_iter().map(named).collect::<BTreeSet<_>>().len(), wanted);
+    }
+
+    #[test]
+    fn the_order_in_which_trust_was_given_does_not_matter() {
+        let (one, two) = (anchor(), anchor());
+        let (first, second) = ("id spiffe://trust/a/b", "id spiffe://trust/a/c");
+        let there = trust(&[("a", &[&one, &two]), ("b", &[&two])], &[first, second]);
+        let back = trust(&[("b", &[&two]), ("a", &[&two, &one, &two])], &[second, first]);
+        assert_eq!(Authority::new(there), Authority::new(back));
+    }
+
+    /// The bytes themselves, because a length that is left out shows in no single example.
+    #[test]
+    fn no_content_reads_like_another() {
+        let bytes = canonical(&trust(&[], &["id spiffe://trust/a/b"]));
+        let wanted = [
+            &[0, 0, 0, 0, 0, 0, 0, 5][..],
+            b"trust",
+            &[0, 0, 0, 0, 0, 0, 0, 9],
+            b"path-site",
+            &[0; 8],
+            &[0, 0, 0, 0, 0, 0, 0, 1],
+            &[0, 0, 0, 0, 0, 0, 0, 21],
+            b"id spiffe://trust/a/b",
+        ];
+        assert_eq!(bytes, wanted.concat());
     }
 }

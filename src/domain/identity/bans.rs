@@ -73,6 +73,11 @@ impl Bans {
         self.0.contains(ban)
     }
 
+    /// Every ban, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Ban> {
+        self.0.iter()
+    }
+
     /// Adds a ban. Gives whether it is new.
     pub fn add(&mut self, ban: Ban) -> bool {
         self.0.insert(ban)
@@ -158,7 +163,7 @@ mod tests {
         assert_eq!(bans.on_certificate(other, other), None);
         assert!(bans.on_id(&"spiffe://trust/s/alice".parse().expect("an id")).is_some());
         assert!(bans.on_id(&"spiffe://trust/s/alice2".parse().expect("an id")).is_none());
-        let again: String = bans.0.iter().map(|ban| format!("{ban}\n")).collect();
+        let again: String = bans.iter().map(|ban| format!("{ban}\n")).collect();
         assert_eq!(again.parse(), Ok(bans));
     }
 

@@ -20,7 +20,7 @@ use zenoh::query::{ConsolidationMode, QueryTarget, Reply, ReplyError};
 use zenoh::sample::Locality;
 use zenoh::{Session, Wait};
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::zenoh::redial::Redial;
@@ -31,6 +31,7 @@ use crate::mesh::{
 };
 use crate::tls;
 
+mod gate;
 mod receive;
 mod redial;
 mod secure;
@@ -38,7 +39,11 @@ pub(super) mod session;
 pub(super) mod tunnel;
 
 #[cfg(test)]
+mod partner_tests;
+#[cfg(test)]
 mod secure_tests;
+#[cfg(test)]
+mod stranger;
 #[cfg(test)]
 mod tests;
 
@@ -96,6 +101,19 @@ pub enum Scouting {
     Interface(Vec<String>),
 }
 
+/// Another site, and the way to its routers. One of two partners dials the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// The only site whose nodes may be at the other end.
+    pub site: SiteId,
+    /// Where its routers come; port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
+    /// Its routers to dial, as in [`Options::connect`].
+    pub connect: Vec<String>,
+    /// Most links with it at once.
+    pub links_max: usize,
+}
+
 /// How to open the mesh.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -115,6 +133,8 @@ pub struct Options {
     pub lease: Duration,
     /// Who this node is on links. Without it they speak plain TCP; with it they run inside TLS, and nobody is looked for.
     pub tls: Option<Arc<tls::Identity>>,
+    /// Other sites to link with, each by its own anchors. Only for a router whose links run inside TLS.
+    pub partners: Vec<Partner>,
     /// Where to look for others.
     pub scouting: Scouting,
     /// The multicast group and port to look on, where it is not Zenoh's (`224.0.0.224:7446`).
@@ -133,6 +153,7 @@ impl Options {
             connect: Vec::new(),
             lease: Duration::from_secs(3),
             tls: None,
+            partners: Vec::new(),
             scouting: Scouting::Off,
             scouting_address: None,
         }
@@ -143,6 +164,7 @@ impl Options {
 pub struct ZenohMesh {
     core: Arc<Core>,
     tunnel: Option<Tunnel>,
+    gates: Arc<[Opened]>,
     listening: Vec<String>,
 }
 
@@ -178,6 +200,9 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
     if options.role == Role::Client && options.connect.is_empty() && options.scouting == Scouting::Off {
         return Err(OpenError::Session("a client needs endpoints to dial".into()));
     }
+    if !options.partners.is_empty() && (options.tls.is_none() || options.role != Role::Router) {
+        return Err(OpenError::Session("only a router inside TLS links with other sites".into()));
+    }
     let (intake, inbox) = Intake::new(space.clone(), options.runtime.clone(), options.boot);
     let intake = Arc::new(intake);
     let core = Arc::new(Core {
@@ -197,7 +222,7 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
         None => None,
     };
     let wires = tunnel.as_ref().map_or_else(|| Wires::tcp(&options), |tunnel| tunnel.wires.clone());
-    let mut listening = Vec::new();
+    let (mut listening, mut gates) = (Vec::new(), Vec::new());
     if options.role == Role::Client {
         core.spawn(dial(core.clone(), options, wires));
     } else {
@@ -206,6 +231,9 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
             Some(tunnel) => tunnel.listening.clone(),
             None => session::listening(&opened.session).await,
         };
+        for (partner, outside) in options.partners.iter().zip(tunnel.iter().flat_map(|it| &it.partners)) {
+            gates.push(gate::open(&options, &partner.site, outside, (&opened, &wires)).await?);
+        }
         // Inside TLS nobody is dialled but by configuration, and that is Zenoh's to do again.
         if tunnel.is_none() {
             let redial = Redial::watch(&opened, wires.connect);
@@ -214,7 +242,7 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
         }
         core.go_live(opened).map_err(|error| OpenError::Session(error.to_string()))?;
     }
-    Ok((Arc::new(ZenohMesh { core, tunnel, listening }), inbox))
+    Ok((Arc::new(ZenohMesh { core, tunnel, gates: gates.into(), listening }), inbox))
 }
 
 /// Tries a client's routers until one answers. From then on Zenoh itself moves between them.
@@ -426,10 +454,16 @@ impl Mesh for ZenohMesh {
 
     fn links(&self) -> Pending<'_, usize> {
         Box::pin(async move {
-            match self.core.session() {
-                Ok(session) => session.info().transports().await.count(),
-                Err(_) => 0,
+            let Ok(session) = self.core.session() else { return 0 };
+            // What lies between a router and its own gates is no link to anybody.
+            let mut links = session.info().transports().await.count();
+            for gate in self.gates.iter() {
+                let inner = session.zid();
+                let transports: Vec<_> = gate.session.info().transports().await.map(|it| *it.zid()).collect();
+                let partners = transports.iter().filter(|zid| **zid != inner).count();
+                links = links.saturating_add(partners).saturating_sub(usize::from(transports.contains(&inner)));
             }
+            links
         })
     }
 
@@ -440,8 +474,12 @@ impl Mesh for ZenohMesh {
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let (core, (done, ended)) = (self.core.clone(), oneshot::channel::<()>());
+            let gates = Arc::clone(&self.gates);
             session::apart(async move {
                 core.close().await;
+                for gate in gates.iter() {
+                    gate.close().await;
+                }
                 drop(done);
             });
             let closed = async {

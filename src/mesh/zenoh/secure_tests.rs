@@ -1,39 +1,31 @@
 //! What only links inside TLS promise: who is let in, for how long, and what passes.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::DistinguishedName;
-use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use zenoh::{Session, Wait};
 
 use crate::domain::time::Millis;
-use crate::mesh::authority::{Authority, Clock, Proof, address, after, id};
+use crate::mesh::authority::{Authority, address};
 use crate::mesh::support::{any_answer, in_time, runtime, wait_until};
 use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Role, ZenohMesh, open};
 use crate::mesh::{Answer, Fact, Inbox, Mesh, QueryError, Verb};
+use crate::tls::support::{Clock, Proof, Stranger, after, id};
 use crate::tls::{self, Identity};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const BUDGET: Duration = Duration::from_secs(5);
-
-/// How long somebody who was let in is listened to: the other end waits for its first word.
-const SILENCE: Duration = Duration::from_millis(300);
 
 fn options(name: &str, identity: &Arc<Identity>) -> Options {
     Options { tls: Some(Arc::clone(identity)), ..Options::new(runtime(name), 1, LOOPBACK) }
@@ -79,84 +71,6 @@ async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
     tokio::select! {
         () = answering => panic!("the inbox is open"),
         () = asking => (),
-    }
-}
-
-/// Takes any server, presents anything, and remembers whom it met.
-#[derive(Debug, Default)]
-struct Stranger {
-    proof: Option<Arc<CertifiedKey>>,
-    met: Mutex<Vec<u8>>,
-}
-
-impl Stranger {
-    fn with(proof: Option<Proof>) -> Arc<Self> {
-        let load = |(chain, key): Proof| {
-            let key = default_provider().key_provider.load_private_key(key).expect("a key");
-            Arc::new(CertifiedKey::new(chain, key))
-        };
-        Arc::new(Self { proof: proof.map(load), ..Self::default() })
-    }
-
-    async fn call(self: &Arc<Self>, at: &str) -> io::Result<TlsStream<TcpStream>> {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
-        let config = config.with_protocol_versions(&[&TLS13]).expect("a version").dangerous();
-        let config = config.with_custom_certificate_verifier(Arc::clone(self) as Arc<dyn ServerCertVerifier>);
-        let config = config.with_client_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesClientCert>);
-        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-        TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(at).await?).await
-    }
-
-    /// Whether the other end waits for this one's first word, and does not hang up.
-    async fn is_let_in(self: &Arc<Self>, at: &str) -> bool {
-        let Ok(mut stream) = self.call(at).await else { return false };
-        tokio::time::timeout(SILENCE, stream.read_u8()).await.is_err()
-    }
-}
-
-impl ResolvesClientCert for Stranger {
-    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.proof.clone()
-    }
-
-    fn has_certs(&self) -> bool {
-        self.proof.is_some()
-    }
-}
-
-impl ServerCertVerifier for Stranger {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.met.lock().expect("not poisoned") = end_entity.to_vec();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -254,7 +168,8 @@ async fn refusal_of(site: &Authority, proof: Proof) -> Option<String> {
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let config = config.with_protocol_versions(&[&TLS13]).expect("a version").with_no_client_auth();
     let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(chain, key).expect("a key")));
-    let connector = TlsConnector::from(tls::link_client(&site.node("near")).expect("a configuration"));
+    let connector =
+        TlsConnector::from(tls::link_client(&site.node("near"), &runtime("near").site).expect("a configuration"));
     let name = ServerName::IpAddress(at.ip().into());
     let socket = TcpStream::connect(at).await.expect("connected");
     let accepting = async { acceptor.accept(listener.accept().await?.0).await };
@@ -317,7 +232,7 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     asks(&far, "near", &mut near_inbox).await;
     let renewed = Stranger::with(Some(new.proof("x")));
     assert!(renewed.is_let_in(&at).await);
-    assert_eq!(*renewed.met.lock().expect("not poisoned"), far_identity.snapshot().chain()[0].to_vec());
+    assert_eq!(renewed.met(), far_identity.snapshot().chain()[0].to_vec());
     assert!(!Stranger::with(Some(old.proof("x"))).is_let_in(&at).await, "the old authority still counts");
 }
 

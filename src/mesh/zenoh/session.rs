@@ -73,14 +73,17 @@ pub(super) async fn open(options: &Options, wires: &Wires) -> Result<Opened, Ope
         check_listen(options.listen)?;
     }
     let config = config(options, wires).map_err(failed)?;
-    // On Zenoh's own threads, as `zenoh::open` does it, because what is started here belongs to them; and that blocks.
-    let opening = move || ZRuntime::Application.block_in_place(start(config));
-    let opened = tokio::task::spawn_blocking(opening).await.map_err(failed)?;
-    opened.map_err(|error| {
+    launch(config).await.map_err(|error| {
         // Somebody may have taken the port since it was checked.
         let in_use = listens.then(|| check_listen(options.listen).err()).flatten();
         in_use.unwrap_or_else(|| failed(error))
     })
+}
+
+/// On Zenoh's own threads, as `zenoh::open` does it, because what is started here belongs to them; and that blocks.
+pub(super) async fn launch(config: Config) -> zenoh::Result<Opened> {
+    let opening = move || ZRuntime::Application.block_in_place(start(config));
+    tokio::task::spawn_blocking(opening).await?
 }
 
 /// What `zenoh::open` does, but keeps the runtime.
@@ -155,7 +158,11 @@ pub(super) async fn listening(session: &Session) -> Vec<String> {
 /// Zenoh reports a failed bind as text among others, so the port is tried first, where the system's error is at hand.
 fn check_listen(listen: SocketAddr) -> Result<(), OpenError> {
     let bound = TcpListener::bind(listen);
-    bound.map(drop).map_err(|error| OpenError::Listen { endpoint: listen.to_string(), reason: error.to_string() })
+    bound.map(drop).map_err(|error| OpenError::Listen {
+        setting: "runtime.mesh.listen",
+        endpoint: listen.to_string(),
+        reason: error.to_string(),
+    })
 }
 
 fn failed(error: impl Display) -> OpenError {

@@ -17,7 +17,7 @@ use crate::domain::time::Millis;
 use crate::node::bundles::{self, Bundles};
 use crate::node::clock::Clock;
 use crate::node::{KeyError, certificates};
-use crate::settings::{BundleEndpoint, EndpointProof, Partner, Settings};
+use crate::settings::{BundleEndpoint, BundlePartner, EndpointProof, Settings};
 use crate::tls;
 use crate::wire::bundle::{BUNDLE_BYTES_MAX, Malformed, parse};
 
@@ -58,7 +58,7 @@ enum Failed {
 /// One endpoint that is asked as long as the node runs.
 pub(super) struct Poll {
     project: PathBuf,
-    partner: Partner,
+    partner: BundlePartner,
     endpoint: BundleEndpoint,
     bundles: Bundles,
     identity: Option<Arc<tls::Identity>>,
@@ -73,7 +73,7 @@ pub(super) fn polls(
     settings: &Settings,
     identity: Option<&Arc<tls::Identity>>,
 ) -> Vec<Poll> {
-    let poll = |partner: &Partner| {
+    let poll = |partner: &BundlePartner| {
         Some(Poll {
             project: project.to_owned(),
             partner: partner.clone(),

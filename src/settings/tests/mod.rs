@@ -1,5 +1,6 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
+mod bundle_partners;
 mod explained;
 mod hostile;
 mod overrides;

@@ -1,64 +1,104 @@
-//! `[[runtime.identity.partner]]`: what an endpoint needs, and what is refused with the place of the fault.
+//! `[[runtime.mesh.partner]]`: what it asks of the other settings.
 
-use super::{faults, read};
-use crate::domain::time::Millis;
-use crate::settings::{EndpointProof, preconditions};
+use super::*;
 
-const SPIFFE: &str =
-    "bundle_endpoint = \"https://10.0.0.7:8443/b\"\nendpoint_spiffe_id = \"spiffe://trust/south/runtime/gw\"";
+/// A router of site `north` that knows the anchors of two others, with these lines in its mesh section and after it.
+fn router(mesh: &str, after: &str) -> String {
+    format!(
+        "[runtime.identity]\nsite = \"north\"\nsource = \"files\"\nsvid_path = \"a\"\nkey_path = \"b\"\n\
+         anchors = [{{ site = \"north\", path = \"n\" }}, {{ site = \"south\", path = \"s\" }}, {{ site = \"east\", path = \"e\" }}]\n\
+         [runtime.tls]\nmode = \"self-managed\"\n[runtime.mesh]\n{mesh}\n{after}"
+    )
+}
+
+const MESH: &str = "role = \"router\"\nplugin_versions = { x = \"1.0.0\" }\ntls = true\nlisten = \"10.0.0.1:7447\"";
 
 fn partner(body: &str) -> String {
-    format!("[[runtime.identity.partner]]\nsite = \"south\"\n{body}")
+    format!("[[runtime.mesh.partner]]\n{body}\n")
 }
 
 #[test]
-fn an_endpoint_proves_itself_by_its_id_or_by_a_ca_and_a_stick_by_neither() {
-    let one = |body: &str| {
-        let identity = read(&partner(body)).expect("valid").identity;
-        identity.partners.into_iter().next().expect("one")
-    };
-    let stick = one("");
-    assert_eq!((stick.endpoint, stick.age_max), (None, Millis::from_hours(24)));
-    let spiffe = one(SPIFFE).endpoint.expect("an endpoint");
-    assert_eq!(spiffe.proof, EndpointProof::Runtime("south/gw".parse().expect("legal")));
-    let web = one(
-        "bundle_endpoint = \"https://south.example/b\"\nprofile = \"https_web\"\nca_path = \"ca.pem\"\nmax_age_s = 60",
-    );
-    assert_eq!(web.endpoint.expect("an endpoint").proof, EndpointProof::Web("ca.pem".into()));
-    assert_eq!(web.age_max, Millis::from_secs(60));
+fn a_partner_is_read_with_its_addresses() {
+    let first = partner("site = \"south\"\nlisten = \"10.0.0.1:7448\"\nlinks_max = 2");
+    let second = partner("site = \"east\"\nconnect = [\"gw.east:7448\", \"tls/10.9.0.1:1\"]");
+    let settings = read(&router(MESH, &format!("{first}{second}"))).expect("valid");
+    let [south, east] = settings.mesh.partners.as_slice() else { panic!("two partners") };
+    assert_eq!(south.listen, Some("10.0.0.1:7448".parse().expect("an address")));
+    assert_eq!((south.site.as_str(), south.links_max, south.connect.len()), ("south", 2, 0));
+    let shown: Vec<_> = east.connect.iter().map(ToString::to_string).collect();
+    assert_eq!((east.listen, east.links_max, shown), (None, 8, vec!["gw.east:7448".into(), "10.9.0.1:1".into()]));
 }
 
 #[test]
-fn what_an_endpoint_lacks_or_cannot_be_is_named() {
-    for (body, wanted) in [
-        (SPIFFE.replace("https://", "http://"), "got another scheme"),
-        (SPIFFE.replace("https://", "https://me:secret@"), "got a user name"),
-        (SPIFFE.replace("10.0.0.7:8443", ""), "got no host"),
-        (SPIFFE.replace("/b\"", "/b#c\""), "got a fragment"),
-        (SPIFFE.replace("/b\"", "/b c\""), "characters that no address has"),
-        (SPIFFE.replace("/south/runtime/", "/north/runtime/"), "of a runtime of site south"),
-        (SPIFFE.replace("/south/runtime/", "/south/"), "of a runtime of site south"),
-        (SPIFFE.replace("//trust/", "//other/"), "trust domain"),
-        (SPIFFE.replace("spiffe://", "SPIFFE://"), "endpoint_spiffe_id"),
-        ("bundle_endpoint = \"https://a/b\"".to_owned(), "wanted because of profile = \"https_spiffe\""),
+fn a_partner_that_cannot_be_linked_with_is_refused_by_name() {
+    let dial = "connect = [\"a:1\"]";
+    let key = "runtime.mesh.partner[0]";
+    for (mesh, after, wanted) in [
         (
-            "bundle_endpoint = \"https://a/b\"\nprofile = \"https_web\"".to_owned(),
-            "wanted because of profile = \"https_web\"",
+            MESH,
+            partner("site = \"west\"\nconnect = [\"a:1\"]"),
+            ".site: wanted a site of runtime.identity.anchors, got west",
         ),
-        (format!("{SPIFFE}\nca_path = \"ca.pem\""), "has no meaning"),
-        ("profile = \"https_spiffe\"".to_owned(), "wanted a bundle_endpoint"),
-        ("max_age_s = 9".to_owned(), "a whole number from 10"),
-        ("[[runtime.identity.partner]]\nsite = \"south\"".to_owned(), "given twice"),
-        ("[[runtime.identity.partner]]\nsite = \"default-site\"".to_owned(), "got the own one"),
+        (MESH, partner("site = \"north\"\nconnect = [\"a:1\"]"), ".site: wanted another site"),
+        (MESH, partner("site = \"south\""), ": wanted listen or connect for site south, got neither"),
+        (MESH, partner("site = \"south\"\nconnect = []"), ": wanted listen or connect"),
+        (MESH, partner(dial), ".site: wanted a name of at most 64"),
+        (MESH, partner("site = \"south\"\nconnect = [\"tcp/a:1\"]"), ".connect: wanted tls because"),
+        (
+            MESH,
+            partner("site = \"south\"\nlisten = \"10.0.0.1:7447\""),
+            ".listen: 10.0.0.1:7447 is already taken by runtime.mesh.listen",
+        ),
+        (MESH, partner("site = \"south\"\nlisten = \"gw:1\""), ".listen: wanted an IP address and a port"),
+        (
+            MESH,
+            partner("site = \"south\"\nconnect = [\"a:1\"]\nlinks_max = 0"),
+            ".links_max: wanted a whole number from 1",
+        ),
+        (
+            "role = \"router\"\nplugin_versions = { x = \"1.0.0\" }",
+            partner("site = \"south\"\nconnect = [\"a:1\"]"),
+            ": wanted runtime.mesh.tls = true",
+        ),
+        (
+            "role = \"peer\"\ntls = true",
+            partner("site = \"south\"\nconnect = [\"a:1\"]"),
+            ": wanted runtime.mesh.role = \"router\"",
+        ),
     ] {
-        let found = faults(&partner(&body));
-        assert!(found.len() == 1 && found[0].contains(wanted), "{body}: wanted {wanted:?}, got {found:?}");
+        let found = faults(&router(mesh, &after));
+        assert!(
+            found.iter().any(|it| it.starts_with(&format!("{key}{wanted}"))),
+            "{after} wanted {wanted}\n got {found:#?}"
+        );
     }
 }
 
 #[test]
-fn a_partner_is_known_by_certificates() {
-    let missing = preconditions(&read(&partner("")).expect("valid"));
-    assert!(missing.iter().any(|it| it.setting == "runtime.identity.source"), "{missing:?}");
-    assert!(preconditions(&read("").expect("valid")).is_empty());
+fn two_partners_share_neither_site_nor_address() {
+    let both = |one: &str, other: &str| faults(&router(MESH, &format!("{}{}", partner(one), partner(other))));
+    for (one, other, wanted) in [
+        (
+            "site = \"south\"\nconnect = [\"a:1\"]",
+            "site = \"south\"\nconnect = [\"b:1\"]",
+            ".site: site south is given twice",
+        ),
+        (
+            "site = \"south\"\nconnect = [\"a:1\"]",
+            "site = \"east\"\nconnect = [\"b:1\", \"a:1\"]",
+            ".connect: a:1 is dialled already",
+        ),
+        (
+            "site = \"south\"\nlisten = \"0.0.0.0:7448\"",
+            "site = \"east\"\nlisten = \"10.0.0.1:7448\"",
+            ".listen: 10.0.0.1:7448 is already taken by runtime.mesh.partner[0].listen",
+        ),
+    ] {
+        let found = both(one, other);
+        let wanted = format!("runtime.mesh.partner[1]{wanted}");
+        assert!(found.iter().any(|it| it.starts_with(&wanted)), "wanted {wanted}\n got {found:#?}");
+    }
+    let own = format!("{MESH}\nconnect = [\"a:1\"]");
+    let found = faults(&router(&own, &partner("site = \"south\"\nconnect = [\"a:1\"]")));
+    assert!(found.iter().any(|it| it.contains("a:1 is dialled already")), "{found:#?}");
 }

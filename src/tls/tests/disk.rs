@@ -7,7 +7,7 @@ use std::path::Path;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::domain::time::{Millis, Wall};
-use crate::tls::tests::plant::{NOW, Site, naming};
+use crate::tls::support::{NOW, Site, naming};
 use crate::tls::{Snapshot, Sources, load, load_beside};
 
 /// A folder with the files of node r1 of site-a.

@@ -5,14 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{CertificateParams, DistinguishedName};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption, Tls13ClientSessionValue,
-};
-use rustls::sign::CertifiedKey;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls13ClientSessionValue};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, ServerConfig, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, ServerConfig};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -22,7 +18,7 @@ use crate::domain::identity::svid::Fault;
 use crate::domain::identity::{Ban, Fingerprint};
 use crate::domain::time::Millis;
 use crate::tls::identity::provider;
-use crate::tls::tests::plant::{Chain, Clock, Site, trust, uri};
+use crate::tls::support::{Chain, NOW, Site, Stranger, id, trust};
 use crate::tls::{ClientCertificates, Identity, Peer, client, explain, refusal_of, server};
 
 /// What the two ends say of one connection.
@@ -91,72 +87,10 @@ async fn call(
     Ok((kind, connection.alpn_protocol().map(<[u8]>::to_vec)))
 }
 
-/// Takes any server, presents anything: a caller that keeps no rule.
-#[derive(Debug)]
-struct Stranger(Option<Arc<CertifiedKey>>);
-
-impl Stranger {
-    fn config(chain: Option<(Chain, PrivateKeyDer<'static>)>) -> ClientConfig {
-        let key = chain.map(|(chain, key)| {
-            let key = provider().key_provider.load_private_key(key).expect("a key");
-            Arc::new(CertifiedKey::new(chain, key))
-        });
-        let config = ClientConfig::builder_with_provider(Arc::new(provider()));
-        let config = config.with_protocol_versions(&[&TLS13]).expect("a version").dangerous();
-        let config = config.with_custom_certificate_verifier(Arc::new(Self(None)));
-        config.with_client_cert_resolver(Arc::new(Self(key)))
-    }
-}
-
-impl ResolvesClientCert for Stranger {
-    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.clone()
-    }
-
-    fn has_certs(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl ServerCertVerifier for Stranger {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[tokio::test]
 async fn two_nodes_of_two_sites_know_each_other() {
     let (a, b) = (Site::new("site-a"), Site::new("site-b"));
-    let clock = Clock::new();
+    let clock = Arc::default();
     let door = Door::open(&a.node("r1", &[&a, &b], &clock), ClientCertificates::Required).await;
     let caller = b.node("r2", &[&a, &b], &clock);
     let config = client(&caller, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
@@ -169,9 +103,9 @@ async fn two_nodes_of_two_sites_know_each_other() {
 #[tokio::test]
 async fn an_absent_certificate_is_none_and_a_refused_one_is_not() {
     let a = Site::new("site-a");
-    let clock = Clock::new();
+    let clock = Arc::default();
     let node = a.node("r1", &[&a], &clock);
-    let none = Arc::new(Stranger::config(None));
+    let none = Arc::new(Stranger::with(None).config());
     let optional = Door::open(&node, ClientCertificates::Optional).await;
     let ends = optional.meet(&none).await;
     assert!(ends.are_joined() && ends.server.expect("let in").is_none());
@@ -179,8 +113,8 @@ async fn an_absent_certificate_is_none_and_a_refused_one_is_not() {
     let ends = required.meet(&none).await;
     assert!(ends.server.is_err() && ends.client.is_err());
 
-    let two = |it: &mut CertificateParams| it.subject_alt_names.push(uri("spiffe://trust/site-a/bob"));
-    let bad = Arc::new(Stranger::config(Some(a.issue("site-a/alice", two))));
+    let two = |it: &mut CertificateParams| it.subject_alt_names.push(id("site-a/bob"));
+    let bad = Arc::new(Stranger::with(Some(a.issue("site-a/alice", two))).config());
     for door in [&optional, &required] {
         let ends = door.meet(&bad).await;
         assert_eq!(ends.refused_by_server(), Some(Refusal::Leaf(Fault::UriCount(2))));
@@ -191,10 +125,10 @@ async fn an_absent_certificate_is_none_and_a_refused_one_is_not() {
 #[tokio::test]
 async fn whatever_a_stranger_presents_ends_its_own_handshake_alone() {
     let (a, b) = (Site::new("site-a"), Site::new("site-b"));
-    let clock = Clock::new();
+    let clock = Arc::default();
     let door = Door::open(&a.node("r1", &[&a, &b], &clock), ClientCertificates::Optional).await;
     let no_subject = |it: &mut CertificateParams| it.distinguished_name = DistinguishedName::new();
-    let ends = door.meet(&Arc::new(Stranger::config(Some(a.issue("site-a/alice", no_subject))))).await;
+    let ends = door.meet(&Arc::new(Stranger::with(Some(a.issue("site-a/alice", no_subject))).config())).await;
     assert!(ends.are_joined(), "a subject is not needed: {:?}", ends.server.err());
 
     let good = || a.issue("site-a/alice", |_| {});
@@ -215,9 +149,9 @@ async fn whatever_a_stranger_presents_ends_its_own_handshake_alone() {
         ("the authority itself", (vec![a.anchor()], good().1)),
     ];
     for (what, stranger) in strangers {
-        let ends = door.meet(&Arc::new(Stranger::config(Some(stranger)))).await;
+        let ends = door.meet(&Arc::new(Stranger::with(Some(stranger)).config())).await;
         assert!(ends.server.is_err() && ends.client.is_err(), "{what}");
-        let next = door.meet(&Arc::new(Stranger::config(Some(good())))).await;
+        let next = door.meet(&Arc::new(Stranger::with(Some(good())).config())).await;
         assert!(next.are_joined(), "after {what}: {:?}", next.server.err());
     }
 }
@@ -225,8 +159,8 @@ async fn whatever_a_stranger_presents_ends_its_own_handshake_alone() {
 #[tokio::test]
 async fn a_refusal_names_its_rule_on_this_side() {
     let (a, b) = (Site::new("site-a"), Site::new("site-b"));
-    let door = Door::open(&a.node("r1", &[&a, &b], &Clock::new()), ClientCertificates::Optional).await;
-    let ends = door.meet(&Arc::new(Stranger::config(Some(a.issue("site-b/bob", |_| {}))))).await;
+    let door = Door::open(&a.node("r1", &[&a, &b], &Arc::default()), ClientCertificates::Optional).await;
+    let ends = door.meet(&Arc::new(Stranger::with(Some(a.issue("site-b/bob", |_| {}))).config())).await;
     assert_eq!(ends.refused_by_server(), Some(Refusal::UnknownIssuer("site-b".parse().expect("a site"))));
     let error = explain(&ends.server.map(drop).expect_err("refused"));
     assert!(error.contains("no anchor of site site-b"), "{error}");
@@ -237,7 +171,7 @@ async fn a_refusal_names_its_rule_on_this_side() {
 #[tokio::test]
 async fn a_caller_takes_only_the_runtime_that_it_dialed() {
     let (a, b) = (Site::new("site-a"), Site::new("site-b"));
-    let clock = Clock::new();
+    let clock = Arc::default();
     let door = Door::open(&a.node("r1", &[&a, &b], &clock), ClientCertificates::Optional).await;
     let caller = b.node("r2", &[&a, &b], &clock);
     for wanted in ["site-a/r2", "site-b/r1"] {
@@ -256,10 +190,10 @@ async fn a_caller_takes_only_the_runtime_that_it_dialed() {
 #[tokio::test]
 async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     let a = Site::new("site-a");
-    let clock = Clock::new();
+    let clock = Arc::default();
     let node = a.node("r1", &[&a], &clock);
     let door = Door::open(&node, ClientCertificates::Optional).await;
-    let config = Arc::new(Stranger::config(Some(a.issue("site-a/alice", |_| {}))));
+    let config = Arc::new(Stranger::with(Some(a.issue("site-a/alice", |_| {}))).config());
     let peer = door.meet(&config).await.server.expect("let in").expect("presented");
     assert_eq!(peer.verified.until, peer.verified.svid.not_after);
     assert_eq!(node.recheck(&peer), Ok(()));
@@ -268,7 +202,7 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     banned.bans.add(Ban::Key(peer.verified.svid.key));
     let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
     let before = node.snapshot();
-    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.subject("r1"), crate::tls::tests::plant::NOW);
+    let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.subject("r1"), NOW);
     node.swap(with_ban.expect("a snapshot"));
     assert!(matches!(node.recheck(&peer), Err(Refusal::Banned(_))));
     assert!(matches!(door.meet(&config).await.refused_by_server(), Some(Refusal::Banned(_))));
@@ -285,7 +219,7 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
 #[tokio::test]
 async fn another_identity_is_used_from_the_next_connection_on() {
     let (a, next) = (Site::new("site-a"), Site::new("site-a"));
-    let clock = Clock::new();
+    let clock = Arc::default();
     let node = a.node("r1", &[&a], &clock);
     let door = Door::open(&node, ClientCertificates::Required).await;
     let caller = a.node("r2", &[&a], &clock);
@@ -338,9 +272,9 @@ impl ClientSessionStore for Purse {
 #[tokio::test]
 async fn no_session_can_be_resumed_and_no_data_come_early() {
     let a = Site::new("site-a");
-    let door = Door::open(&a.node("r1", &[&a], &Clock::new()), ClientCertificates::Optional).await;
+    let door = Door::open(&a.node("r1", &[&a], &Arc::default()), ClientCertificates::Optional).await;
     let purse = Arc::new(Purse(ClientSessionMemoryCache::new(8), AtomicUsize::new(0)));
-    let mut config = Stranger::config(Some(a.issue("site-a/alice", |_| {})));
+    let mut config = Stranger::with(Some(a.issue("site-a/alice", |_| {}))).config();
     config.resumption = Resumption::store(Arc::clone(&purse) as Arc<dyn ClientSessionStore>);
     config.enable_early_data = true;
     let config = Arc::new(config);
@@ -355,12 +289,12 @@ async fn no_session_can_be_resumed_and_no_data_come_early() {
 #[tokio::test]
 async fn a_caller_resumes_nothing_although_it_is_offered() {
     let a = Site::new("site-a");
-    let node = a.node("r1", &[&a], &Clock::new());
+    let node = a.node("r1", &[&a], &Arc::default());
     let (chain, key) = a.issue("site-a/runtime/r1", |_| {});
     let generous = ServerConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(&[&TLS13]);
     let generous = generous.expect("a version").with_no_client_auth().with_single_cert(chain, key).expect("a server");
     let door = Door { config: Arc::new(generous), ..Door::open(&node, ClientCertificates::Optional).await };
-    let lazy = Arc::new(Stranger::config(None));
+    let lazy = Arc::new(Stranger::with(None).config());
     let careful = client(&node, &"site-a/r1".parse().expect("a runtime")).expect("a configuration");
     for (config, second) in [(lazy, HandshakeKind::Resumed), (careful, HandshakeKind::Full)] {
         assert_eq!(door.meet(&config).await.client.expect("joined").0, HandshakeKind::Full);
@@ -371,12 +305,12 @@ async fn a_caller_resumes_nothing_although_it_is_offered() {
 #[tokio::test]
 async fn tls_1_2_is_refused_on_both_sides() {
     let a = Site::new("site-a");
-    let clock = Clock::new();
+    let clock = Arc::default();
     let node = a.node("r1", &[&a], &clock);
     let door = Door::open(&node, ClientCertificates::Optional).await;
     let old = ClientConfig::builder_with_provider(Arc::new(provider()));
     let old = old.with_protocol_versions(&[&TLS12]).expect("linked in tests").dangerous();
-    let old = old.with_custom_certificate_verifier(Arc::new(Stranger(None))).with_no_client_auth();
+    let old = old.with_custom_certificate_verifier(Arc::new(Stranger::default())).with_no_client_auth();
     let ends = door.meet(&Arc::new(old)).await;
     assert!(ends.server.is_err() && ends.client.is_err());
 

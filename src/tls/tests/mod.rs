@@ -2,4 +2,3 @@
 
 mod disk;
 mod handshake;
-mod plant;

@@ -7,10 +7,28 @@ use trust_runtime::engine::input::Request;
 
 use super::{LOOPBACK, assert_whole, captured, denied, done, key, quiet, replay, revision, write};
 use crate::fault::log_level;
+use crate::network::Packet;
 use crate::node::{Setup, asker};
+use crate::world::World;
 
 const PLANT: Setup = Setup { nodes: 2, profile: Profile::Plant, is_loopback: false };
 const DAY_MS: i64 = 86_400_000;
+
+/// A write that node 1 carried out for node 0, as it travelled.
+fn carried_out(world: &mut World) -> Packet {
+    let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
+    world.run(1_500);
+    assert!(done(world, number));
+    captured(world, "act").pop().expect("captured")
+}
+
+/// Node 1's clock jumps, and the node writes something of its own there: only a write drops old receipts.
+fn write_at(world: &mut World, jump: i64, id: &str) {
+    world.set_wall(1, jump);
+    world.run(1_500);
+    world.ask(1, write(id, log_level("info"), &[1]), 1_000);
+    world.run(500);
+}
 
 #[test]
 fn an_uncertain_clock_grants_nothing_until_a_person_says_that_it_is_right() {
@@ -33,16 +51,8 @@ fn a_clock_that_runs_ahead_for_a_while_does_not_forget_what_was_carried_out() {
     // One jump that is noticed, and two that are each too small to be.
     for jumps in [[DAY_MS + 3_600_000, DAY_MS + 3_600_000], [20 * 3_600_000, 2 * 20 * 3_600_000]] {
         let mut world = quiet(LOOPBACK);
-        let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
-        world.run(1_500);
-        assert!(done(&world, number));
-        let act = captured(&world, "act").pop().expect("captured");
-        for (index, jump) in jumps.into_iter().enumerate() {
-            world.set_wall(1, jump);
-            world.run(1_500);
-            world.ask(1, write(&format!("own-{index}"), log_level("info"), &[1]), 1_000);
-            world.run(500);
-        }
+        let act = carried_out(&mut world);
+        jumps.into_iter().enumerate().for_each(|(index, jump)| write_at(&mut world, jump, &format!("own-{index}")));
         let before = revision(&world, 1);
         world.set_wall(1, 0);
         replay(&mut world, act);
@@ -57,15 +67,9 @@ fn a_clock_that_runs_ahead_for_a_while_does_not_forget_what_was_carried_out() {
 #[test]
 fn a_restart_after_the_receipt_was_dropped_does_not_make_its_request_new() {
     let mut world = quiet(LOOPBACK);
-    let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
-    world.run(1_500);
-    assert!(done(&world, number));
-    let act = captured(&world, "act").pop().expect("captured");
+    let act = carried_out(&mut world);
     for jump in [20 * 3_600_000, 40 * 3_600_000] {
-        world.set_wall(1, jump);
-        world.run(1_500);
-        world.ask(1, write(&format!("own-{jump}"), log_level("info"), &[1]), 1_000);
-        world.run(500);
+        write_at(&mut world, jump, &format!("own-{jump}"));
     }
     assert!(!world.nodes[1].disk.facts.receipts.contains_key(&key("w")), "dropped");
     world.crash(1);
@@ -84,10 +88,7 @@ fn a_restart_after_the_receipt_was_dropped_does_not_make_its_request_new() {
 fn a_receipt_dropped_in_a_false_future_stops_writes_until_a_person_resets_the_time() {
     let mut world = quiet(LOOPBACK);
     for jump in [20 * 3_600_000, 40 * 3_600_000, 60 * 3_600_000] {
-        world.set_wall(1, jump);
-        world.run(1_500);
-        world.ask(1, write(&format!("own-{jump}"), log_level("info"), &[1]), 1_000);
-        world.run(500);
+        write_at(&mut world, jump, &format!("own-{jump}"));
     }
     assert!(!world.nodes[1].disk.facts.receipts.contains_key(&key("own-72000000")), "dropped");
     world.crash(1);
@@ -111,7 +112,7 @@ fn a_receipt_dropped_in_a_false_future_stops_writes_until_a_person_resets_the_ti
 fn a_clock_that_jumps_ahead_and_back_leaves_nobody_mute_or_out_of_date() {
     for jump in [3_600_000, 20 * 3_600_000] {
         let mut world = quiet(LOOPBACK);
-        let known = |world: &crate::world::World| {
+        let known = |world: &World| {
             let view = &world.nodes[0].live.as_ref().expect("alive").view;
             view.peers[&crate::node::runtime(1)].identity.as_ref().map(|identity| identity.config_revision)
         };
@@ -136,14 +137,8 @@ fn a_clock_that_jumps_ahead_and_back_leaves_nobody_mute_or_out_of_date() {
 #[test]
 fn a_restart_after_a_clock_that_ran_ahead_remembers_what_was_carried_out() {
     let mut world = quiet(LOOPBACK);
-    let number = world.ask(0, write("w", log_level("debug"), &[1]), 1_000);
-    world.run(1_500);
-    assert!(done(&world, number));
-    let act = captured(&world, "act").pop().expect("captured");
-    world.set_wall(1, 3 * DAY_MS);
-    world.run(1_500);
-    world.ask(1, write("own", log_level("info"), &[1]), 1_000);
-    world.run(500);
+    let act = carried_out(&mut world);
+    write_at(&mut world, 3 * DAY_MS, "own");
     world.crash(1);
     world.set_wall(1, 0);
     world.start(1);

@@ -6,6 +6,7 @@ mod disk;
 mod identity;
 mod receipt;
 mod restart;
+mod years;
 
 use trust_runtime::domain::action::Action;
 use trust_runtime::domain::code::Code;

@@ -21,7 +21,7 @@ use crate::domain::identity::bundle::{Bundle, Taken, Way, is_signed_by_any};
 use crate::domain::identity::{Fingerprint, words};
 use crate::domain::time::{Millis, Wall};
 use crate::node::bundles::{Bundles, Error, bans, known_authorities};
-use crate::settings::{self, Partner, Settings};
+use crate::settings::{self, BundlePartner, Settings};
 use crate::wire::bundle::{Malformed, SIGNED_BYTES_MAX, Sealed, Statement, payload, seal};
 
 /// Writes the present anchors as a file that every key of the authority has signed.
@@ -107,7 +107,7 @@ pub(super) fn import(
     show(&taken, partner, as_json)
 }
 
-fn partner_of<'a>(settings: &'a Settings, site: &str) -> Result<&'a Partner, Failure> {
+fn partner_of<'a>(settings: &'a Settings, site: &str) -> Result<&'a BundlePartner, Failure> {
     let partner = settings.identity.partners.iter().find(|partner| partner.site.as_str() == site);
     partner.ok_or_else(|| {
         let message =
@@ -154,7 +154,7 @@ fn check_names(
     Err(Failure::new(Exit::Denied, message))
 }
 
-fn show(taken: &Taken, partner: &Partner, as_json: bool) -> Result<(), Failure> {
+fn show(taken: &Taken, partner: &BundlePartner, as_json: bool) -> Result<(), Failure> {
     let until = taken.file_expires.map(list::shown).transpose()?.unwrap_or_default();
     let sequence = taken.bundle.sequence;
     let authorities: Vec<String> =

@@ -1,0 +1,195 @@
+//! One engine and one peer: what the target of a write remembers, tells and puts on record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::action::Action;
+use crate::domain::audit::Hash;
+use crate::domain::config::Value;
+use crate::domain::envelope::dsse::PublicKey;
+use crate::domain::envelope::{Delegation, Envelope, Ruling, Voucher};
+use crate::domain::id::RuntimeId;
+use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::policy::Policy;
+use crate::domain::preflight::Profile;
+use crate::domain::projection::Limits;
+use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::effect::{Effect, Effects};
+use crate::engine::input::{Input, QueryId, Received};
+use crate::engine::record::{Peer, Record};
+use crate::engine::view::Settings;
+use crate::engine::word::Signer;
+use crate::engine::{Engine, Entropy, action_name};
+
+/// No chance at all.
+pub(super) struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+/// Those of runtime `s/a` in `dev`.
+pub(super) fn settings() -> Settings {
+    Settings {
+        me: "s/a".parse().expect("legal"),
+        trust_domain: "trust".parse().expect("legal"),
+        profile: Profile::Dev,
+        is_mesh_on_loopback: true,
+        is_secure: false,
+        policy: Policy::default(),
+        policy_hash: Hash([0; 32]),
+        authority: None,
+        certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
+        grants: Vec::new(),
+        limits: Limits::default(),
+        receipts_kept: Millis(0),
+        file_values: BTreeMap::new(),
+        host: None,
+        version: "0".to_owned(),
+    }
+}
+
+const ME: Fingerprint = Fingerprint([1; 32]);
+const THERE: Fingerprint = Fingerprint([2; 32]);
+
+fn at(seconds: u64) -> Now {
+    Now {
+        wall: Wall::from_millis(1_800_000_000_000).plus(Millis::from_secs(seconds)),
+        monotonic: Monotonic::default().plus(Millis::from_secs(seconds)),
+    }
+}
+
+/// An engine that knows these peers by one key.
+fn engine(peers: &[&str]) -> Engine {
+    let peer = |name: &&str| {
+        let runtime: RuntimeId = name.parse().expect("legal");
+        Record::Peer(Peer { runtime, pinned: THERE, trust: TrustState::Trusted, boot: 1 })
+    };
+    let records: Vec<Record> = peers.iter().map(peer).collect();
+    Engine::start(Arc::new(settings()), ME, records, at(0), &mut Zeros).expect("facts").0
+}
+
+fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope {
+    let origin: RuntimeId = origin.parse().expect("legal");
+    let values = [("log.level".to_owned(), Value::Text(level.to_owned()))];
+    let action = Action::cfg_apply(values.into()).expect("one setting");
+    Envelope {
+        target: "s/a".parse().expect("legal"),
+        target_key: ME,
+        actor: format!("spiffe://trust/{}/alice", origin.site).parse().expect("legal"),
+        origin,
+        role: Role::Engineer,
+        actor_verified: true,
+        request_id: id.parse().expect("legal"),
+        expires: now.wall.plus(action.kind().window()),
+        action,
+        issued: now.wall,
+        boot: 1,
+        sequence: 1,
+        policy_hash: Hash([0; 32]),
+    }
+}
+
+fn signed_by(runtime: &str, envelope: Envelope) -> Received {
+    let delegation = Delegation {
+        runtime: runtime.parse().expect("legal"),
+        voucher: Voucher::Certificate(THERE),
+        envelope_key: PublicKey::new([0; 32]),
+        not_before: Wall(0),
+        not_after: Wall(u64::MAX),
+    };
+    let delegation_hash = Hash([3; 32]);
+    let signer = Signer { delegation: Arc::new(delegation), delegation_hash, identity: THERE, vouched: None };
+    Received { signer, envelope, digest: Hash([4; 32]) }
+}
+
+fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
+    let mut effects = Effects::default();
+    let received = signed_by(&envelope.origin.to_string(), envelope);
+    engine.handle(now, &mut Zeros, Input::Act { query: QueryId(1), received }, &mut effects);
+    effects
+}
+
+fn ruling(effects: &Effects) -> Option<&Ruling> {
+    effects.after.iter().find_map(|effect| match effect {
+        Effect::Answer { receipt, .. } => Some(&receipt.ruling),
+        Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Refuse { .. } | Effect::Reply { .. } => None,
+    })
+}
+
+fn count(effects: &Effects, is_it: fn(&Record) -> bool) -> usize {
+    effects.batch.records.iter().filter(|record| is_it(record)).count()
+}
+
+#[test]
+fn nobody_but_its_origin_learns_what_became_of_a_write() {
+    let mut engine = engine(&["s/b", "s/c"]);
+    let envelope = letter("s/b", "r", "debug", at(1));
+    assert!(matches!(ruling(&act(&mut engine, at(1), envelope.clone())), Some(Ruling::Done(_))));
+    for (asker, is_told) in [("s/b", true), ("s/c", false)] {
+        let mut effects = Effects::default();
+        let received = signed_by(asker, envelope.clone());
+        engine.handle(at(2), &mut Zeros, Input::AskOutcome { query: QueryId(2), received }, &mut effects);
+        assert_eq!(ruling(&effects).is_some(), is_told, "{asker}");
+    }
+}
+
+#[test]
+fn a_write_that_changes_something_is_a_row_of_the_timeline() {
+    let mut engine = engine(&["s/b"]);
+    act(&mut engine, at(1), letter("s/b", "r", "debug", at(1)));
+    let view = engine.view();
+    let row = view.timeline.back().expect("a row");
+    assert_eq!(row.summary, "spiffe://trust/s/alice set log.level");
+    assert_eq!(row.request_id, Some("r".parse().expect("legal")));
+}
+
+#[test]
+fn the_reason_of_a_denial_stays_in_the_site() {
+    for (origin, is_told) in [("s/b", true), ("t/b", false)] {
+        let mut engine = engine(&[origin]);
+        let effects = act(&mut engine, at(200), letter(origin, "r", "debug", at(1)));
+        let Some(Ruling::Refused(denial)) = ruling(&effects) else { panic!("wanted a refusal: {effects:?}") };
+        assert_eq!(denial.reason.to_string().contains("by this runtime's clock"), is_told, "{}", denial.reason);
+    }
+}
+
+#[test]
+fn old_receipts_go_with_a_write_and_never_alone() {
+    let is_drop = |record: &Record| matches!(record, Record::ReceiptDropped(_));
+    let is_mark = |record: &Record| matches!(record, Record::DroppedUntil { .. });
+    let mut engine = engine(&["s/b"]);
+    let first = act(&mut engine, at(1), letter("s/b", "one", "debug", at(1)));
+    assert_eq!((count(&first, is_drop), count(&first, is_mark)), (0, 0), "nothing is old");
+    // The mark of time is written now, so that the next tick has nothing to write.
+    engine.handle(at(180), &mut Zeros, Input::Timer, &mut Effects::default());
+    let mut tick = Effects::default();
+    engine.handle(at(182), &mut Zeros, Input::Timer, &mut tick);
+    assert!(tick.batch.is_empty(), "{:?}", tick.batch);
+    let second = act(&mut engine, at(182), letter("s/b", "two", "info", at(182)));
+    assert_eq!((count(&second, is_drop), count(&second, is_mark)), (1, 1));
+    let third = act(&mut engine, at(183), letter("s/b", "three", "warn", at(183)));
+    assert_eq!((count(&third, is_drop), count(&third, is_mark)), (0, 0), "nothing is old again");
+}
+
+#[test]
+fn nothing_is_dropped_while_the_store_takes_no_writes() {
+    let mut engine = engine(&["s/b"]);
+    act(&mut engine, at(1), letter("s/b", "one", "debug", at(1)));
+    engine.stop_writing();
+    let mut effects = Effects::default();
+    engine.resume_writing(&mut effects);
+    engine.stop_writing();
+    engine.handle(at(182), &mut Zeros, Input::Timer, &mut effects);
+    assert_eq!(count(&effects, |record| matches!(record, Record::ReceiptDropped(_))), 0);
+}
+
+#[test]
+fn the_record_names_the_action_and_its_command() {
+    assert_eq!(action_name(&Action::ping()), "cmd_invoke/ping");
+    assert_eq!(action_name(&Action::StatusRead), "status_read");
+}

@@ -1,0 +1,51 @@
+//! One link: bytes both ways, for as long as both ends are who they have to be.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split};
+use tokio::net::UnixStream;
+use tokio::time::sleep;
+
+use crate::mesh::zenoh::tunnel::Side;
+use crate::tls::Neighbour;
+
+/// How often a link is held against certificates, bans and the clock.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Side {
+    /// Carries bytes both ways until either end has enough, or the link may not go on.
+    pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
+        &self,
+        stream: S,
+        inside: UnixStream,
+        mut neighbour: Neighbour,
+    ) {
+        let Ok(_place) = self.links.try_acquire() else {
+            let subject = &neighbour.verified.svid.subject;
+            return tracing::warn!(neighbour = %subject, "no more links with site {}: all places are taken", self.site);
+        };
+        let (mut from_far, mut to_far) = split(stream);
+        let (mut from_inside, mut to_inside) = inside.into_split();
+        let outward = async {
+            // Whatever fails here, the link is over.
+            drop(copy(&mut from_inside, &mut to_far).await);
+            drop(to_far.shutdown().await);
+        };
+        tokio::select! {
+            () = outward => {}
+            _ended = copy(&mut from_far, &mut to_inside) => {}
+            reason = self.over(&mut neighbour) => {
+                tracing::info!(neighbour = %neighbour.verified.svid.subject, reason, "a link was ended");
+            }
+        }
+    }
+
+    async fn over(&self, neighbour: &mut Neighbour) -> String {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if let Some(reason) = neighbour.is_over(&self.identity) {
+                return reason;
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Who comes: let in by the rules of the side whose listener it came to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::domain::identity::anchors::Usage;
+use crate::mesh::OpenError;
+use crate::mesh::zenoh::session::HANDSHAKE;
+use crate::mesh::zenoh::tunnel::{ACCEPT_PAUSE, Side, text};
+use crate::tls::{self, Neighbour};
+
+/// Binds what a setting names.
+pub(super) async fn listen(setting: &'static str, wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), OpenError> {
+    let bound = async {
+        let listener = TcpListener::bind(wanted).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    let refused =
+        |error: io::Error| OpenError::Listen { setting, endpoint: wanted.to_string(), reason: error.to_string() };
+    bound.await.map_err(refused)
+}
+
+/// Lets in who proves to be a node of the side's site, for as long as the side stands.
+pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: TlsAcceptor) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let Ok(permit) = Arc::clone(&side.handshakes).try_acquire_owned() else { continue };
+                let (inner, acceptor) = (Arc::clone(&side), acceptor.clone());
+                side.spawn(&side.stop, async move {
+                    let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor)).await;
+                    drop(permit);
+                    match met.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
+                        Ok((stream, inside, neighbour)) => inner.carry(stream, inside, neighbour).await,
+                        // Anybody can cause it as often as they like.
+                        Err(reason) => tracing::debug!(%from, site = %inner.site, reason, "no link"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the mesh cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Inward = (TlsStream<TcpStream>, UnixStream, Neighbour);
+
+impl Side {
+    async fn let_in(&self, socket: TcpStream, acceptor: TlsAcceptor) -> Result<Inward, String> {
+        let shown = self.identity.snapshot();
+        socket.set_nodelay(true).map_err(text)?;
+        let stream = acceptor.accept(socket).await.map_err(|error| tls::explain(&error))?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let neighbour = Neighbour::met(shown, &self.identity, certificates, Usage::Client, &self.site).map_err(text)?;
+        let inside = UnixStream::connect(&self.inside).await.map_err(text)?;
+        Ok((stream, inside, neighbour))
+    }
+}

@@ -1,0 +1,192 @@
+//! TLS around Zenoh's links: ours, because Zenoh's does not do.
+//!
+//! Zenoh's own TLS reads and writes one connection from two threads at once, which breaks links and memory; it trusts every
+//! public authority beside ours, knows no ban and no SPIFFE id, and takes a new session for a new certificate
+//! (`docs/decisions/0009-mesh-links-inside-our-own-tls.md`). So Zenoh speaks over sockets in a folder that nobody else may enter, and
+//! what goes through them is carried inside TLS to the same place at the other node. Both ends prove themselves by the rules
+//! of `tls`. Bytes are neither read nor changed on the way: at the other end may be Zenoh's own TLS.
+//!
+//! A node has one side for its own site and one for each partner. Each has its own listener, its own doors and its own
+//! limits, leads to its own socket, and is crossed by nodes of its one site only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::id::SiteId;
+use crate::mesh::OpenError;
+use crate::mesh::zenoh::session::{TRANSPORTS_MAX, Wires};
+use crate::mesh::zenoh::tunnel::folder::{Folder, locator};
+use crate::mesh::zenoh::tunnel::outward::Far;
+use crate::mesh::zenoh::{Options, Role};
+use crate::tls::{self, Identity};
+
+mod carry;
+mod folder;
+mod inward;
+mod outward;
+
+/// Strangers at once whose handshake is not over. Another one is turned away.
+const HANDSHAKES_MAX: usize = 256;
+
+/// The same at a partner's listener, which few have a reason to come to.
+const PARTNER_HANDSHAKES_MAX: usize = 32;
+
+/// Pause after the system could not accept: it has run out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long what was said last may take to leave.
+const LEAVE_MAX: Duration = Duration::from_millis(200);
+
+/// The way of all links of one node. Ended when dropped.
+#[derive(Debug)]
+pub(in crate::mesh) struct Tunnel {
+    /// What Zenoh is told to listen on and to dial for the own site.
+    pub(in crate::mesh) wires: Wires,
+    /// The same for each partner, in the order of the options.
+    pub(in crate::mesh) partners: Vec<Wires>,
+    /// Where others find this node: the own site's first, then each partner's.
+    pub(in crate::mesh) listening: Vec<String>,
+    accepting: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    folder: Folder,
+}
+
+/// What the links with one site share.
+struct Side {
+    /// Whose nodes may be at the other end.
+    site: SiteId,
+    identity: Arc<Identity>,
+    /// The socket on which Zenoh hears whoever was let in.
+    inside: PathBuf,
+    handshakes: Arc<Semaphore>,
+    links: Semaphore,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How a side is to be made.
+struct Plan<'a> {
+    site: &'a SiteId,
+    setting: &'static str,
+    listen: Option<std::net::SocketAddr>,
+    connect: Vec<&'a String>,
+    handshakes_max: usize,
+    links_max: usize,
+}
+
+impl<'a> Plan<'a> {
+    fn of_own(options: &'a Options) -> Self {
+        let own = options.listen.to_string();
+        Plan {
+            site: &options.runtime.site,
+            setting: "runtime.mesh.listen",
+            listen: (options.role != Role::Client).then_some(options.listen),
+            connect: options.connect.iter().filter(|it| **it != own).collect(),
+            handshakes_max: HANDSHAKES_MAX,
+            links_max: TRANSPORTS_MAX,
+        }
+    }
+
+    fn of_partners(options: &'a Options) -> impl Iterator<Item = Self> {
+        options.partners.iter().map(|partner| Plan {
+            site: &partner.site,
+            setting: "runtime.mesh.partner",
+            listen: partner.listen,
+            connect: partner.connect.iter().collect(),
+            handshakes_max: PARTNER_HANDSHAKES_MAX,
+            links_max: partner.links_max,
+        })
+    }
+}
+
+impl Tunnel {
+    /// Listens, and stands ready to dial.
+    pub(in crate::mesh) async fn open(options: &Options, identity: &Arc<Identity>) -> Result<Self, OpenError> {
+        let stop = CancellationToken::new();
+        let mut tunnel = Self {
+            wires: Wires::default(),
+            partners: Vec::new(),
+            listening: Vec::new(),
+            accepting: stop.child_token(),
+            stop,
+            tasks: TaskTracker::new(),
+            folder: Folder::create().map_err(failed)?,
+        };
+        tunnel.wires = tunnel.add(0, Plan::of_own(options), identity).await?;
+        for (index, plan) in Plan::of_partners(options).enumerate() {
+            let wires = tunnel.add(index.saturating_add(1), plan, identity).await?;
+            tunnel.partners.push(wires);
+        }
+        Ok(tunnel)
+    }
+
+    async fn add(&mut self, index: usize, plan: Plan<'_>, identity: &Arc<Identity>) -> Result<Wires, OpenError> {
+        let side = Arc::new(Side {
+            site: plan.site.clone(),
+            identity: Arc::clone(identity),
+            inside: self.folder.socket(&format!("in-{index}")),
+            handshakes: Arc::new(Semaphore::new(plan.handshakes_max)),
+            links: Semaphore::new(plan.links_max),
+            stop: self.stop.clone(),
+            tasks: self.tasks.clone(),
+        });
+        let mut wires = Wires::default();
+        if let Some(wanted) = plan.listen {
+            let (listener, address) = inward::listen(plan.setting, wanted).await?;
+            self.listening.push(address.to_string());
+            wires.listen.push(locator(&side.inside));
+            let acceptor = TlsAcceptor::from(tls::link_server(identity).map_err(failed)?);
+            side.spawn(&self.accepting, inward::accept(Arc::clone(&side), listener, acceptor));
+        }
+        for (number, endpoint) in plan.connect.into_iter().enumerate() {
+            let door = self.folder.socket(&format!("out-{index}-{number}"));
+            let far = Far::parse(endpoint).ok_or_else(|| failed(format!("cannot dial {endpoint} over TLS")))?;
+            let listener = UnixListener::bind(&door).map_err(failed)?;
+            wires.connect.push(locator(&door));
+            side.spawn(&self.accepting, outward::lead_out(Arc::clone(&side), listener, far));
+        }
+        Ok(wires)
+    }
+
+    /// Lets no more in, gives what was said last a moment to leave, and ends.
+    pub(in crate::mesh) async fn close(&self) {
+        self.accepting.cancel();
+        self.tasks.close();
+        if timeout(LEAVE_MAX, self.tasks.wait()).await.is_err() {
+            self.stop.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Side {
+    fn spawn(&self, stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+fn failed(error: impl ToString) -> OpenError {
+    OpenError::Session(error.to_string())
+}

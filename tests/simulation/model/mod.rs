@@ -1,0 +1,147 @@
+//! Replay protection, every way that a few writes, crashes and clock faults can follow on each other, to a bounded depth.
+//!
+//! The states are those of the real engine and of its disk; `step` says what can happen next, `oracle` what must come of it.
+//! Breadth first, so that what is found broken is found in as few steps as can be. A state that was reached before, in
+//! whatever order, is not gone on from twice.
+
+mod oracle;
+mod step;
+mod target;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use trust_runtime::domain::audit::Hash;
+use trust_runtime::domain::preflight::Profile;
+
+use crate::model::step::{Content, Fate, Source, Step};
+use crate::model::target::{Target, Told};
+use crate::number;
+
+/// Steps of one ordinary run, in seconds; `MODEL_DEPTH` sets another number, and each step more takes ten times as long.
+const DEPTH: usize = 4;
+
+/// How a state was reached.
+#[derive(Debug)]
+struct Path {
+    step: Step,
+    before: Option<Arc<Self>>,
+}
+
+/// A state at the edge of what has been explored.
+struct Reached {
+    target: Target,
+    path: Option<Arc<Path>>,
+}
+
+impl Reached {
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut at = self.path.as_ref();
+        while let Some(path) = at {
+            steps.push(path.step);
+            at = path.before.as_ref();
+        }
+        steps.reverse();
+        steps
+    }
+
+    /// Everything that can happen next, or the sentence that one of it breaks.
+    fn next(&self) -> Result<Vec<(Hash, Self)>, String> {
+        let mut next = Vec::new();
+        for step in Step::possible(&self.target) {
+            let mut target = self.target.clone();
+            let path = Some(Arc::new(Path { step, before: self.path.clone() }));
+            let result = target.take(step);
+            let reached = Self { target, path };
+            result.map_err(|breach| format!("{breach}\nafter {:?}", reached.steps()))?;
+            next.push((reached.target.fingerprint(), reached));
+        }
+        Ok(next)
+    }
+}
+
+/// What was seen of all states together, so that an exploration in which nothing happens is noticed.
+#[derive(Debug, Default)]
+struct Explored {
+    states: usize,
+    executed: usize,
+    repeated: usize,
+    forgotten: usize,
+    uncertain: usize,
+}
+
+impl Explored {
+    fn count(&mut self, told: &Told) {
+        self.executed += told.executed;
+        self.repeated += told.repeated;
+        self.forgotten += told.forgotten;
+        self.uncertain += usize::from(told.is_uncertain);
+    }
+}
+
+fn explore(profile: Profile, depth: usize) -> Result<Explored, String> {
+    let start = Reached { target: Target::new(profile), path: None };
+    let mut seen = BTreeSet::from([start.target.fingerprint()]);
+    let mut edge = vec![start];
+    let mut explored = Explored::default();
+    for _ in 0..depth {
+        // Two halves, because most machines have two processors.
+        let (one, other) = edge.split_at(edge.len() / 2);
+        let further = |half: &[Reached]| half.iter().map(Reached::next).collect::<Result<Vec<_>, _>>();
+        let found = std::thread::scope(|scope| {
+            let halves = [scope.spawn(|| further(one)), scope.spawn(|| further(other))];
+            halves.map(|half| half.join().expect("a step does not panic"))
+        });
+        let [one, other] = found;
+        let found = one?.into_iter().chain(other?).flatten();
+        edge = found.filter(|(name, _)| seen.insert(*name)).map(|(_, reached)| reached).collect();
+        explored.states = seen.len();
+        edge.iter().for_each(|reached| explored.count(&reached.target.told()));
+    }
+    Ok(explored)
+}
+
+/// Explores, and gives the numbers as a sentence.
+fn check(profile: Profile) -> String {
+    let depth = number("MODEL_DEPTH").unwrap_or(DEPTH);
+    let explored = explore(profile, depth).unwrap_or_else(|broken| panic!("\n{broken}"));
+    let Explored { states, executed, repeated, forgotten, uncertain } = explored;
+    let all = [states, executed, repeated, forgotten, uncertain];
+    assert!(depth < DEPTH || all.iter().all(|it| *it > 0), "nothing of some kind happened: {all:?}");
+    format!("{profile:?}, {depth} steps: {explored:?}")
+}
+
+#[test]
+fn no_order_of_crashes_and_clock_faults_carries_a_write_out_twice_in_plant() {
+    println!("{}", check(Profile::Plant));
+}
+
+#[test]
+fn no_order_of_crashes_and_clock_faults_carries_a_write_out_twice_in_dev() {
+    println!("{}", check(Profile::Dev));
+}
+
+/// Deeper than the exploration goes: the first mark of a later time does not become durable, and must be tried again.
+#[test]
+fn a_start_knows_the_time_of_which_the_store_took_no_mark() {
+    const HOURS: u64 = 20 * 3_600_000;
+    let new = Source::New(Content::First);
+    let steps = [
+        Step::Arrive(new, Fate::Held),
+        Step::Jump(HOURS),
+        Step::Arrive(new, Fate::Failed),
+        Step::Repair,
+        Step::Crash,
+        Step::SetRight,
+        Step::Start,
+        Step::Pass(1),
+    ];
+    for profile in [Profile::Plant, Profile::Dev] {
+        let mut target = Target::new(profile);
+        for (index, step) in steps.into_iter().enumerate() {
+            target.take(step).unwrap_or_else(|broken| panic!("{broken} after {:?}", &steps[..=index]));
+        }
+        assert!(target.is_uncertain());
+    }
+}
