@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use crate::domain::id::{RuntimeId, Segment, SiteId};
 use crate::domain::identity::TrustDomain;
 use crate::domain::time::Millis;
-use crate::settings::bundle_partners;
 use crate::settings::kind::Version;
 use crate::settings::listeners;
-use crate::settings::partners;
 use crate::settings::problem::Faults;
 use crate::settings::programs;
 use crate::settings::raw::Node;
@@ -18,6 +16,7 @@ use crate::settings::valid::{
     Admin, Anchor, Control, Discovery, Identity, IdentitySource, Link, Log, Mapping, Mesh, MeshRole, Profile, Scouting,
     Settings, Store, Timing, Tls, TlsMode,
 };
+use crate::settings::{federation, partners};
 
 /// The oldest Zenoh of the fleet baseline (DESIGN, *Zenoh version*).
 const ZENOHD_BASELINE: Version = Version { major: 1, minor: 7, patch: 2 };
@@ -106,7 +105,7 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
     }
     let trust_domain: TrustDomain = table.parsed("trust_domain")?;
     let mapping: Mapping = table.parsed("mapping")?;
-    let partners = bundle_partners::read(&table, own_site, &mapping.naming(&trust_domain), faults);
+    let partners = federation::read(&table, own_site, &mapping.naming(&trust_domain), faults);
     Some(Identity {
         mapping,
         source,

@@ -5,8 +5,8 @@
 //! and no setting has a default that is not in the table of keys.
 
 mod build;
-mod bundle_partners;
 mod environment;
+mod federation;
 mod key;
 mod kind;
 mod listeners;

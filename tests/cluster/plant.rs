@@ -120,18 +120,21 @@ impl Plant {
         let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        let mut child = command.spawn().expect("the program starts");
+        let child = command.spawn().expect("the program starts");
+        // From here on it ends with this value, whatever happens.
+        let mut plant = Self { child, namespace, project, web: String::new(), mesh: String::new() };
         let (ready, _) = wait_until("the node is ready", START_MAX, || {
-            if let Some(status) = child.try_wait().expect("our child") {
-                panic!("it ended with {status}: {}", fs::read_to_string(project.join("log")).unwrap_or_default());
+            if let Some(status) = plant.child.try_wait().expect("our child") {
+                panic!("it ended with {status}");
             }
             let text = fs::read_to_string(&ready).map_err(|error| error.to_string())?;
             serde_json::from_str::<Json>(&text).map_err(|error| error.to_string())
         });
         let text = |pointer: &str| ready.pointer(pointer).and_then(Json::as_str).map(str::to_owned);
-        let web = text("/web").expect("in the file");
+        plant.web = text("/web").expect("in the file");
         // A client listens to nobody.
-        Self { child, namespace, project, web, mesh: text("/mesh/0").unwrap_or_default() }
+        plant.mesh = text("/mesh/0").unwrap_or_default();
+        plant
     }
 
     /// A command of the program on this project: over HTTPS, by the node's own certificate, as its admin.

@@ -12,6 +12,7 @@
 )]
 
 mod actor;
+mod bent;
 mod bundle;
 mod case_file;
 mod envelope;

@@ -36,6 +36,25 @@ def connect(order):
     return {"zid": str(session.zid())}
 
 
+def route(order):
+    """Becomes a router of the stock kind, and says where it listens."""
+    global session
+    config = zenoh.Config()
+    for key, value in {
+        "mode": "router",
+        "listen/endpoints": [order["protocol"] + "/127.0.0.1:0"],
+        "scouting/multicast/enabled": False,
+        "adminspace/enabled": True,
+    }.items():
+        config.insert_json5(key, json.dumps(value))
+    for key, value in order["tls"].items():
+        config.insert_json5("transport/link/tls/" + key, json.dumps(value))
+    session = zenoh.open(config)
+    [reply] = session.get(f"@/{session.zid()}/router", timeout=ANSWER_S)
+    [locator] = json.loads(reply.ok.payload.to_bytes())["locators"]
+    return {"at": locator.split("/", 1)[1]}
+
+
 def disconnect(_order):
     session.close()
     return {}
@@ -161,7 +180,7 @@ def impersonate_no_more(order):
 
 ORDERS = [
     connect, declare_token, disconnect, drop_token, flap_token, flipped_put, flipped_query, identity, large_put, large_query,
-    impersonate, impersonate_no_more, liveliness, observation, put, query, random_signature,
+    impersonate, impersonate_no_more, liveliness, observation, put, query, random_signature, route,
 ]
 
 

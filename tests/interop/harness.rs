@@ -53,7 +53,29 @@ impl Node {
     /// Starts a node that speaks and probes once in so long.
     pub(crate) async fn start_speaking(name: &'static str, connect: &[&str], period: Duration) -> Self {
         let project = tempfile::tempdir().expect("a folder");
-        fs::write(project.path().join("runtime.toml"), settings(name, connect, period)).expect("settings written");
+        let mesh = "role = \"peer\"\nlisten = \"127.0.0.1:0\"";
+        Self::launch(name, project, &settings(name, mesh, connect, period)).await
+    }
+
+    /// Starts a node that has one link: with this router, over TCP, or inside TLS by a certificate of this authority.
+    pub(crate) async fn behind(router: &str, name: &'static str, authority: Option<&Authority>) -> Self {
+        let project = tempfile::tempdir().expect("a folder");
+        let mut text = settings(name, "role = \"client\"", &[router], Duration::from_millis(250));
+        if let Some(authority) = authority {
+            authority.issue(name, &project.path().join("tls"));
+            text = text.replace("role = \"client\"", "role = \"client\"\ntls = true");
+            text.push_str(&format!(
+                "[runtime.tls]\nmode = \"self-managed\"\n[runtime.identity]\nsource = \"files\"\n\
+                 svid_path = \"tls/node-{name}.pem\"\nkey_path = \"tls/node-{name}.key\"\n\
+                 anchors = [{{ site = \"default-site\", path = {:?} }}]\n",
+                authority.anchors()
+            ));
+        }
+        Self::launch(name, project, &text).await
+    }
+
+    async fn launch(name: &'static str, project: TempDir, settings: &str) -> Self {
+        fs::write(project.path().join("runtime.toml"), settings).expect("settings written");
         let log = fs::File::create(project.path().join("log")).expect("a log");
         let ready_file = project.path().join("ready.json");
         let mut child = Command::new(env!("CARGO_BIN_EXE_trust-runtime"))
@@ -79,7 +101,8 @@ impl Node {
         trust_runtime::tls::install_provider();
         Self {
             name,
-            mesh: text("/mesh/0"),
+            // A client listens to nobody.
+            mesh: ready.pointer("/mesh/0").and_then(Json::as_str).unwrap_or_default().to_owned(),
             fingerprint: text("/fingerprint"),
             boot: ready.get("boot_id").and_then(Json::as_u64).expect("in the ready file"),
             web: text("/web"),
@@ -184,7 +207,7 @@ fn end(child: &mut Child) {
 }
 
 /// Silence alone takes long to show, so that only a token or a word can change how a node stands.
-fn settings(name: &str, connect: &[&str], period: Duration) -> String {
+fn settings(name: &str, mesh: &str, connect: &[&str], period: Duration) -> String {
     let period = period.as_millis();
     format!(
         r#"[bundle]
@@ -197,8 +220,7 @@ auth = "local"
 [runtime.discovery]
 enabled = false
 [runtime.mesh]
-role = "peer"
-listen = "127.0.0.1:0"
+{mesh}
 connect = {}
 zenohd_version = "1.7.2"
 [runtime.mesh.timing]
@@ -214,6 +236,34 @@ level = "info"
         Json::from(connect),
         period.max(1_000),
     )
+}
+
+/// An authority of the site, made by the program under test.
+pub(crate) struct Authority(TempDir);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let authority = Self(tempfile::tempdir().expect("a folder"));
+        authority.identity(&["init-site", "--site", "default-site"]);
+        authority
+    }
+
+    pub(crate) fn anchors(&self) -> PathBuf {
+        self.0.path().join("ca/anchors-default-site.pem")
+    }
+
+    /// A certificate and key for a runtime that is met on this machine.
+    pub(crate) fn issue(&self, name: &str, out: &Path) {
+        let out = out.to_str().expect("text");
+        self.identity(&["issue", "--node", name, "--ip", "127.0.0.1", "--out", out]);
+    }
+
+    fn identity(&self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trust-runtime"));
+        let done = command.arg("identity").args(arguments).arg("--ca").arg(self.0.path().join("ca")).output();
+        let done = done.expect("the program runs");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
 }
 
 /// The foreign program.

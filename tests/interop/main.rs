@@ -13,6 +13,7 @@
 
 mod forgery;
 mod harness;
+mod router;
 
 use std::time::Duration;
 

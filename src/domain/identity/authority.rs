@@ -103,11 +103,6 @@ impl Authority {
     }
 }
 
-/// Whether the certificate's key signed the message, by the one algorithm of its kind.
-pub(super) fn is_signed_by(certificate: &EndEntityCert<'_>, message: &[u8], signature: &[u8]) -> bool {
-    ALGORITHMS.iter().any(|it| certificate.verify_signature(*it, message, signature).is_ok())
-}
-
 /// All that decides about a chain, in one order and with the length of each part before it, so that two different contents
 /// never have the same bytes. An anchor stands for itself by the hash of its certificate.
 fn canonical(trust: &Trust) -> Vec<u8> {
@@ -143,6 +138,11 @@ fn part(bytes: &mut Vec<u8>, content: &[u8]) {
 /// In eight bytes: more than any machine can count.
 fn count(bytes: &mut Vec<u8>, number: usize) {
     bytes.extend(u64::try_from(number).unwrap_or(u64::MAX).to_be_bytes());
+}
+
+/// Whether the certificate's key signed the message, by the one algorithm of its kind.
+pub(super) fn is_signed_by(certificate: &EndEntityCert<'_>, message: &[u8], signature: &[u8]) -> bool {
+    ALGORITHMS.iter().any(|it| certificate.verify_signature(*it, message, signature).is_ok())
 }
 
 impl PartialEq for Authority {

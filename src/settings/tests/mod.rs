@@ -1,9 +1,9 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
-mod bundle_partners;
 mod explained;
 mod hostile;
 mod overrides;
+mod federation;
 mod partners;
 mod project;
 mod rendering;
