@@ -52,7 +52,7 @@ pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &Si
         if site == *own_site {
             let message = "wanted another site: the own site's nodes come to runtime.mesh.listen";
             faults.push(&entry.at("site"), entry.key("site"), message);
-        } else if !identity.anchors.iter().any(|anchor| anchor.site == site) {
+        } else if !identity.knows(&site) {
             let message = format!("wanted a site of runtime.identity.anchors, got {site}, which has none");
             faults.push(&entry.at("site"), entry.key("site"), message);
         }

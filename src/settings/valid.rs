@@ -297,6 +297,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether anchors of this site are here, or come by its bundle.
+    pub(crate) fn knows(&self, site: &SiteId) -> bool {
+        self.anchors.iter().any(|it| it.site == *site) || self.partners.iter().any(|it| it.site == *site)
+    }
+
     /// How SPIFFE IDs are read and written here.
     pub fn naming(&self) -> Naming {
         self.mapping.naming(&self.trust_domain)

@@ -102,3 +102,11 @@ fn two_partners_share_neither_site_nor_address() {
     let found = faults(&router(&own, &partner("site = \"south\"\nconnect = [\"a:1\"]")));
     assert!(found.iter().any(|it| it.contains("a:1 is dialled already")), "{found:#?}");
 }
+
+#[test]
+fn a_partner_may_be_known_by_its_bundle_alone() {
+    let linked = partner("site = \"west\"\nconnect = [\"a:1\"]");
+    let known = "[[runtime.identity.partner]]\nsite = \"west\"\n";
+    assert!(read(&router(MESH, &linked)).is_err());
+    assert!(read(&router(MESH, &format!("{linked}{known}"))).is_ok());
+}
