@@ -5,6 +5,7 @@
 //! On the stable toolchain `cargo test` replays `corpus/` and mutations of it; with cargo-fuzz: `cargo fuzz run actor`.
 
 pub mod actor;
+pub mod bundle;
 pub mod envelope;
 pub mod http_body;
 pub mod mesh_message;

@@ -56,6 +56,8 @@ fn settings() -> Settings {
         policy_hash: Hash::of(b""),
         authority: None,
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use trust_runtime_fuzz::{actor, envelope, http_body, mesh_message, settings, svid};
+use trust_runtime_fuzz::{actor, bundle, envelope, http_body, mesh_message, settings, svid};
 
 /// Pieces that parsers of these languages trip over.
 const PIECES: [&[u8]; 16] = [
@@ -109,6 +109,11 @@ fn check(name: &str, data: &[u8], run: fn(&[u8])) {
 #[test]
 fn actors() {
     replay("actor", actor::run, actor::is_accepted, 20_000);
+}
+
+#[test]
+fn bundles() {
+    replay("bundle", bundle::run, bundle::is_accepted, 4_000);
 }
 
 #[test]

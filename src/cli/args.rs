@@ -316,6 +316,39 @@ pub enum Identity {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// At the authority: write the site's trust bundle as a signed file, for partners and for the own nodes.
+    ExportBundle {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// Where it is written [default: bundle-<site>.json in the authority's folder].
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+        /// How long a partner may rely on the file without a newer one.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=397))]
+        days: u32,
+        /// How often partners are to ask the site's bundle endpoint, in seconds.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..=86_400))]
+        refresh_hint_s: u32,
+    },
+    /// On a node: take a partner's signed bundle, whether the node runs or not.
+    ImportBundle {
+        /// The file that the partner's authority has written.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Whose bundle it is to be: a partner of the settings.
+        #[arg(long)]
+        site: String,
+        /// The project folder.
+        #[arg(long, value_name = "DIR")]
+        project: PathBuf,
+        /// The words that the partner's authority showed, or the 64 digits: for the first bundle, which nothing known vouches for.
+        #[arg(long, value_name = "WORDS")]
+        fingerprint: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the authority, what it has issued, what expires within 30 days and what is banned.
     List {
         /// The authority's folder and the form of the answer.

@@ -36,7 +36,7 @@ pub enum Code {
     SchemaMismatch,
     /// A queue or table is full.
     ServerBusy,
-    /// A write to a target whose state is not fresh.
+    /// A write that rests on a state or on a trust bundle which is not fresh.
     StaleData,
     /// The record could not be made durable.
     StorageUnavailable,
@@ -118,7 +118,7 @@ impl Code {
             Self::RevisionConflict => "the configuration has moved on since it was read",
             Self::SchemaMismatch => "a key or value does not match the declared schema",
             Self::ServerBusy => "a bounded queue or table is full",
-            Self::StaleData => "the target's state is too old for a write",
+            Self::StaleData => "the target's state, or the trust bundle of a partner site, is too old for a write",
             Self::StorageUnavailable => "the record could not be written to disk",
             Self::TargetUnreachable => "the target is known but partitioned or offline",
             Self::Timeout => "the request was sent and not answered in time: outcome unknown",
@@ -144,7 +144,9 @@ impl Code {
             Self::RevisionConflict => "read the current configuration and repeat with its revision",
             Self::SchemaMismatch => "correct the named key or the type of its value",
             Self::ServerBusy => "wait for the time in Retry-After, then send again",
-            Self::StaleData => "wait until the target is online, or check its link",
+            Self::StaleData => {
+                "wait until the target is online, or check its link; for a bundle see partners in /healthz"
+            }
             Self::StorageUnavailable => "free disk space on the node's store; after an I/O error restart the node",
             Self::TargetUnreachable => "check that the target runs and that the link to it is up",
             Self::Timeout => "repeat with the same request id: the target answers with the stored receipt",

@@ -10,7 +10,7 @@ use crate::domain::policy::{Denial, Side, granted_role};
 use crate::domain::preflight::{self, Asker, Case, Profile};
 use crate::domain::time::Wall;
 use crate::engine::input::Received;
-use crate::engine::view::{ClockState, Peer, View};
+use crate::engine::view::{BUNDLE_RULE, ClockState, Peer, View, stale_reason};
 
 /// Whether this runtime acts on the envelope now. Gives the rule that allows it.
 ///
@@ -20,7 +20,7 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static,
     identify(view, received)?;
     let envelope = &received.envelope;
     envelope.check_window(now)?;
-    check_origin(view, received)?;
+    check_origin(view, received, now)?;
     check_actor(view, envelope)?;
     let asker = Asker {
         actor: envelope.actor.clone(),
@@ -87,7 +87,7 @@ fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
     Err(Denial::at_target(Code::UntrustedIdentity, "audience", reason))
 }
 
-fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
+fn check_origin(view: &View, received: &Received, now: Wall) -> Result<(), Denial> {
     let origin = &received.envelope.origin;
     let peer = pinned(view, received)?;
     if received.envelope.boot < peer.boot {
@@ -101,6 +101,9 @@ fn check_origin(view: &View, received: &Received) -> Result<(), Denial> {
     if view.clock == ClockState::Uncertain && view.settings.profile != Profile::Dev {
         let reason = "the target's clock is uncertain, so it grants nothing new";
         return Err(Denial::at_target(Code::ClockUncertain, "clock", reason));
+    }
+    if let Some(stale) = view.stale(&origin.site, now) {
+        return Err(Denial::at_target(Code::StaleData, BUNDLE_RULE, stale_reason(&origin.site, stale)));
     }
     let is_dev = view.settings.profile == Profile::Dev;
     let is_accepted = match peer.trust {

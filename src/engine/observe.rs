@@ -18,6 +18,16 @@ use crate::engine::{Engine, Happening};
 /// Most peers that are remembered (DESIGN, *Scale*): further ones are refused and counted.
 const PEERS_MAX: usize = 2_000;
 
+/// Most of one other site: its authority can make as many names as it likes.
+const GUESTS_PER_SITE_MAX: usize = 250;
+
+/// Most of all other sites together, so that those of the own site always find room.
+const GUESTS_MAX: usize = 1_000;
+
+/// Most that nothing but a first contact vouches for: a stranger in `dev` makes as many as he likes, and those whom a person
+/// has approved or a certificate proves find room beside them.
+const UNPROVEN_MAX: usize = 500;
+
 /// Most impostors that are told one by one: more are only counted, because a flood of rows tells nobody anything.
 const IMPOSTORS_MAX: usize = 100;
 
@@ -160,13 +170,33 @@ impl Engine {
         if self.is_read_only {
             return Err(Code::StorageUnavailable.as_str());
         }
-        if self.peers.len() >= PEERS_MAX {
-            return Err("too_many_peers");
-        }
+        self.check_room(runtime, is_proven)?;
         let trust = if is_proven { TrustState::Trusted } else { TrustState::Untrusted };
         let peer = Peer { trust, boot, ..Peer::unheard(signer.identity) };
         effects.persist(peer_record(runtime, &peer));
         Arc::make_mut(&mut self.peers).insert(runtime.clone(), Arc::new(peer));
+        Ok(())
+    }
+
+    /// Whether one more may be remembered: nobody can use up the room of others.
+    fn check_room(&self, runtime: &RuntimeId, is_proven: bool) -> Result<(), &'static str> {
+        let own = &self.me().site;
+        let count = |is_meant: &dyn Fn(&RuntimeId, &Peer) -> bool| {
+            self.peers.iter().filter(|(runtime, peer)| is_meant(runtime, peer)).count()
+        };
+        if self.peers.len() >= PEERS_MAX {
+            return Err("too_many_peers");
+        }
+        if !is_proven && count(&|_, peer| peer.trust == TrustState::Untrusted) >= UNPROVEN_MAX {
+            return Err("too_many_unproven_peers");
+        }
+        if runtime.site == *own {
+            return Ok(());
+        }
+        let of_site = count(&|known, _| known.site == runtime.site);
+        if of_site >= GUESTS_PER_SITE_MAX || count(&|known, _| known.site != *own) >= GUESTS_MAX {
+            return Err("too_many_peers_of_other_sites");
+        }
         Ok(())
     }
 

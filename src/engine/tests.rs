@@ -42,6 +42,8 @@ pub(super) fn settings() -> Settings {
         policy_hash: Hash([0; 32]),
         authority: None,
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis(0),
@@ -190,4 +192,25 @@ fn nothing_is_dropped_while_the_store_takes_no_writes() {
 fn the_record_names_the_action_and_its_command() {
     assert_eq!(action_name(&Action::ping()), "cmd_invoke/ping");
     assert_eq!(action_name(&Action::StatusRead), "status_read");
+}
+
+#[test]
+fn a_clock_in_doubt_is_told_once_and_marked_only_while_the_store_takes_it() {
+    let is_mark = |record: &Record| matches!(record, Record::ClockMark { .. });
+    let mut engine = engine(&["s/b"]);
+    let tick = |engine: &mut Engine, seconds| {
+        let mut effects = Effects::default();
+        engine.handle(at(seconds), &mut Zeros, Input::Timer, &mut effects);
+        count(&effects, is_mark)
+    };
+    let rows = |engine: &Engine| engine.view().timeline.iter().filter(|row| row.summary.contains("uncertain")).count();
+    assert_eq!((tick(&mut engine, 61), tick(&mut engine, 62)), (1, 0), "once a minute");
+    engine.stop_writing();
+    assert_eq!(tick(&mut engine, 200), 0, "the store takes none");
+    engine.resume_writing(&mut Effects::default());
+    assert_eq!(tick(&mut engine, 201), 1, "it is still due");
+    assert_eq!(rows(&engine), 0);
+    assert_eq!(tick(&mut engine, 100), 0);
+    assert_eq!(tick(&mut engine, 101), 0);
+    assert_eq!(rows(&engine), 1);
 }

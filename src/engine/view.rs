@@ -11,14 +11,23 @@ use crate::domain::audit::Hash;
 use crate::domain::code::Code;
 use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
-use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::id::{RequestId, RuntimeId, SiteId};
 use crate::domain::identity::authority::Authority;
+use crate::domain::identity::bundle::{Bundle, Stale, Standing};
 use crate::domain::identity::{Actor, Fingerprint, Role, Subject, SubjectName, TrustDomain, TrustState};
 use crate::domain::policy::{Decision, Denial, Pattern, Policy};
-use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing};
+use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing as TargetStanding};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::word::{Identity, Signer};
+
+/// What a denial names as its rule when a partner's bundle is too old.
+pub(super) const BUNDLE_RULE: &str = "bundle";
+
+/// The same words at either end.
+pub(super) fn stale_reason(site: &SiteId, stale: Stale) -> String {
+    format!("site {site} is not written to or from: {stale}")
+}
 
 const MILLIS_PER_DAY: u64 = 24 * 3_600 * 1_000;
 
@@ -86,6 +95,10 @@ pub struct Settings {
     pub authority: Option<Authority>,
     /// The own certificate; absent where the node speaks by a key of its own.
     pub certificate: Option<OwnCertificate>,
+    /// How far the bundles of partners may be relied on; a site that is not here is known by its anchors alone.
+    pub partners: BTreeMap<SiteId, Standing>,
+    /// The own site's bundle, as it is served to partners; absent where it is not.
+    pub bundle: Option<Arc<Bundle>>,
     /// Roles granted here to actors, named as `<site>/<principal>`.
     pub grants: Vec<(Pattern, Role)>,
     /// Measures of freshness from the file.
@@ -243,23 +256,26 @@ impl View {
     }
 
     /// What is known of a target; absent when it was never heard of.
-    pub fn standing(&self, target: &RuntimeId, now: Monotonic) -> Option<Standing> {
+    pub fn standing(&self, target: &RuntimeId, now: Monotonic) -> Option<TargetStanding> {
         if target == self.me() {
-            return Some(Standing { lifecycle: Lifecycle::Online, is_secure: self.settings.is_secure });
+            return Some(TargetStanding { lifecycle: Lifecycle::Online, is_secure: self.settings.is_secure });
         }
         let peer = self.peers.get(target)?;
         let is_secure = peer.identity.as_ref().is_some_and(|identity| identity.is_secure);
-        Some(Standing { lifecycle: peer.presence.lifecycle(&self.limits, now), is_secure })
+        Some(TargetStanding { lifecycle: peer.presence.lifecycle(&self.limits, now), is_secure })
     }
 
     /// The origin's decision for every target, in order.
     pub fn plan(&self, asker: &Asker, action: &Action, targets: &[RuntimeId], now: Now) -> Plan {
         let is_banned = self.is_banned(&asker.actor);
+        let is_read = action.kind().is_read();
         let row = |target: &RuntimeId| {
             let standing = self.standing(target, now.monotonic);
             let decision = if is_banned {
                 let reason = format!("{} is banned", asker.actor);
                 Decision::Deny(Denial::at_origin(Code::PermissionDenied, "ban", reason))
+            } else if let Some(stale) = self.stale(&target.site, now.wall).filter(|_| !is_read) {
+                Decision::Deny(Denial::at_origin(Code::StaleData, BUNDLE_RULE, stale_reason(&target.site, stale)))
             } else {
                 preflight::decide(self.case(asker, action, target, now), standing)
             };
@@ -277,6 +293,11 @@ impl View {
         }
         let subject = Subject { site: actor.site.clone(), name: SubjectName::Actor(actor.principal.clone()) };
         trust.naming.id_of(&subject).is_ok_and(|id| trust.bans.on_id(&id).is_some())
+    }
+
+    /// Why no write may come from this site or go to it: its bundle is too old to know that its authorities still count.
+    pub fn stale(&self, site: &SiteId, now: Wall) -> Option<Stale> {
+        self.settings.partners.get(site)?.check(now).err()
     }
 
     /// What a plan made from this snapshot rests on.

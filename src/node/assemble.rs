@@ -18,7 +18,7 @@ use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::project::{InForce, InUse, Project};
-use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, certificates};
+use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, bundles, certificates, federation};
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
 use crate::store::sqlite::{self, SqliteStore};
@@ -80,7 +80,10 @@ pub async fn run(
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
-    let running = Arc::new(engine_settings(settings, certificates::trust(&own)));
+    let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
+    let federation =
+        bundles::federation(project, &folder, settings, snapshot.as_deref()).map_err(node::KeyError::from)?;
+    let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot, certificates.clone()).await?;
@@ -89,11 +92,13 @@ pub async fn run(
     let listening = mesh.listening();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
-    let in_force = InForce { settings: settings.clone(), tokens };
+    let in_force = InForce { settings: settings.clone(), tokens, federation };
+    let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms: settings.timing.probe_ms.0, apply, sources };
     let node = prepared.start(parts, stop);
+    polls.into_iter().for_each(|poll| node.attend(poll.run()));
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|(bound, options)| {
         let state = web::State { node: node.operations(), store, options };
@@ -232,6 +237,8 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         policy: settings.policy.clone(),
         authority: trust.authority,
         certificate: trust.own,
+        partners: trust.federation.partners,
+        bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
         receipts_kept: settings.store.receipts_kept,

@@ -10,6 +10,7 @@ use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
 use crate::engine::view::OwnCertificate;
+use crate::node::bundles::{Bundles, Federation};
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
 use crate::settings::{IdentitySource, Settings, TlsMode};
@@ -40,16 +41,23 @@ pub(super) fn sources(project: &Path, settings: &Settings) -> Option<tls::Source
     })
 }
 
-/// Reads and checks all files of the identity.
-pub(super) fn load(sources: &tls::Sources, settings: &Settings, now: Wall) -> Result<tls::Snapshot, tls::LoadError> {
-    tls::load(sources, &settings.identity.naming(), &Subject::of_runtime(&settings.runtime_id), now)
+/// Reads and checks all files of the identity, with the authorities that partners have named since.
+pub(super) fn load(
+    sources: &tls::Sources,
+    settings: &Settings,
+    state: &Path,
+    now: Wall,
+) -> Result<tls::Snapshot, Error> {
+    let taken = Bundles::of(state, settings).anchors()?;
+    let own = Subject::of_runtime(&settings.runtime_id);
+    Ok(tls::load_with(sources, &taken, &settings.identity.naming(), &own, now)?)
 }
 
 /// The certificate identity in use, if the settings ask for one.
 pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc<tls::Identity>>, Error> {
     let Some(sources) = sources(project, settings) else { return Ok(None) };
     let clock = Clock::start();
-    let snapshot = load(&sources, settings, clock.now().wall)?;
+    let snapshot = load(&sources, settings, &project.join(&settings.store.path), clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
 }
 
@@ -118,12 +126,18 @@ fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 pub(super) struct CertificateTrust {
     pub(super) authority: Option<Authority>,
     pub(super) own: Option<OwnCertificate>,
+    pub(super) federation: Federation,
 }
 
 impl CertificateTrust {
     pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
         let own = OwnCertificate { from: snapshot.own().svid.not_before, until: snapshot.own().until };
-        Self { authority: Some(Authority::new(snapshot.trust().clone())), own: Some(own) }
+        let authority = Some(Authority::new(snapshot.trust().clone()));
+        Self { authority, own: Some(own), federation: Federation::default() }
+    }
+
+    pub(super) fn with(self, federation: Federation) -> Self {
+        Self { federation, ..self }
     }
 }
 

@@ -46,6 +46,9 @@ pub enum Error {
     /// The certificate, its key or the anchors do not make an identity.
     #[error("{0}")]
     Certificate(#[from] tls::LoadError),
+    /// A partner's bundle, or the own one, cannot be taken as it is.
+    #[error("{0}")]
+    Bundle(#[from] crate::node::bundles::Error),
     /// The listener's own certificate or key cannot be served.
     #[error("{0}")]
     Provisioned(#[from] tls::ProvisionedError),

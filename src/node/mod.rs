@@ -7,10 +7,12 @@ mod admin_token;
 pub mod archive;
 pub mod assemble;
 mod audit_key;
+pub mod bundles;
 pub mod certificates;
 pub mod clock;
 mod courier;
 mod driver;
+mod federation;
 mod ingress;
 mod keyring;
 mod operations;
@@ -339,6 +341,11 @@ impl Node {
     /// What callers of this node may do.
     pub fn operations(&self) -> Arc<dyn Operations> {
         Arc::new(self.operations.clone())
+    }
+
+    /// Does something beside the node's own loops until the node stops.
+    fn attend(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
     /// Declares presence on the mesh; from now on the node is ready.

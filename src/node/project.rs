@@ -11,6 +11,7 @@ use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
 use crate::handle::{Rejected, Reloaded};
 use crate::node::assemble::engine_settings;
+use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
@@ -27,6 +28,9 @@ const TRUST: &str = "anchors and bans";
 
 /// What the listener's certificate of another PKI is called in it.
 const LISTENER: &str = "the listener's certificate";
+
+/// What a change of the own bundle, or of what is known of a partner's, is called.
+const BUNDLES: &str = "bundles";
 
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
@@ -53,6 +57,7 @@ pub(super) struct InUse {
 pub(super) struct InForce {
     pub(super) settings: Settings,
     pub(super) tokens: tokens::Tokens,
+    pub(super) federation: Federation,
 }
 
 impl Project {
@@ -95,7 +100,7 @@ impl Project {
         let sources = certificates::sources(&self.folder, settings);
         let (Some(in_use), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
-        let snapshot = certificates::load(&sources, settings, Clock::start().now().wall);
+        let snapshot = certificates::load(&sources, settings, &self.state, Clock::start().now().wall);
         let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
         if snapshot.own().svid.key == in_use.snapshot().own().svid.key {
             return Ok(Some(snapshot));
@@ -107,7 +112,14 @@ impl Project {
     fn read_trust(&self, settings: &Settings) -> Option<tls::Snapshot> {
         let sources = certificates::sources(&self.folder, settings)?;
         let in_use = self.in_use.identity.as_ref()?.snapshot();
-        tls::load_beside(&sources, &settings.identity.naming(), &in_use)
+        let taken = Bundles::of(&self.state, settings).anchors().ok();
+        tls::load_beside(&sources, taken.as_deref(), &settings.identity.naming(), &in_use)
+    }
+
+    fn read_federation(&self, settings: &Settings, read: Option<&tls::Snapshot>) -> Result<Federation, Rejected> {
+        let in_use = self.in_use.identity.as_ref().map(|it| it.snapshot());
+        let federation = bundles::federation(&self.folder, &self.state, settings, read.or(in_use.as_deref()));
+        federation.map_err(|error| Rejected { what: BUNDLES.to_owned(), reason: error.to_string() })
     }
 
     fn read_provisioned(&self, settings: &Settings) -> Result<Option<Arc<tls::Provisioned>>, Rejected> {
@@ -166,11 +178,13 @@ impl Sources for Project {
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
         let files = [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE)].into_iter();
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
-        Stamp(files.map(|path| stamp_of(&path)).collect())
+        let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
+        let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
+        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).collect())
     }
 
     fn read(&self) -> Fresh {
-        let InForce { settings: before, tokens: tokens_before } =
+        let InForce { settings: before, tokens: tokens_before, federation: known } =
             self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut rejected = Vec::new();
         let file = sorted(self.read_settings(), &mut rejected);
@@ -179,9 +193,12 @@ impl Sources for Project {
         let tokens = sorted(self.read_tokens(&before), &mut rejected).unwrap_or_else(|| tokens_before.clone());
         let snapshot = sorted(self.read_identity(&next), &mut rejected);
         let snapshot = snapshot.unwrap_or_else(|| self.read_trust(&next));
+        let federation = sorted(self.read_federation(&next, snapshot.as_ref()), &mut rejected);
+        let federation = federation.unwrap_or_else(|| known.clone());
         let provisioned = sorted(self.read_provisioned(&before), &mut rejected).flatten();
         let applied = changes.live.iter().copied();
         let applied = applied.chain((tokens != tokens_before).then_some(TOKENS_FILE));
+        let applied = applied.chain((federation != known).then_some(BUNDLES));
         let applied = applied.chain(self.in_use.changes_to(snapshot.as_ref()));
         let applied = applied.chain(self.in_use.presents_another(provisioned.as_ref()).then_some(LISTENER));
         let reloaded = Reloaded {
@@ -189,13 +206,13 @@ impl Sources for Project {
             needs_restart: changes.restart.iter().map(|it| (*it).to_owned()).collect(),
             rejected,
         };
-        let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref())));
+        let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
         let credentials = Arc::clone(&self.credentials);
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
             in_use.take(snapshot, provisioned.as_ref());
-            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens };
+            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };
         });
         Fresh { settings, reloaded, take }
     }

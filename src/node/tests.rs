@@ -35,6 +35,8 @@ pub(super) fn settings() -> Arc<Settings> {
         policy_hash: Hash([0; 32]),
         authority: None,
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use crate::domain::id::{RuntimeId, Segment, SiteId};
+use crate::domain::identity::TrustDomain;
 use crate::domain::time::Millis;
 use crate::settings::kind::Version;
 use crate::settings::listeners;
-use crate::settings::partners;
 use crate::settings::problem::Faults;
 use crate::settings::programs;
 use crate::settings::raw::Node;
 use crate::settings::rules;
 use crate::settings::table::Table;
 use crate::settings::valid::{
-    Admin, Anchor, Control, Discovery, Identity, IdentitySource, Link, Log, Mesh, MeshRole, Profile, Scouting,
+    Admin, Anchor, Control, Discovery, Identity, IdentitySource, Link, Log, Mapping, Mesh, MeshRole, Profile, Scouting,
     Settings, Store, Timing, Tls, TlsMode,
 };
+use crate::settings::{federation, partners};
 
 /// The oldest Zenoh of the fleet baseline (DESIGN, *Zenoh version*).
 const ZENOHD_BASELINE: Version = Version { major: 1, minor: 7, patch: 2 };
@@ -102,10 +103,14 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
         }
         anchors.push(Anchor { site, path });
     }
-    let trust_domain = table.parsed("trust_domain")?;
+    let trust_domain: TrustDomain = table.parsed("trust_domain")?;
+    let mapping: Mapping = table.parsed("mapping")?;
+    let partners = federation::read(&table, own_site, &mapping.naming(&trust_domain), faults);
     Some(Identity {
-        mapping: table.parsed("mapping")?,
+        mapping,
         source,
+        bundle_path: table.path("bundle_path"),
+        partners,
         svid_path: table.path("svid_path"),
         bans_path: table.path("bans_path"),
         key_path: table.path("key_path"),

@@ -81,6 +81,7 @@ const TRANSPORTS: &[&str] = &["realtime", "zenoh", "mesh", "mqtt", "modbus-tcp",
 const ROLES: &[&str] = &["viewer", "operator", "engineer", "admin"];
 const EFFECTS: &[&str] = &["idempotent", "pure", "fenced", "unrepeatable"];
 const VERDICTS: &[&str] = &["allow", "deny"];
+const BUNDLE_PROFILES: &[&str] = &["https_spiffe", "https_web"];
 const RUN_LIMIT: Kind = Kind::Int { min: 1, max: 604_800_000 };
 
 /// Every key, in the order of the reference.
@@ -116,6 +117,50 @@ pub const KEYS: &[Key] = &[
     key("runtime.identity.anchors[].path", Kind::Path, "", "The file with that site's anchor certificates.")
         .required()
         .reloaded(),
+    key(
+        "runtime.identity.bundle_path",
+        Kind::Path,
+        "",
+        "The own site's trust bundle, which is then served to partners: what `trust-runtime identity export-bundle` writes.",
+    ),
+    key(
+        "runtime.identity.partner[].site",
+        Kind::Name,
+        "",
+        "A site known by its trust bundle: writes to and from it rest on one that is fresh.",
+    )
+    .required(),
+    key(
+        "runtime.identity.partner[].bundle_endpoint",
+        Kind::Text,
+        "",
+        "Where the partner serves its bundle, an https address; when absent, bundles come by `trust-runtime identity import-bundle`.",
+    ),
+    key(
+        "runtime.identity.partner[].profile",
+        Kind::OneOf(BUNDLE_PROFILES),
+        "https_spiffe",
+        "How the endpoint proves itself: by its SPIFFE ID, or by a certificate of a CA for its name.",
+    ),
+    key(
+        "runtime.identity.partner[].endpoint_spiffe_id",
+        Kind::Text,
+        "",
+        "The SPIFFE ID of the runtime that answers at the endpoint, for `https_spiffe`.",
+    ),
+    key(
+        "runtime.identity.partner[].ca_path",
+        Kind::Path,
+        "",
+        "The CA certificates that the endpoint's own must lead to, for `https_web`.",
+    ),
+    key(
+        "runtime.identity.partner[].max_age_s",
+        Kind::Int { min: 10, max: 31_536_000 },
+        "86400",
+        "How long after the endpoint's last confirmation writes to and from the partner go on.",
+    )
+    .unit("s"),
     key(
         "runtime.identity.grant[].actor",
         Kind::Text,

@@ -6,6 +6,7 @@
 
 mod build;
 mod environment;
+mod federation;
 mod key;
 mod kind;
 mod listeners;
@@ -52,9 +53,10 @@ pub use rule_text::{ListForm, change_text, rule_text};
 pub use scaffold::{Error as ScaffoldError, Scaffold, legal_name, scaffold};
 pub use secret::Secret;
 pub use valid::{
-    Admin, Agent, Anchor, Command, Control, ControlMode, Discovery, EffectClass, Endpoint, Grant, Identity,
-    IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole, Partner, Profile, RestartRule, Scouting,
-    Settings, Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web, WebAuth, Workload,
+    Admin, Agent, Anchor, BundleEndpoint, BundlePartner, Command, Control, ControlMode, Discovery, EffectClass,
+    Endpoint, EndpointProof, Grant, Identity, IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole,
+    Partner, Profile, RestartRule, Scouting, Settings, Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord,
+    Web, WebAuth, Workload,
 };
 
 pub use when::{moment, text as moment_text};

@@ -52,12 +52,18 @@ pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &Si
         if site == *own_site {
             let message = "wanted another site: the own site's nodes come to runtime.mesh.listen";
             faults.push(&entry.at("site"), entry.key("site"), message);
-        } else if !identity.anchors.iter().any(|anchor| anchor.site == site) {
-            let message = format!("wanted a site of runtime.identity.anchors, got {site}, which has none");
+        } else if !is_known(identity, &site) {
+            let message =
+                format!("wanted a site of runtime.identity.anchors or .partner, got {site}, which is in neither");
             faults.push(&entry.at("site"), entry.key("site"), message);
         }
         if !sites.insert(site.clone()) {
             faults.push(&entry.at("site"), entry.key("site"), format!("site {site} is given twice"));
         }
     }
+}
+
+/// Whether there is a place from which the site's anchors come.
+fn is_known(identity: &Identity, site: &SiteId) -> bool {
+    identity.anchors.iter().any(|anchor| anchor.site == *site) || identity.partners.iter().any(|it| it.site == *site)
 }

@@ -64,6 +64,9 @@ pub fn preconditions(settings: &Settings) -> Vec<Precondition> {
         let has_certificate = settings.identity.source != IdentitySource::Dev;
         want(has_certificate, "runtime.identity.source", "links inside TLS want an identity from a CA");
     }
+    let identity = &settings.identity;
+    let is_known_by_certificates = identity.source != IdentitySource::Dev || identity.partners.is_empty();
+    want(is_known_by_certificates, "runtime.identity.source", "partners are known by certificates, and this is none");
     want(
         settings.identity.source != IdentitySource::Spire,
         "runtime.identity.source",

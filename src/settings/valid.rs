@@ -284,6 +284,10 @@ pub struct Identity {
     pub bans_path: Option<PathBuf>,
     /// Anchors by site, never pooled.
     pub anchors: Vec<Anchor>,
+    /// The own site's bundle, where it is served.
+    pub bundle_path: Option<PathBuf>,
+    /// Sites known by their bundles, each once and never the own.
+    pub partners: Vec<BundlePartner>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
 }
@@ -291,11 +295,18 @@ pub struct Identity {
 impl Identity {
     /// How SPIFFE IDs are read and written here.
     pub fn naming(&self) -> Naming {
-        let mapping = match self.mapping {
-            Mapping::DomainSite => identity::Mapping::DomainSite,
-            Mapping::PathSite => identity::Mapping::PathSite,
+        self.mapping.naming(&self.trust_domain)
+    }
+}
+
+impl Mapping {
+    /// How ids are read and written with this mapping.
+    pub(crate) fn naming(self, trust_domain: &TrustDomain) -> Naming {
+        let mapping = match self {
+            Self::DomainSite => identity::Mapping::DomainSite,
+            Self::PathSite => identity::Mapping::PathSite,
         };
-        Naming { trust_domain: self.trust_domain.clone(), mapping }
+        Naming { trust_domain: trust_domain.clone(), mapping }
     }
 }
 
@@ -306,6 +317,35 @@ pub struct Anchor {
     pub site: SiteId,
     /// The file.
     pub path: PathBuf,
+}
+
+/// A site that is known by its trust bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundlePartner {
+    /// The site.
+    pub site: SiteId,
+    /// Where its bundle is fetched; absent where it comes by files alone.
+    pub endpoint: Option<BundleEndpoint>,
+    /// How long after the endpoint's last confirmation writes go on.
+    pub age_max: Millis,
+}
+
+/// Where a bundle is fetched, and who has to answer there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleEndpoint {
+    /// An https address.
+    pub url: String,
+    /// Who answers.
+    pub proof: EndpointProof,
+}
+
+/// How an endpoint proves itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointProof {
+    /// By the certificate of this runtime, under the anchors known so far (`https_spiffe`).
+    Runtime(RuntimeId),
+    /// By a certificate for its name or address that leads to one of these CAs (`https_web`).
+    Web(PathBuf),
 }
 
 /// The most that an actor may be here.

@@ -123,26 +123,51 @@ pub enum LoadError {
 
 /// Reads all files of an identity and holds them against each other. The own certificate must be that of `own`.
 pub fn load(sources: &Sources, naming: &Naming, own: &Subject, now: Wall) -> Result<Snapshot, LoadError> {
+    load_with(sources, &[], naming, own, now)
+}
+
+/// The anchors of sites, as they have come by other ways than a file that settings name.
+pub type TakenAnchors = [(SiteId, Vec<CertificateDer<'static>>)];
+
+/// As `load`, with anchors that have come since in place of those in files: what a site has said later counts.
+pub fn load_with(
+    sources: &Sources,
+    taken: &TakenAnchors,
+    naming: &Naming,
+    own: &Subject,
+    now: Wall,
+) -> Result<Snapshot, LoadError> {
     let chain = certificates(&sources.svid, CHAIN_MAX)?;
     let key = private_key(&sources.key)?;
-    let trust = load_trust(sources, naming)?;
+    let trust = load_trust(sources, taken, naming)?;
     Snapshot::new(chain, key, trust, own, now)
         .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault: Box::new(fault) })
 }
 
 /// What the files say of others, with the own certificate and key that are in use: for when those in the files cannot be used.
 /// Whom a list shuts out, and what an anchor no longer vouches for, must not wait for them. `None` if the files say nothing usable.
-pub fn load_beside(sources: &Sources, naming: &Naming, in_use: &Snapshot) -> Option<Snapshot> {
-    let whole = load_trust(sources, naming).ok().and_then(|trust| in_use.trusting(trust).ok());
+/// Without what partners have said, only the bans count: anchors that are not known must not fall back to older ones.
+pub fn load_beside(
+    sources: &Sources,
+    taken: Option<&TakenAnchors>,
+    naming: &Naming,
+    in_use: &Snapshot,
+) -> Option<Snapshot> {
+    let whole = taken.and_then(|taken| in_use.trusting(load_trust(sources, taken, naming).ok()?).ok());
     whole.or_else(|| {
         let trust = Trust { bans: bans(sources.bans.as_ref()?).ok()?, ..in_use.trust().clone() };
         in_use.trusting(trust).ok()
     })
 }
 
-fn load_trust(sources: &Sources, naming: &Naming) -> Result<Trust, FileError> {
+fn load_trust(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Result<Trust, FileError> {
     let mut trust = Trust::new(naming.clone());
-    for (site, path) in &sources.anchors {
+    // A site that has taken back all of its authorities has none: not those of its file either.
+    for (site, authorities) in taken.iter().filter(|(_, authorities)| !authorities.is_empty()) {
+        let set = trust.set_anchors(site.clone(), authorities);
+        set.map_err(|fault| FileError::Anchor { path: PathBuf::from(format!("bundle of {site}")), fault })?;
+    }
+    for (site, path) in sources.anchors.iter().filter(|(site, _)| taken.iter().all(|(known, _)| known != site)) {
         let certificates = certificates(path, ANCHORS_PER_SITE_MAX)?;
         let set = trust.set_anchors(site.clone(), &certificates);
         set.map_err(|fault| FileError::Anchor { path: path.clone(), fault })?;

@@ -222,6 +222,12 @@ pub(crate) mod described {
         (400, "The request is not HTTP as this node takes it."),
         (403, "The Host is not on the allow-list, or a foreign page asks."),
     ];
+    /// Of the bundle endpoint.
+    pub(crate) const BUNDLE: &[(u16, &str)] = &[
+        (400, "The request is not HTTP as this node takes it."),
+        (403, "The Host is not on the allow-list, or a foreign page asks."),
+        (503, "No bundle is configured here."),
+    ];
     /// Of a probe.
     pub(crate) const PROBE: &[(u16, &str)] = &[
         (400, "The request is not HTTP as this node takes it."),

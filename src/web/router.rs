@@ -21,7 +21,7 @@ use super::error::{Kind, Problem, described};
 use super::guard::Hosts;
 use super::limit::{self, BODY_BYTES_MAX};
 use super::rate::Rates;
-use super::routes::{actions, audit, config, control, health, openapi, state};
+use super::routes::{actions, audit, bundle, config, control, health, openapi, state};
 use super::serve::PeerAddress;
 use super::{Options, State, secure};
 use crate::domain::identity::Role;
@@ -148,7 +148,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 15] = [
+pub static ROUTES: [Route; 16] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -177,6 +177,16 @@ pub static ROUTES: [Route; 15] = [
     failing(
         get("/openapi.json", Access::Anyone, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
         described::PUBLIC,
+    ),
+    failing(
+        get(
+            "/api/runtime-cloud/bundle",
+            Access::Anyone,
+            "The trust bundle of this runtime's site, as a SPIFFE bundle endpoint serves it.",
+            Described::Bundle,
+            Handler::Now(bundle::read),
+        ),
+        described::BUNDLE,
     ),
     failing(
         get(

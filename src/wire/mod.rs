@@ -3,6 +3,7 @@
 //! A form is parsed strictly into the domain's types and never used past this layer.
 
 pub mod api;
+pub mod bundle;
 pub mod mesh;
 mod named;
 pub mod record;

@@ -43,6 +43,7 @@ fn the_table_says_who_may_ask() {
     let expected = [
         "GET / Anyone 0",
         "GET /api/runtime-cloud/audit Least(Viewer) 0",
+        "GET /api/runtime-cloud/bundle Anyone 0",
         "GET /api/runtime-cloud/config Least(Viewer) 0",
         "GET /api/runtime-cloud/state Least(Viewer) 0",
         "GET /healthz AnyoneOrMore 0",

@@ -379,6 +379,12 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         policy_hash: Hash([9; 32]),
         authority: None,
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: Some(Arc::new(trust_runtime::domain::identity::bundle::Bundle {
+            sequence: 7,
+            refresh_hint: None,
+            authorities: Vec::new(),
+        })),
         grants: Vec::new(),
         limits: Freshness::default(),
         receipts_kept: Millis::from_hours(24),

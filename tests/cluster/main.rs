@@ -18,6 +18,7 @@ mod rates;
 mod watch;
 
 mod audit;
+mod bundles;
 mod cli;
 mod crash;
 mod disk;

@@ -54,7 +54,7 @@ impl Desk {
     }
 
     /// The folder of a node that has its certificate from this authority.
-    fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
+    pub(crate) fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
         let project = self.path(&format!("{site}-{name}"));
         let (tls, id) = (project.join("tls").display().to_string(), format!("{site}/{name}"));
         let ca = self.text(ca);

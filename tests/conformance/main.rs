@@ -12,6 +12,8 @@
 )]
 
 mod actor;
+mod bent;
+mod bundle;
 mod case_file;
 mod envelope;
 mod example;
@@ -19,6 +21,7 @@ mod explain;
 mod key;
 mod matrix;
 mod minted;
+mod partner;
 mod policy;
 mod preflight;
 mod record;

@@ -328,3 +328,12 @@ fn replaced(der: &Der, from: &[u8], to: &[u8]) -> Der {
     bytes[at..at + from.len()].copy_from_slice(to);
     bytes.into()
 }
+
+/// An authority's key and its certificate, changed in one respect.
+pub(crate) fn signing(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (KeyPair, Der) {
+    let mut params = signer(name);
+    change(&mut params);
+    let key = key();
+    let der = params.self_signed(&key).expect("an authority").der().clone();
+    (key, der)
+}

@@ -25,10 +25,10 @@ use trust_runtime::wire::mesh::{self, CertificateKey, Keys, Refusal, open_envelo
 use crate::sealed::{ME, ORIGIN, Recipe, fingerprint};
 use crate::world::{now, parsed, settings, view};
 
-type Der = CertificateDer<'static>;
-type Site = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Der = CertificateDer<'static>;
+pub(crate) type Site = CertifiedIssuer<'static, KeyPair>;
 
-const RUNTIME: &str = "spiffe://trust/site-a/runtime/origin";
+pub(crate) const RUNTIME: &str = "spiffe://trust/site-a/runtime/origin";
 
 fn naming() -> Naming {
     Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite }
@@ -47,7 +47,7 @@ fn params(id: &str) -> CertificateParams {
     params
 }
 
-fn site() -> Site {
+pub(crate) fn site() -> Site {
     let mut params = params("spiffe://trust");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -55,12 +55,12 @@ fn site() -> Site {
 }
 
 /// A certificate with its key.
-struct Issued {
+pub(crate) struct Issued {
     key: KeyPair,
-    chain: Vec<Der>,
+    pub(crate) chain: Vec<Der>,
 }
 
-fn issue(site: &Site, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+pub(crate) fn issue(site: &Site, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
     let mut params = params(id);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -84,12 +84,12 @@ fn keys(issued: &Issued, key: Fingerprint) -> Keys {
     mesh::delegate_by_certificate(&certificate, envelope, &parsed(ORIGIN), from, until).expect("the key signs")
 }
 
-fn honest_keys(issued: &Issued) -> Keys {
+pub(crate) fn honest_keys(issued: &Issued) -> Keys {
     keys(issued, name(&issued.chain[0]))
 }
 
 /// A receiver to whom these authorities speak for these sites.
-fn receiver(anchors: &[(&str, &Site)], bans: &[Ban]) -> View {
+pub(crate) fn receiver(anchors: &[(&str, &Site)], bans: &[Ban]) -> View {
     let mut trust = Trust::new(naming());
     for (site, issuer) in anchors {
         trust.set_anchors(parsed(site), &[issuer.der().clone()]).expect("an anchor");
@@ -102,7 +102,7 @@ fn receiver(anchors: &[(&str, &Site)], bans: &[Ban]) -> View {
     view(settings, fingerprint("target"))
 }
 
-fn opened(view: &View, bytes: &[u8]) -> Result<bool, Refusal> {
+pub(crate) fn opened(view: &View, bytes: &[u8]) -> Result<bool, Refusal> {
     let received = open_envelope(view, &parsed(ORIGIN), bytes, now().wall)?;
     Ok(received.signer.vouched.is_some())
 }

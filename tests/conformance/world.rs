@@ -75,6 +75,8 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         policy_hash: Hash::of(b"a policy"),
         authority: None,
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

@@ -155,6 +155,8 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         policy_hash: Hash::of(&[u8::try_from(variant).unwrap_or(0)]),
         authority: authority(setup.profile),
         certificate: None,
+        partners: BTreeMap::new(),
+        bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
         receipts_kept: Millis::from_hours(24),

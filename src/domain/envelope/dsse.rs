@@ -12,6 +12,8 @@ use crate::domain::identity::IdentityKey;
 pub enum PayloadType {
     /// One action for one target.
     Action,
+    /// A site's trust bundle, signed by its authority.
+    Bundle,
     /// An identity key's word for an envelope key.
     Delegation,
     /// The answer to a probe.
@@ -26,13 +28,14 @@ pub enum PayloadType {
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 6] =
-        [Self::Action, Self::Delegation, Self::Echo, Self::Identity, Self::Observation, Self::Receipt];
+    pub const ALL: [Self; 7] =
+        [Self::Action, Self::Bundle, Self::Delegation, Self::Echo, Self::Identity, Self::Observation, Self::Receipt];
 
     /// The media type that is signed with the bytes.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Action => "application/vnd.trust-runtime.action.v1+json",
+            Self::Bundle => "application/vnd.trust-runtime.bundle.v1+json",
             Self::Delegation => "application/vnd.trust-runtime.delegation.v1+json",
             Self::Echo => "application/vnd.trust-runtime.echo.v1+json",
             Self::Identity => "application/vnd.trust-runtime.identity.v1+json",

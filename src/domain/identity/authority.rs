@@ -95,8 +95,7 @@ impl Authority {
         let runtime = verified.svid.subject.as_runtime().ok_or(Unproven::NotARuntime)?;
         let leaf = chain.first().ok_or(Unproven::Signature)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(|_malformed| Unproven::Signature)?;
-        let is_signed = ALGORITHMS.iter().any(|it| leaf.verify_signature(*it, message, signature).is_ok());
-        if !is_signed {
+        if !is_signed_by(&leaf, message, signature) {
             return Err(Unproven::Signature);
         }
         let vouched = Vouched { until: verified.until, authority: self.name };
@@ -139,6 +138,11 @@ fn part(bytes: &mut Vec<u8>, content: &[u8]) {
 /// In eight bytes: more than any machine can count.
 fn count(bytes: &mut Vec<u8>, number: usize) {
     bytes.extend(u64::try_from(number).unwrap_or(u64::MAX).to_be_bytes());
+}
+
+/// Whether the certificate's key signed the message, by the one algorithm of its kind.
+pub(super) fn is_signed_by(certificate: &EndEntityCert<'_>, message: &[u8], signature: &[u8]) -> bool {
+    ALGORITHMS.iter().any(|it| certificate.verify_signature(*it, message, signature).is_ok())
 }
 
 impl PartialEq for Authority {

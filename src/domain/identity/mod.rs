@@ -4,6 +4,7 @@ mod actor;
 pub mod anchors;
 pub mod authority;
 mod bans;
+pub mod bundle;
 mod key;
 mod naming;
 mod role;

@@ -3,6 +3,7 @@
 mod explained;
 mod hostile;
 mod overrides;
+mod federation;
 mod partners;
 mod project;
 mod rendering;

@@ -1,6 +1,8 @@
 //! `/livez`, `/readyz` and `/healthz`: for supervisors, and with a credential for people.
 
+use crate::domain::id::SiteId;
 use crate::domain::identity::TrustState;
+use crate::domain::identity::bundle::Standing;
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
 use crate::engine::view::{ClockState, Renewal, View};
@@ -38,6 +40,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
         ("clock", clock(&view)),
         ("identity", identity(&view, shared.node.now().wall)),
         ("mesh", mesh(shared, &view)),
+        ("partners", partners(&view, shared.node.now().wall)),
         ("store", store(shared, &view)),
         ("workload", (NOT_CONFIGURED, "no workload is configured".to_owned())),
     ];
@@ -79,6 +82,33 @@ fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
     let links = shared.node.mesh_links();
     let status = if links == 0 && !view.peers.is_empty() { DEGRADED } else { OK };
     (status, format!("{links} transports, {online} of {} peers online", view.peers.len()))
+}
+
+/// A partner whose bundle is too old is read and not written, in both directions.
+fn partners(view: &View, now: Wall) -> (&'static str, String) {
+    let partners = &view.settings.partners;
+    if partners.is_empty() {
+        return (NOT_CONFIGURED, "no partner is configured".to_owned());
+    }
+    let is_stale = partners.values().any(|standing| standing.check(now).is_err());
+    let shown: Vec<String> = partners.iter().map(|(site, standing)| partner(site, standing, now)).collect();
+    (if is_stale { DEGRADED } else { OK }, shown.join("; "))
+}
+
+fn partner(site: &SiteId, standing: &Standing, now: Wall) -> String {
+    let seconds = |at: Wall| at.as_millis().saturating_sub(now.as_millis()).wrapping_div(1_000);
+    let known = standing.known.map_or_else(
+        || "no bundle yet".to_owned(),
+        |known| {
+            let age = known.age(now).0.wrapping_div(1_000);
+            format!("bundle {} confirmed {age} s ago", known.sequence)
+        },
+    );
+    match (standing.check(now), standing.fresh_until) {
+        (Ok(()), Some(until)) => format!("{site}: {known}, fresh for {} s more", seconds(until)),
+        (Ok(()), None) => format!("{site}: {known}"),
+        (Err(stale), _) => format!("{site}: {known}, no writes: {stale}"),
+    }
 }
 
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {

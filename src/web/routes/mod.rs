@@ -2,6 +2,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod audit;
+pub(crate) mod bundle;
 pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod health;

@@ -271,7 +271,11 @@ pub fn open_word(
             let observation = Observation::try_from(body::read::<body::Observation>(&payload)?)?;
             (observation.runtime.clone(), Word::Observation(observation))
         }
-        PayloadType::Action | PayloadType::Delegation | PayloadType::Echo | PayloadType::Receipt => {
+        PayloadType::Action
+        | PayloadType::Bundle
+        | PayloadType::Delegation
+        | PayloadType::Echo
+        | PayloadType::Receipt => {
             return Err(Refusal::Malformed);
         }
     };

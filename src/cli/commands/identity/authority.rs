@@ -41,12 +41,21 @@ pub(super) struct State {
     pub(super) next: Option<u32>,
     /// The key that signed before the last `activate`.
     pub(super) previous: Option<u32>,
+    /// The number of the present set of anchors, as its bundle has it.
+    #[serde(default)]
+    pub(super) sequence: u64,
 }
 
 impl State {
     /// The keys that the anchors name, the oldest first.
     pub(super) fn anchors(&self) -> Vec<u32> {
         self.previous.into_iter().chain([self.active]).chain(self.next).collect()
+    }
+
+    /// Numbers a changed set of anchors. By the time, so that an authority that was restored from a backup does not use a
+    /// number again that its partners know.
+    pub(super) fn count_on(&mut self, now: Wall) {
+        self.sequence = self.sequence.saturating_add(1).max(seconds(now));
     }
 }
 
@@ -89,6 +98,7 @@ impl Authority {
             active: 1,
             next: None,
             previous: None,
+            sequence: seconds(now),
         };
         let authority = Self { folder: folder.to_owned(), state, site, naming, _lock: lock };
         authority.make_key(1, now)?;
@@ -221,21 +231,27 @@ impl Authority {
         })
     }
 
-    fn certificate(&self, number: u32) -> Result<CertificateDer<'static>, Failure> {
+    pub(super) fn certificate(&self, number: u32) -> Result<CertificateDer<'static>, Failure> {
         let path = self.file(number, "pem");
         CertificateDer::from_pem_slice(disk::read(&path)?.as_bytes())
             .map_err(|error| Failure::new(Exit::Configuration, format!("{}: not PEM ({error})", path.display())))
     }
 
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Failure> {
-        let path = self.file(self.state.active, "key");
+        let key = self.key(self.state.active)?;
+        Issuer::from_ca_cert_der(&self.certificate(self.state.active)?, key).map_err(certificate::cannot)
+    }
+
+    /// A key of this authority, held against its certificate.
+    pub(super) fn key(&self, number: u32) -> Result<KeyPair, Failure> {
+        let path = self.file(number, "key");
         let wrong = |what: &str| Failure::new(Exit::Configuration, format!("{}: {what}", path.display()));
         let key =
             KeyPair::from_pem(&disk::read_secret(&path)?).map_err(|_unreadable| wrong("not a private key in PEM"))?;
-        if Fingerprint::of_der(&key.subject_public_key_info()) != self.signer(self.state.active)?.key {
+        if Fingerprint::of_der(&key.subject_public_key_info()) != self.signer(number)?.key {
             return Err(wrong("not the key of the certificate beside it: restore both from a backup"));
         }
-        Issuer::from_ca_cert_der(&self.certificate(self.state.active)?, key).map_err(certificate::cannot)
+        Ok(key)
     }
 
     fn file(&self, number: u32, ending: &str) -> PathBuf {

@@ -1,6 +1,7 @@
 //! `identity`: a site's authority in a folder, for plants without SPIRE. It needs no node and no network.
 
 mod authority;
+mod bundle;
 mod certificate;
 mod disk;
 mod ledger;
@@ -56,6 +57,12 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
         }
         Identity::Rotate(step) => rotate(step, now),
         Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
+        Identity::ExportBundle { ca, out, days, refresh_hint_s } => {
+            bundle::export(&Authority::open(&ca.ca)?, out.as_deref(), *days, *refresh_hint_s, ca.json, now)
+        }
+        Identity::ImportBundle { file, site, project, fingerprint, json } => {
+            bundle::import(file, site, project, fingerprint.as_deref(), *json, now)
+        }
         Identity::List { ca } => list::run(&Authority::open(&ca.ca)?, ca.json, now),
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn prepare(authority: &mut Authority, now: Wall) -> Result<u32, Failu
     let next = authority.state.active.saturating_add(1);
     authority.make_key(next, now)?;
     authority.state.next = Some(next);
+    authority.state.count_on(now);
     authority.save()?;
     Ok(next)
 }
@@ -51,6 +52,7 @@ pub(super) fn retire(authority: &mut Authority, is_forced: bool, now: Wall) -> R
         return Err(conflict(message));
     }
     authority.state.previous = None;
+    authority.state.count_on(now);
     authority.save()?;
     Ok(previous)
 }

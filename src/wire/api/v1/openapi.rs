@@ -16,6 +16,8 @@ pub enum Body {
     Action,
     /// A page of the audit log.
     Audit,
+    /// A SPIFFE trust bundle.
+    Bundle,
     /// The live settings.
     Config,
     /// A request to this node itself.
@@ -155,6 +157,7 @@ fn content(body: Body) -> Option<Value> {
     let name = match body {
         Body::None => return None,
         Body::OpenApi => return Some(json!({ "application/json": { "schema": { "type": "object" } } })),
+        Body::Bundle => return Some(json!({ "application/json": { "schema": bundle() } })),
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
         Body::Audit => "AuditBody",
@@ -169,6 +172,20 @@ fn content(body: Body) -> Option<Value> {
         Body::State => "StateBody",
     };
     Some(json!({ "application/json": { "schema": reference(name) } }))
+}
+
+/// The form is the specification's: a JWK Set (SPIFFE Trust Domain and Bundle, section 4).
+fn bundle() -> Value {
+    json!({
+        "type": "object",
+        "description": "A JWK Set of entries with `use` x509-svid, each with the certificate of one authority in `x5c`.",
+        "required": ["keys", "spiffe_sequence"],
+        "properties": {
+            "keys": { "type": "array", "items": { "type": "object" } },
+            "spiffe_sequence": { "type": "integer", "minimum": 0 },
+            "spiffe_refresh_hint": { "type": "integer", "minimum": 0, "description": "Seconds." },
+        },
+    })
 }
 
 /// Every body and what it consists of, by name.
