@@ -53,7 +53,8 @@ pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &Si
             let message = "wanted another site: the own site's nodes come to runtime.mesh.listen";
             faults.push(&entry.at("site"), entry.key("site"), message);
         } else if !identity.knows(&site) {
-            let message = format!("wanted a site of runtime.identity.anchors, got {site}, which has none");
+            let message =
+                format!("wanted a site of runtime.identity.anchors or .partner, got {site}, which is in neither");
             faults.push(&entry.at("site"), entry.key("site"), message);
         }
         if !sites.insert(site.clone()) {

@@ -29,6 +29,14 @@ fn a_partner_is_read_with_its_addresses() {
     assert_eq!((east.listen, east.links_max, shown), (None, 8, vec!["gw.east:7448".into(), "10.9.0.1:1".into()]));
 }
 
+/// Its anchors may come with its trust bundle.
+#[test]
+fn a_partner_may_be_known_by_its_bundle() {
+    let link = partner("site = \"west\"\nlisten = \"10.0.0.1:7448\"");
+    let found = faults(&router(MESH, &format!("{link}[[runtime.identity.partner]]\nsite = \"west\"\n")));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn a_partner_that_cannot_be_linked_with_is_refused_by_name() {
     let dial = "connect = [\"a:1\"]";
@@ -37,7 +45,7 @@ fn a_partner_that_cannot_be_linked_with_is_refused_by_name() {
         (
             MESH,
             partner("site = \"west\"\nconnect = [\"a:1\"]"),
-            ".site: wanted a site of runtime.identity.anchors, got west",
+            ".site: wanted a site of runtime.identity.anchors or .partner, got west",
         ),
         (MESH, partner("site = \"north\"\nconnect = [\"a:1\"]"), ".site: wanted another site"),
         (MESH, partner("site = \"south\""), ": wanted listen or connect for site south, got neither"),
