@@ -211,7 +211,8 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
-        /// A folder of checkpoints that were kept elsewhere: only they show that an earlier copy was brought back.
+        /// A folder of checkpoints that were kept elsewhere, such as what `audit export` gave on a peer: they show that an
+        /// earlier copy was brought back.
         #[arg(long, value_name = "DIR")]
         checkpoints: Option<PathBuf>,
         /// The file of the log's public key; without it audit.vkey beside the checkpoints, then the one beside the log.
@@ -226,7 +227,8 @@ pub enum Audit {
         /// The project folder.
         #[arg(long, value_name = "DIR")]
         project: PathBuf,
-        /// Instead of the records, write the newest signed checkpoint and the public key into this folder.
+        /// Instead of the records, write the newest signed checkpoint, the heads of peers' logs that are kept here, and their
+        /// public keys into this folder.
         #[arg(long, value_name = "DIR")]
         checkpoints: Option<PathBuf>,
         /// For the sake of scripts: JSON lines are the only form.
@@ -262,8 +264,11 @@ pub enum Identity {
         #[command(flatten)]
         subject: SubjectArgs,
         /// How long the certificate holds [default: 30 for a node, half a day for an actor].
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397))]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397), conflicts_with = "minutes")]
         days: Option<u32>,
+        /// The same in minutes, for lives below a day.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        minutes: Option<u32>,
         /// The folder in which key, certificate and anchors are put.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
@@ -279,6 +284,9 @@ pub enum Identity {
         /// The folder in which key and request are put; a key that is there is kept.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// The file of a join token, or - for standard input: binds the request to it, so that nobody has to compare words.
+        #[arg(long, value_name = "PATH")]
+        join_token: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -295,11 +303,61 @@ pub enum Identity {
         #[arg(long, value_name = "WORDS")]
         fingerprint: Option<String>,
         /// How long the certificate holds [default: 30 for a node, half a day for an actor].
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397))]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397), conflicts_with = "minutes")]
         days: Option<u32>,
+        /// The same in minutes, for lives below a day.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        minutes: Option<u32>,
         /// The folder in which certificate and anchors are put [default: the request's].
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+    },
+    /// At the authority: make or list tokens by which somebody joins once.
+    #[command(subcommand)]
+    JoinToken(JoinToken),
+    /// At the authority: issue what a request asks for that was bound to a join token, and use the token up.
+    Redeem {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// The request's file; the proof lies beside it.
+        #[arg(long, value_name = "PATH")]
+        request: PathBuf,
+        /// How long the certificate holds [default: 30 for a node, half a day for an actor].
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=397), conflicts_with = "minutes")]
+        days: Option<u32>,
+        /// The same in minutes, for lives below a day.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        minutes: Option<u32>,
+        /// The folder in which certificate and anchors are put [default: the request's].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// On the node: check that the anchors that came back are of the authority that made the token.
+    Accept {
+        /// The folder with the anchors.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The site that was joined.
+        #[arg(long)]
+        site: String,
+        /// The file of the join token, or - for standard input.
+        #[arg(long, value_name = "PATH")]
+        join_token: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// At the authority: issue the next certificate of a node for the same key, as a node that holds the authority does.
+    ///
+    /// Only for a certificate of this authority that still holds and is nearing its end; it is printed as PEM.
+    Renew {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// The certificate in force; - reads it from standard input.
+        #[arg(long, value_name = "PATH")]
+        certificate: PathBuf,
     },
     /// Change the authority's key in steps, so that no node is ever cut off.
     #[command(subcommand)]
@@ -350,6 +408,32 @@ pub enum Identity {
         json: bool,
     },
     /// Show the authority, what it has issued, what expires within 30 days and what is banned.
+    List {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+    },
+}
+
+/// `identity join-token`.
+#[derive(Debug, Subcommand)]
+pub enum JoinToken {
+    /// Make a token for one node or actor of this site; it is shown once, and only a hash of it is kept.
+    Create {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// The node that may join with it; * for any.
+        #[arg(long, value_name = "NAME", required_unless_present = "actor", conflicts_with = "actor")]
+        node: Option<String>,
+        /// The actor that may join with it; * for any.
+        #[arg(long, value_name = "NAME")]
+        actor: Option<String>,
+        /// How long it can be used.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
+        minutes: u32,
+    },
+    /// Show which there are: open, redeemed, expired.
     List {
         /// The authority's folder and the form of the answer.
         #[command(flatten)]

@@ -10,7 +10,7 @@ use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::Plan;
 use crate::engine::input::{QueryId, ReplyId};
-use crate::engine::record::{Batch, Record};
+use crate::engine::record::{Batch, NotContinued, Record};
 
 /// Effects of a batch of inputs. `batch` is made durable first; only then is anything of `after` performed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub enum Answer {
     },
     /// It is done and on record.
     Recorded,
+    /// What is said to the head of a peer's log.
+    Witnessed(Witnessed),
     /// It was refused.
     Refused {
         /// Why.
@@ -109,6 +111,19 @@ pub enum Answer {
         /// One sentence.
         reason: String,
     },
+}
+
+/// What is said to the head of a peer's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witnessed {
+    /// Countersign it: it is kept.
+    Continues,
+    /// Show what came since this size.
+    Behind(u64),
+    /// It does not continue the head that is kept.
+    Broken(NotContinued),
+    /// It says nothing, for this reason.
+    Refused(&'static str),
 }
 
 /// How one target's part of a dispatch starts.

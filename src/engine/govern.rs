@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::domain::audit::Outcome;
+use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{Fingerprint, TrustState};
+use crate::domain::identity::{Fingerprint, SpiffeId, TrustState};
 use crate::domain::preflight::Asker;
 use crate::domain::time::Now;
 use crate::engine::effect::{Answer, Effects};
 use crate::engine::observe::peer_record;
 use crate::engine::record::Record;
-use crate::engine::{Engine, Entropy};
+use crate::engine::view::Settings;
+use crate::engine::{Engine, Entropy, audit_id};
 
 impl Engine {
     pub(super) fn approve(
@@ -55,6 +56,7 @@ impl Engine {
             return refused(Code::PeerNotAvailable, format!("{runtime} has never been heard of"));
         }
         effects.persist(Record::PeerForgotten { runtime: runtime.clone() });
+        self.forget_witnessing(runtime, effects);
         self.change();
         self.record_about(now, entropy, asker, "peers_forget", runtime, effects)
     }
@@ -97,6 +99,22 @@ impl Engine {
         self.record_about(now, entropy, asker, action, &me, effects)
     }
 
+    /// A runtime had its certificate prolonged by the authority that this runtime holds.
+    pub(super) fn record_renewal(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        runtime: &RuntimeId,
+        detail: String,
+        effects: &mut Effects,
+    ) -> Answer {
+        if let Some(refusal) = self.refuse_read_only() {
+            return refusal;
+        }
+        effects.audit(renewal_draft(now, entropy, &self.settings, runtime, Outcome::Applied, detail));
+        Answer::Recorded
+    }
+
     fn record_about(
         &self,
         now: Now,
@@ -114,6 +132,31 @@ impl Engine {
 
     pub(super) fn refuse_read_only(&self) -> Option<Answer> {
         self.is_read_only.then(|| refused(Code::StorageUnavailable, "this runtime's store takes no writes".to_owned()))
+    }
+}
+
+/// What is put on record of a renewal, or of one that was refused.
+pub fn renewal_draft(
+    now: Now,
+    entropy: &mut dyn Entropy,
+    settings: &Settings,
+    runtime: &RuntimeId,
+    outcome: Outcome,
+    detail: String,
+) -> Draft {
+    Draft {
+        audit_id: audit_id(now, entropy),
+        at: now.wall,
+        actor: SpiffeId::of_runtime(&settings.trust_domain, runtime).to_string(),
+        actor_verified: true,
+        origin: runtime.clone(),
+        action: "identity_renew".to_owned(),
+        target: runtime.clone(),
+        request_id: None,
+        outcome,
+        code: (outcome == Outcome::Denied).then_some(Code::PermissionDenied),
+        detail,
+        policy_hash: settings.policy_hash,
     }
 }
 

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use crate::domain::action::Action;
+use crate::domain::audit::witness::Claim;
 use crate::domain::audit::{AuditId, Hash};
 use crate::domain::envelope::{Envelope, Ruling};
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
+use crate::domain::time::Millis;
+use crate::engine::record::Countersigned;
 use crate::engine::view::{Basis, Settings};
 use crate::engine::word::{Signer, Word};
 
@@ -94,6 +97,8 @@ pub struct Received {
 /// What a caller on this node wants of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
+    /// A peer's word for the newest head of the own log came; its signature is checked.
+    Countersigned(Box<Countersigned>),
     /// Begin a dispatch of a write: intents become durable, envelopes come back.
     Begin {
         /// The write.
@@ -131,6 +136,13 @@ pub enum Request {
         /// What, as the audit log names it.
         action: &'static str,
     },
+    /// Put on record that a runtime's certificate was renewed here, before it is handed out.
+    Renewed {
+        /// Whose.
+        runtime: RuntimeId,
+        /// Which certificate, for the record.
+        detail: String,
+    },
     /// Run with these settings from now on; they are valid.
     Reload {
         /// Who asks, or whose change of a file was noticed.
@@ -139,6 +151,15 @@ pub enum Request {
         settings: Arc<Settings>,
         /// What differs, for the record.
         detail: String,
+    },
+    /// A peer asks for a countersignature of the head of its log.
+    Witness {
+        /// Who asks.
+        signer: Box<Signer>,
+        /// The head.
+        claim: Box<Claim>,
+        /// What lies between two heads of one boot at least.
+        pause: Millis,
     },
     /// Accept the wall clock as it is.
     TimeReset {

@@ -2,7 +2,8 @@
 //!
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
 //! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
-//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed). `recover` builds the engine from
+//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed), `witness` (whose log continues what
+//! was seen of it). `recover` builds the engine from
 //! records, `view` is what readers see.
 
 mod act;
@@ -21,6 +22,7 @@ mod steady;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod witness;
 pub mod word;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,10 +41,11 @@ use crate::engine::input::{Input, Request};
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Intent, IntentKey};
 use crate::engine::steady::SteadyClock;
-use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View};
+use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
 pub use act::{act_draft, action_name};
 pub use dispatch::{among, plan_overtaken};
+pub use govern::renewal_draft;
 pub use recover::Error as RecoverError;
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
@@ -74,6 +77,8 @@ pub struct Engine {
     /// Outcomes that the store did not take yet, and those that are in the batch with which it is tried again.
     late: Vec<Late>,
     resuming: Vec<Late>,
+    /// The heads of peers' logs, and what peers say to the own one.
+    witnessing: Arc<Witnessing>,
     /// Who spoke with another key than the pinned one in this boot, each told once.
     impostors: BTreeSet<(RuntimeId, Fingerprint)>,
     timeline: Arc<VecDeque<Event>>,
@@ -104,6 +109,10 @@ impl Engine {
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
                     }
+                    Request::Countersigned(word) => self.take_countersignature(now, entropy, *word, effects),
+                    Request::Witness { signer, claim, pause } => {
+                        effect::Answer::Witnessed(self.witness(now, entropy, (&signer, &claim), pause, effects))
+                    }
                     Request::PeersApprove { asker, runtime, fingerprint } => {
                         self.approve(now, entropy, &asker, &runtime, fingerprint, effects)
                     }
@@ -111,6 +120,9 @@ impl Engine {
                     Request::Record { asker, action } => self.record(now, entropy, &asker, action, effects),
                     Request::Reload { asker, settings, detail } => {
                         self.reload(now, entropy, &asker, settings, &detail, effects)
+                    }
+                    Request::Renewed { runtime, detail } => {
+                        self.record_renewal(now, entropy, &runtime, detail, effects)
                     }
                     Request::TimeReset { asker } => self.reset_time(now, entropy, &asker, effects),
                 };
@@ -140,6 +152,7 @@ impl Engine {
             boot: self.boot,
             started: self.started,
             peers: Arc::clone(&self.peers),
+            witnessing: Arc::clone(&self.witnessing),
             overlay: Arc::clone(&self.overlay),
             timeline: Arc::clone(&self.timeline),
             clock: self.clock.state(),

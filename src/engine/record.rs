@@ -1,5 +1,6 @@
 //! Facts that are made durable before anybody hears of them. `recover` builds the engine from them again.
 
+use crate::domain::audit::witness::{Break, Head};
 use crate::domain::audit::{AuditId, Draft, Hash};
 use crate::domain::config::Overlay;
 use crate::domain::envelope::Response;
@@ -24,6 +25,25 @@ pub enum Record {
     DroppedUntil {
         /// What is not younger may have been carried out.
         wall: Wall,
+    },
+    /// What a peer has said to the newest head of this runtime's log; replaces its earlier word.
+    Countersigned(Box<Countersigned>),
+    /// Removes a peer's word.
+    CountersignedForgotten {
+        /// Whose.
+        witness: RuntimeId,
+    },
+    /// The newest head of a peer's log; replaces the earlier one.
+    Head {
+        /// Whose log.
+        runtime: RuntimeId,
+        /// The head.
+        head: Box<Head>,
+    },
+    /// Removes the head of a peer's log.
+    HeadForgotten {
+        /// Whose log.
+        runtime: RuntimeId,
     },
     /// An action sent to a target whose outcome is not on record yet; replaces the one for the same request and target.
     Intent(Intent),
@@ -84,6 +104,28 @@ pub struct Peer {
     pub trust: TrustState,
     /// The highest boot counter it has signed.
     pub boot: u64,
+}
+
+/// A peer's word for the own log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Countersigned {
+    /// Whose word.
+    pub witness: RuntimeId,
+    /// The key by which it countersigns, as text; empty where it never did.
+    pub key: String,
+    /// The newest checkpoint that it countersigned, with its signature; empty where there is none.
+    pub note: String,
+    /// Why it refused since, if it did.
+    pub refused: Option<NotContinued>,
+}
+
+/// A peer's refusal to countersign: it says that the own log does not continue what it has seen of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotContinued {
+    /// What it found.
+    pub reason: Break,
+    /// The checkpoint of this log that it keeps.
+    pub held: String,
 }
 
 /// What a target remembers of a write.

@@ -13,7 +13,7 @@ use crate::engine::effect::Effects;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Intent, Peer, Record};
 use crate::engine::steady::SteadyClock;
-use crate::engine::view::{self, Settings};
+use crate::engine::view::{self, Settings, Witnessing};
 use crate::engine::{Engine, Entropy, audit_id};
 
 /// Why the records cannot be this runtime's.
@@ -32,6 +32,7 @@ struct Facts {
     dropped_until: Wall,
     overlay: Overlay,
     peers: Vec<Peer>,
+    witnessing: Witnessing,
     receipts: Vec<crate::engine::record::Receipt>,
     intents: Vec<Intent>,
 }
@@ -72,6 +73,7 @@ impl Engine {
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
+            witnessing: Arc::new(facts.witnessing),
             unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
             receipts: Receipts::default(),
@@ -128,6 +130,7 @@ impl Engine {
     /// is believed: a repeated request is refused rather than answered with what may never have become durable.
     pub fn go_back_to(&mut self, shown: &view::View) {
         self.peers = Arc::clone(&shown.peers);
+        self.witnessing = Arc::clone(&shown.witnessing);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
         self.receipts = Receipts::default();
@@ -194,10 +197,16 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
             Record::Boot { counter } => facts.boot = counter,
             Record::ClockMark { wall } => facts.mark = wall,
             Record::DroppedUntil { wall } => facts.dropped_until = wall,
+            Record::Countersigned(word) => {
+                facts.witnessing.countersigned.insert(word.witness.clone(), *word);
+            }
+            Record::Head { runtime, head } => drop(facts.witnessing.heads.insert(runtime, *head)),
             Record::Intent(intent) => facts.intents.push(intent),
             Record::Overlay(overlay) => facts.overlay = overlay,
             Record::Peer(peer) => facts.peers.push(peer),
             Record::Receipt(receipt) => facts.receipts.push(receipt),
+            Record::CountersignedForgotten { .. } => return Err(Error::Removal("countersigned")),
+            Record::HeadForgotten { .. } => return Err(Error::Removal("head")),
             Record::IntentClosed(_) => return Err(Error::Removal("intent")),
             Record::PeerForgotten { .. } => return Err(Error::Removal("peer")),
             Record::ReceiptDropped(_) => return Err(Error::Removal("receipt")),

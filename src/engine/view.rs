@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::action::Action;
 use crate::domain::audit::Hash;
+use crate::domain::audit::witness::{Break, Head};
 use crate::domain::code::Code;
 use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Health, Status};
@@ -19,6 +20,7 @@ use crate::domain::policy::{Decision, Denial, Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing as TargetStanding};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
+use crate::engine::record::{Countersigned, NotContinued};
 use crate::engine::word::{Identity, Signer};
 
 /// What a denial names as its rule when a partner's bundle is too old.
@@ -220,6 +222,27 @@ pub struct BasisRow {
     pub config_revision: Option<u64>,
 }
 
+/// What peers and this runtime say to the heads of each other's logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Witnessing {
+    /// The newest head of each peer's log that was countersigned here.
+    pub heads: BTreeMap<RuntimeId, Head>,
+    /// What each peer said to the newest head of the own log.
+    pub countersigned: BTreeMap<RuntimeId, Countersigned>,
+}
+
+impl Witnessing {
+    /// Who says that the own log does not continue what was seen of it.
+    pub fn contradicted_by(&self) -> impl Iterator<Item = (&RuntimeId, &NotContinued)> {
+        self.countersigned.iter().filter_map(|(witness, word)| Some((witness, word.refused.as_ref()?)))
+    }
+
+    /// Whose log does not continue what was seen of it here.
+    pub fn broken(&self) -> impl Iterator<Item = (&RuntimeId, Break)> {
+        self.heads.iter().filter_map(|(runtime, head)| Some((runtime, head.broken?)))
+    }
+}
+
 /// An immutable snapshot of what the engine believes.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -237,6 +260,8 @@ pub struct View {
     pub started: Now,
     /// Every known peer.
     pub peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    /// What peers and this runtime say to the heads of each other's logs.
+    pub witnessing: Arc<Witnessing>,
     /// The configuration applied at run time.
     pub overlay: Arc<Overlay>,
     /// Newest rows last.
@@ -354,7 +379,8 @@ impl View {
 
     /// This runtime's own judgement of itself.
     pub fn health(&self) -> Health {
-        match (self.is_read_only, self.clock) {
+        let is_contradicted = self.witnessing.contradicted_by().next().is_some();
+        match (self.is_read_only || is_contradicted, self.clock) {
             (true, _) | (_, ClockState::Uncertain) => Health::Degraded,
             (false, ClockState::Certain) => Health::Healthy,
         }

@@ -45,11 +45,15 @@ pub enum Verb {
     Outcome,
     /// Are you there; the answer is a signed echo.
     Probe,
+    /// Issue the next certificate for the same key; the answer is signed.
+    Renew,
+    /// Countersign the head of a log; the answer is a signed word.
+    Witness,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 3] = [Self::Act, Self::Outcome, Self::Probe];
+    pub const ALL: [Self; 5] = [Self::Act, Self::Outcome, Self::Probe, Self::Renew, Self::Witness];
 
     /// The verb's segment in the key.
     pub const fn as_str(self) -> &'static str {
@@ -57,6 +61,8 @@ impl Verb {
             Self::Act => "act",
             Self::Outcome => "outcome",
             Self::Probe => "probe",
+            Self::Renew => "renew",
+            Self::Witness => "witness",
         }
     }
 }

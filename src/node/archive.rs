@@ -15,6 +15,9 @@ const CHAINS: [(&str, Chain); 2] = [("writes", Chain::Writes), ("reads", Chain::
 /// The ending of files that hold a checkpoint.
 const NOTE_ENDING: &str = "note";
 
+/// The ending of files that hold a public key.
+const KEY_ENDING: &str = "vkey";
+
 /// Most files of a folder of checkpoints: one for each five minutes of a month. A fuller folder is refused, because a
 /// checkpoint that is passed over proves nothing.
 const FILES_MAX: usize = 10_000;
@@ -88,12 +91,16 @@ pub fn verify(folder: &Path, against: &Against) -> Result<Vec<Finding>, ArchiveE
 
 fn verify_writes(folder: &Path, against: &Against) -> Result<Finding, ArchiveError> {
     let key = find_key(folder, against)?;
+    let witnesses: Vec<Verifier> = match &against.checkpoints {
+        Some(checkpoints) => read_keys(checkpoints)?.into_iter().map(|(key, _)| key).collect(),
+        None => Vec::new(),
+    };
     let elsewhere = match (&key, &against.checkpoints) {
         (Some((key, _)), Some(checkpoints)) => read_notes(checkpoints, key)?,
         (_, _) => Vec::new(),
     };
     let verifier = key.as_ref().map(|(key, _)| key);
-    let (findings, end) = sqlite::examine(folder, verifier, elsewhere)?;
+    let (findings, end) = sqlite::examine(folder, verifier, elsewhere, &witnesses)?;
     let text = match &findings.integrity {
         Verdict::Broken { record, text, .. } => format!("broken at record {record}: {text}"),
         Verdict::Holds(_) | Verdict::Unproven(_) => {
@@ -123,18 +130,44 @@ fn verify_reads(folder: &Path) -> Result<Finding, ArchiveError> {
 
 /// The public key: the named one, the one kept with the checkpoints elsewhere, or the one that lies with the log.
 fn find_key(folder: &Path, against: &Against) -> Result<Option<(Verifier, PathBuf)>, ArchiveError> {
-    let elsewhere = against.checkpoints.as_ref().map(|folder| folder.join(PUBLIC_FILE)).filter(|path| path.exists());
-    let path = against.key.clone().or(elsewhere).unwrap_or_else(|| folder.join(PUBLIC_FILE));
-    if against.key.is_none() && !path.exists() {
-        return Ok(None);
+    let own = folder.join(PUBLIC_FILE);
+    let known = own.exists().then(|| read_key(&own)).transpose()?;
+    if let Some(path) = &against.key {
+        return Ok(Some((read_key(path)?, path.clone())));
     }
-    let text = read_file(&path)?;
-    let key = text.trim().parse().map_err(|source| ArchiveError::Key { path: path.clone(), source })?;
-    Ok(Some((key, path)))
+    let elsewhere = against.checkpoints.as_ref().map(|folder| read_keys(folder)).transpose()?.unwrap_or_default();
+    // The folder may have keys of several runtimes: this log's, or where nothing says which, the only one.
+    let is_its = |key: &Verifier| known.as_ref().is_none_or(|known| known.name() == key.name());
+    let kept = elsewhere.into_iter().find(|(key, _)| is_its(key));
+    Ok(kept.or(known.map(|key| (key, own))))
+}
+
+fn read_key(path: &Path) -> Result<Verifier, ArchiveError> {
+    let text = read_file(path)?;
+    text.trim().parse().map_err(|source| ArchiveError::Key { path: path.to_owned(), source })
+}
+
+/// The public keys in a folder, the first that was kept there before all others.
+fn read_keys(folder: &Path) -> Result<Vec<(Verifier, PathBuf)>, ArchiveError> {
+    let mut paths = files_of(folder, KEY_ENDING)?;
+    paths.sort_by_key(|path| path.file_name().is_none_or(|name| name != PUBLIC_FILE));
+    paths.into_iter().map(|path| Ok((read_key(&path)?, path))).collect()
 }
 
 /// The checkpoints of this log in a folder. Those of other logs may lie there too.
 fn read_notes(folder: &Path, key: &Verifier) -> Result<Vec<Held>, ArchiveError> {
+    let mut held = Vec::new();
+    for path in files_of(folder, NOTE_ENDING)? {
+        let note = read_file(&path)?;
+        if note.lines().next() == Some(key.name()) {
+            held.push(Held::read(Source::Elsewhere(path.display().to_string()), &note, key));
+        }
+    }
+    Ok(held)
+}
+
+/// The files of a folder with this ending, in order.
+fn files_of(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, ArchiveError> {
     let fault = |source| ArchiveError::File { path: folder.to_owned(), source };
     let entries = fs::read_dir(folder).map_err(fault)?.take(FILES_MAX.saturating_add(1));
     let entries = entries.collect::<io::Result<Vec<_>>>().map_err(fault)?;
@@ -142,16 +175,9 @@ fn read_notes(folder: &Path, key: &Verifier) -> Result<Vec<Held>, ArchiveError> 
         return Err(fault(io::Error::other(format!("wanted at most {FILES_MAX} files"))));
     }
     let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
-    paths.retain(|path| path.extension().is_some_and(|ending| ending == NOTE_ENDING));
+    paths.retain(|path| path.extension().is_some_and(|found| found == ending));
     paths.sort();
-    let mut held = Vec::new();
-    for path in paths {
-        let note = read_file(&path)?;
-        if note.lines().next() == Some(key.name()) {
-            held.push(Held::read(Source::Elsewhere(path.display().to_string()), &note, key));
-        }
-    }
-    Ok(held)
+    Ok(paths)
 }
 
 fn read_file(path: &Path) -> Result<String, ArchiveError> {
@@ -174,24 +200,51 @@ pub fn export<E: From<Error>>(folder: &Path, mut line: impl FnMut(&str) -> Resul
     Ok(())
 }
 
-/// Writes the newest checkpoint and the public key into a folder that is to be kept elsewhere. Gives the checkpoint's file.
-pub fn export_checkpoint(folder: &Path, into: &Path) -> Result<Option<PathBuf>, ArchiveError> {
-    let fault = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ArchiveError::File { path, source }
-    };
+/// The files that were written into a folder that is to be kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The newest checkpoint of the own log.
+    pub checkpoint: PathBuf,
+    /// The newest heads of the logs of peers that were countersigned here.
+    pub heads: Vec<PathBuf>,
+}
+
+/// Writes the newest checkpoint with what peers have countersigned of it, the heads of peers' logs that are kept here, and the
+/// public keys of them all. `None` where the log has no checkpoint yet.
+pub fn export_checkpoint(folder: &Path, into: &Path) -> Result<Option<Kept>, ArchiveError> {
     let Some(note) = sqlite::read_checkpoints(folder)?.pop() else { return Ok(None) };
-    fs::create_dir_all(into).map_err(fault(into))?;
-    let key = into.join(PUBLIC_FILE);
-    // A key that is kept there is what later checks go by: it is never replaced.
-    if !key.exists() {
-        fs::write(&key, read_file(&folder.join(PUBLIC_FILE))?).map_err(fault(&key))?;
+    let words = sqlite::read_words(folder)?;
+    let own_key = folder.join(PUBLIC_FILE);
+    let key = read_key(&own_key)?;
+    fs::create_dir_all(into).map_err(|source| ArchiveError::File { path: into.to_owned(), source })?;
+    keep_key(&into.join(PUBLIC_FILE), &key)?;
+    let checkpoint = keep_note(into, &key, &with_countersignatures(&note, &words))?;
+    let heads = words.heads.iter().map(|(_, head)| keep_note(into, &head.key, &head.note));
+    Ok(Some(Kept { checkpoint, heads: heads.collect::<Result<_, _>>()? }))
+}
+
+/// The note with the further lines that peers put below the very same text.
+fn with_countersignatures(note: &str, words: &sqlite::Words) -> String {
+    let lines = words.countersigned.iter().filter_map(|word| word.note.strip_prefix(note));
+    std::iter::once(note).chain(lines).collect()
+}
+
+/// Writes a note under its log's name and size, and the log's key beside it.
+fn keep_note(into: &Path, key: &Verifier, note: &str) -> Result<PathBuf, ArchiveError> {
+    let name = key.name().replace('/', "_");
+    keep_key(&into.join(format!("{name}.{KEY_ENDING}")), key)?;
+    let size = note.lines().nth(1).unwrap_or_default();
+    let path = into.join(format!("{name}.{size}.{NOTE_ENDING}"));
+    fs::write(&path, note).map_err(|source| ArchiveError::File { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// A key that is kept there is what later checks go by: it is never replaced.
+fn keep_key(path: &Path, key: &Verifier) -> Result<(), ArchiveError> {
+    if path.exists() {
+        return Ok(());
     }
-    let mut lines = note.lines();
-    let (origin, size) = (lines.next().unwrap_or_default().replace('/', "_"), lines.next().unwrap_or_default());
-    let path = into.join(format!("{origin}.{size}.{NOTE_ENDING}"));
-    fs::write(&path, &note).map_err(fault(&path))?;
-    Ok(Some(path))
+    fs::write(path, format!("{key}\n")).map_err(|source| ArchiveError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

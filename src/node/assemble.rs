@@ -18,7 +18,9 @@ use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::project::{InForce, InUse, Project};
-use crate::node::{self, ApplySettings, Error, Node, OwnIdentity, Parts, bundles, certificates, federation};
+use crate::node::{
+    self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
+};
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
 use crate::store::sqlite::{self, SqliteStore};
@@ -74,7 +76,8 @@ pub async fn run(
     let store = Arc::new(sqlite::open(options)?);
     let certificates = certificates::identity(project, settings)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
-    store.sign_checkpoints(super::audit_key::load_or_create(&folder, &settings.runtime_id)?);
+    let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
+    store.sign_checkpoints(audit_key.clone());
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
@@ -90,13 +93,21 @@ pub async fn run(
     let apply = apply_live(Arc::clone(&store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
+    let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms: settings.timing.probe_ms.0, apply, sources };
+    let probe_ms = settings.timing.probe_ms.0;
+    let witnessing = Witnessing {
+        key: audit_key,
+        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
+        every: Duration::from_millis(settings.store.witness_every.0),
+    };
+    let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
+    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
     let node = prepared.start(parts, stop);
     polls.into_iter().for_each(|poll| node.attend(poll.run()));
     let stop_web = CancellationToken::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
+use crate::domain::id::RuntimeId;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
@@ -59,6 +60,21 @@ pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
+}
+
+/// How the certificate in use is renewed, if the settings name somebody to ask: another node, or the authority's folder here.
+pub(super) fn renewing(
+    project: &Path,
+    settings: &Settings,
+    identity: Option<&Arc<tls::Identity>>,
+) -> Option<super::Renewing> {
+    let me = &settings.runtime_id;
+    let issuer = match (&settings.identity.renew_from, &settings.identity.authority) {
+        (Some(name), _) => RuntimeId::new(me.site.clone(), name.clone()),
+        (None, Some(_)) => me.clone(),
+        (None, None) => return None,
+    };
+    Some(super::Renewing { identity: Arc::clone(identity?), sources: sources(project, settings)?, issuer })
 }
 
 /// How the listener speaks TLS, as the settings ask for it.

@@ -21,7 +21,9 @@ use crate::engine::{self};
 use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
+use crate::node::issuer::Issuer;
 use crate::node::keyring::Keyring;
+use crate::node::witness::Witnessing;
 use crate::store::Store;
 use crate::wire::mesh::{self as message, Refusal};
 
@@ -45,6 +47,8 @@ pub(super) struct Ingress {
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) tasks: TaskTracker,
     pub(super) refused: Counters,
+    pub(super) witnessing: Witnessing,
+    pub(super) issuer: Option<Arc<Issuer>>,
 }
 
 /// Counts of refused messages by reason.
@@ -164,6 +168,8 @@ impl Ingress {
         let Incoming { verb, origin, payload, responder } = incoming;
         match verb {
             Verb::Probe => self.echo(&payload, responder),
+            Verb::Renew => self.renew(&origin, &payload, responder).await,
+            Verb::Witness => self.witness(&origin, &payload, responder).await,
             Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
                 Err(refusal) => self.refuse(refusal, responder),
                 Ok(received) if verb == Verb::Outcome => {
@@ -175,7 +181,7 @@ impl Ingress {
         }
     }
 
-    fn refuse(&self, refusal: Refusal, responder: Responder) {
+    pub(super) fn refuse(&self, refusal: Refusal, responder: Responder) {
         self.refused.count(refusal.as_str());
         let code = match refusal {
             Refusal::BadSignature | Refusal::BadDelegation | Refusal::BadCertificate | Refusal::NotItsOwnWord => {

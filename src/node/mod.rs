@@ -14,18 +14,21 @@ mod courier;
 mod driver;
 mod federation;
 mod ingress;
+mod issuer;
 mod keyring;
 mod operations;
 mod plan_hash;
 mod presence;
 mod project;
 mod reload;
+mod renewal;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,16 +50,21 @@ use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::Courier;
 use crate::node::driver::{Driver, MAILBOX_MAX};
 use crate::node::ingress::{Counters, Ingress};
+use crate::node::issuer::Issuer;
 use crate::node::keyring::Keyring;
 use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
+use crate::node::renewal::Renewer;
+use crate::node::witness::Witnesses;
 use crate::store::Store;
 
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use reload::{Fresh, Sources, Stamp};
+pub use renewal::Renewing;
+pub use witness::Witnessing;
 
 pub use crate::store::Error as StoreError;
 
@@ -149,6 +157,12 @@ pub struct Parts {
     pub apply: ApplySettings,
     /// The files to read again when they change.
     pub sources: Arc<dyn Sources>,
+    /// How heads of logs are countersigned.
+    pub witnessing: Witnessing,
+    /// The folder of the site's authority, where this node renews certificates with it.
+    pub authority: Option<PathBuf>,
+    /// How the own certificate is renewed, if it is.
+    pub renewing: Option<Renewing>,
 }
 
 impl fmt::Debug for Parts {
@@ -212,8 +226,24 @@ impl Prepared {
             is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
-        let assembly =
-            Assembly { clock, views, mailbox, keyring, store, mesh: parts.mesh, work, core, stop, stop_core };
+        let (mesh, witnessing) = (parts.mesh, parts.witnessing);
+        let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
+        let renewing = parts.renewing;
+        let assembly = Assembly {
+            clock,
+            views,
+            mailbox,
+            keyring,
+            store,
+            mesh,
+            witnessing,
+            issuer,
+            renewing,
+            work,
+            core,
+            stop,
+            stop_core,
+        };
         assembly.node(parts.inbox, parts.web, probe_ms, parts.sources)
     }
 }
@@ -243,6 +273,9 @@ struct Assembly {
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
     mesh: Arc<dyn Mesh>,
+    witnessing: Witnessing,
+    issuer: Option<Arc<Issuer>>,
+    renewing: Option<Renewing>,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -258,6 +291,10 @@ impl Assembly {
         let presence = Arc::new(self.presence(&ingress, web, probe_ms, &links));
         self.work.spawn(Arc::clone(&presence).speak(self.stop.clone()));
         self.work.spawn(Arc::clone(&presence).probe(self.stop.clone()));
+        self.work.spawn(Arc::new(self.witnesses()).run(self.stop.clone()));
+        if let Some(renewer) = self.renewer() {
+            self.work.spawn(renewer.run(self.stop.clone()));
+        }
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
@@ -275,6 +312,30 @@ impl Assembly {
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
             refused: Counters::default(),
+            witnessing: self.witnessing.clone(),
+            issuer: self.issuer.clone(),
+        }
+    }
+
+    fn renewer(&self) -> Option<Renewer> {
+        Some(Renewer {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mesh: Arc::clone(&self.mesh),
+            own_issuer: self.issuer.clone(),
+            options: self.renewing.clone()?,
+        })
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        Witnesses {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            mailbox: self.mailbox.clone(),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            store: Arc::clone(&self.store),
+            options: self.witnessing.clone(),
         }
     }
 

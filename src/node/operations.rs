@@ -152,7 +152,7 @@ impl NodeOperations {
             Answer::Begun { plan, started } => (plan, started),
             Answer::Overtaken { plan, denial } => return Ok(self.overtaken(&request, plan, &denial)),
             Answer::Refused { code, reason } => return Err(Failure { code, reason }),
-            Answer::Recorded => return Err(unexpected_answer()),
+            Answer::Recorded | Answer::Witnessed(_) => return Err(unexpected_answer()),
         };
         let plan_hash = self.plan_key.mint(&self.views.load(), &request, &plan, self.clock.now().wall);
         let me = self.views.load().me().clone();
@@ -296,7 +296,7 @@ impl Operations for SharedNode {
             match answer? {
                 Answer::Recorded => Ok(()),
                 Answer::Refused { code, reason } => Err(Failure { code, reason }),
-                Answer::Begun { .. } | Answer::Overtaken { .. } => Err(unexpected_answer()),
+                Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::Witnessed(_) => Err(unexpected_answer()),
             }
         })
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::action::Action;
-use crate::domain::audit::{AuditId, Draft, Hash, Outcome};
+use crate::domain::audit::{AuditId, Draft, Hash, NoteKey, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
@@ -88,6 +89,13 @@ impl Alone {
             probe_ms: 1_000,
             apply: Box::new(|_values| {}),
             sources: Arc::new(NoFiles),
+            witnessing: crate::node::Witnessing {
+                key: NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32])),
+                count: 2,
+                every: Duration::from_secs(60),
+            },
+            authority: None,
+            renewing: None,
         };
         Self { node: prepared.start(parts, CancellationToken::new()), store }
     }

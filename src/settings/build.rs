@@ -69,6 +69,8 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
             receipts_kept: Millis::from_hours(store.number("receipts_kept_h")),
             runs_kept: store.number("runs_kept"),
             read_audit_max_mb: store.number("read_audit_max_mb"),
+            witnesses: store.number("witnesses"),
+            witness_every: Millis::from_secs(store.number("witness_every_s")),
         },
         time_source: Table::of(root, "runtime.time").parsed("source")?,
         workload,
@@ -94,6 +96,12 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
     if source == IdentitySource::Files {
         require_paths(&table, &["svid_path", "key_path"], "source = \"files\"", faults);
     }
+    for name in ["renew_from", "authority"].iter().filter(|name| table.has(name)) {
+        if source != IdentitySource::Files {
+            let message = "wanted source = \"files\": there is no certificate to renew otherwise".to_owned();
+            faults.push(&table.at(name), table.key(name), message);
+        }
+    }
     let mut sites = BTreeSet::new();
     let mut anchors = Vec::new();
     for entry in table.list("anchors") {
@@ -114,6 +122,8 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
         svid_path: table.path("svid_path"),
         bans_path: table.path("bans_path"),
         key_path: table.path("key_path"),
+        renew_from: if table.has("renew_from") { table.parsed("renew_from") } else { None },
+        authority: table.path("authority"),
         anchors,
         grants: rules::grants(&table, own_site, &trust_domain, faults),
         trust_domain,

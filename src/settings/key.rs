@@ -111,6 +111,18 @@ pub const KEYS: &[Key] = &[
         "Who is shut out: the list that `trust-runtime identity ban` keeps.",
     )
     .reloaded(),
+    key(
+        "runtime.identity.renew_from",
+        Kind::Name,
+        "",
+        "The node of this site that holds the authority and is asked for the next certificate; when absent, none is.",
+    ),
+    key(
+        "runtime.identity.authority",
+        Kind::Path,
+        "",
+        "The folder of the site's authority, on the node that is to renew certificates with it.",
+    ),
     key("runtime.identity.anchors[].site", Kind::Name, "", "The site that these anchors speak for.")
         .required()
         .reloaded(),
@@ -387,6 +399,19 @@ pub const KEYS: &[Key] = &[
     )
     .unit("MB")
     .live(),
+    key(
+        "runtime.store.witnesses",
+        Kind::Int { min: 0, max: 8 },
+        "2",
+        "How many peers of the site are asked to countersign the head of the audit log.",
+    ),
+    key(
+        "runtime.store.witness_every_s",
+        Kind::Int { min: 1, max: 3_600 },
+        "60",
+        "How often they are asked, where there is something new; peers are answered at most twice as often.",
+    )
+    .unit("s"),
     key(
         "runtime.time.source",
         Kind::OneOf(&["system", "synchronised"]),

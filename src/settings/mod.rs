@@ -40,6 +40,7 @@ use std::path::Path;
 pub use environment::{PREFIX as ENVIRONMENT_PREFIX, variable};
 pub use key::{Applies, KEYS, Key, find};
 pub use kind::{Kind, NotAVersion, Version};
+pub use partners::Partner;
 pub use place::Place;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
@@ -55,8 +56,8 @@ pub use secret::Secret;
 pub use valid::{
     Admin, Agent, Anchor, BundleEndpoint, BundlePartner, Command, Control, ControlMode, Discovery, EffectClass,
     Endpoint, EndpointProof, Grant, Identity, IdentitySource, Link, Log, LogFormat, LogLevel, Mapping, Mesh, MeshRole,
-    Partner, Profile, RestartRule, Scouting, Settings, Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord,
-    Web, WebAuth, Workload,
+    Profile, RestartRule, Scouting, Settings, Store, TimeSource, Timing, Tls, TlsMode, Transport, UnknownWord, Web,
+    WebAuth, Workload,
 };
 
 pub use when::{moment, text as moment_text};

@@ -1,13 +1,27 @@
 //! `[[runtime.mesh.partner]]`: the other sites that a router links with, and what has to be there for it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use crate::domain::id::SiteId;
 use crate::settings::listeners;
 use crate::settings::problem::Faults;
 use crate::settings::raw::Node;
 use crate::settings::table::Table;
-use crate::settings::valid::{Endpoint, Identity, Mesh, MeshRole, Partner};
+use crate::settings::valid::{Endpoint, Identity, Mesh, MeshRole};
+
+/// Another site, and the way to its routers: where they come, or where they are, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partner {
+    /// The site.
+    pub site: SiteId,
+    /// Where its routers come.
+    pub listen: Option<SocketAddr>,
+    /// Its routers to dial.
+    pub connect: Vec<Endpoint>,
+    /// Most links with it at once.
+    pub links_max: u64,
+}
 
 /// Reads the list. Links between sites are inside TLS, whatever the profile, so that is how addresses are read.
 /// An address is that of one site, so whom the own site's links dial is not dialled here.
@@ -52,7 +66,7 @@ pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &Si
         if site == *own_site {
             let message = "wanted another site: the own site's nodes come to runtime.mesh.listen";
             faults.push(&entry.at("site"), entry.key("site"), message);
-        } else if !is_known(identity, &site) {
+        } else if !identity.knows(&site) {
             let message =
                 format!("wanted a site of runtime.identity.anchors or .partner, got {site}, which is in neither");
             faults.push(&entry.at("site"), entry.key("site"), message);
@@ -61,9 +75,4 @@ pub(crate) fn check(root: &Node, mesh: &Mesh, identity: &Identity, own_site: &Si
             faults.push(&entry.at("site"), entry.key("site"), format!("site {site} is given twice"));
         }
     }
-}
-
-/// Whether there is a place from which the site's anchors come.
-fn is_known(identity: &Identity, site: &SiteId) -> bool {
-    identity.anchors.iter().any(|anchor| anchor.site == *site) || identity.partners.iter().any(|it| it.site == *site)
 }

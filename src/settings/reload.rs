@@ -106,5 +106,6 @@ fn is_same_but_live(running: &Store, file: &Store) -> bool {
 }
 
 fn is_same_at_rest(running: &Store, file: &Store) -> bool {
-    running.path == file.path && running.runs_kept == file.runs_kept
+    let witnesses = |store: &Store| (store.witnesses, store.witness_every);
+    running.path == file.path && running.runs_kept == file.runs_kept && witnesses(running) == witnesses(file)
 }

@@ -13,6 +13,7 @@ use crate::domain::identity::{self, Naming, Role, TrustDomain};
 use crate::domain::policy::{Pattern, Policy};
 use crate::domain::time::Millis;
 use crate::settings::kind::Version;
+use crate::settings::partners::Partner;
 use crate::settings::secret::Secret;
 
 /// This node's own runtime.toml, valid as a whole.
@@ -290,9 +291,18 @@ pub struct Identity {
     pub partners: Vec<BundlePartner>,
     /// Grants, at most one for each actor pattern.
     pub grants: Vec<Grant>,
+    /// The node of this site that is asked for the next certificate.
+    pub renew_from: Option<Segment>,
+    /// The folder of the site's authority, on the node that holds it.
+    pub authority: Option<PathBuf>,
 }
 
 impl Identity {
+    /// Whether anchors of this site are here, or come by its bundle.
+    pub(crate) fn knows(&self, site: &SiteId) -> bool {
+        self.anchors.iter().any(|it| it.site == *site) || self.partners.iter().any(|it| it.site == *site)
+    }
+
     /// How SPIFFE IDs are read and written here.
     pub fn naming(&self) -> Naming {
         self.mapping.naming(&self.trust_domain)
@@ -460,19 +470,6 @@ pub struct Mesh {
     pub subscribe: BTreeMap<String, String>,
 }
 
-/// Another site, and the way to its routers: where they come, or where they are, or both.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partner {
-    /// The site.
-    pub site: SiteId,
-    /// Where its routers come.
-    pub listen: Option<SocketAddr>,
-    /// Its routers to dial.
-    pub connect: Vec<Endpoint>,
-    /// Most links with it at once.
-    pub links_max: u64,
-}
-
 /// A peer or router to dial.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -538,6 +535,10 @@ pub struct Store {
     pub runs_kept: u64,
     /// Most space in megabytes that records of reads may take.
     pub read_audit_max_mb: u64,
+    /// How many peers are asked to countersign the head of the audit log.
+    pub witnesses: u64,
+    /// How often they are asked, where there is something new.
+    pub witness_every: Millis,
 }
 
 /// `[runtime.workload]`.

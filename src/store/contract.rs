@@ -116,6 +116,7 @@ hold_for_every_store! {
     nothing_is_signed_without_a_key,
     each_boot_and_every_so_many_records_leave_a_checkpoint,
     a_closed_store_has_left_a_checkpoint_of_everything,
+    what_a_log_has_grown_by_leads_from_every_size_to_its_newest_checkpoint,
 }
 
 /// A draft whose name and texts follow from a number.
@@ -578,5 +579,21 @@ async fn a_closed_store_has_left_a_checkpoint_of_everything<B: Bench>() {
     store.close().await;
     let store = bench.open();
     assert_eq!(newest(&*store).await.map(|it| (it.size, it.boot)), Some((3, 2)));
+    store.close().await;
+}
+
+async fn what_a_log_has_grown_by_leads_from_every_size_to_its_newest_checkpoint<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    store.sign_checkpoints(note_key());
+    store.commit(Batch { audits: (1..=RECORDS_MAX).map(draft).collect(), ..boot(1) }).await.expect("commits");
+    until_checkpoint(&*store, RECORDS_MAX, 1).await;
+    store.commit(write(RECORDS_MAX + 1)).await.expect("commits, and is not covered yet");
+    let (mut tree, wanted) = (Tree::EMPTY, newest(&*store).await.map(|it| it.root));
+    for entry in chain(&*store, Chain::Writes).await.into_iter().take(64) {
+        let grown = store.growth(tree.size()).await.expect("reads").expect("signed");
+        assert_eq!(tree.extended(RECORDS_MAX, &grown.subtrees).map(|it| it.root()), wanted, "from {}", tree.size());
+        tree.push(&canonical(&entry.draft, entry.position.seq, entry.position.previous).expect("has a form"));
+    }
     store.close().await;
 }

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Chain, Error, Filter, Full, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store, boot_of};
-use crate::domain::audit::{AuditId, Checkpoint, Draft, Entry, Hash, NoteKey, Occasion, Position, Tree, is_due};
+use super::{Chain, Error, Filter, Full, Growth, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store, boot_of};
+use crate::domain::audit::{
+    AuditId, Checkpoint, Draft, Entry, Extension, Hash, NoteKey, Occasion, Position, Tree, is_due,
+};
 use crate::engine::record::{Batch, Record};
 use crate::wire::record::audit::{Anchor, place};
 use crate::wire::record::{self, Change};
@@ -226,6 +228,16 @@ impl Disk {
         self.content.evidence.newest.as_ref().map(|(_, note)| note.as_str())
     }
 
+    /// The newest checkpoint, with what the chain of writes has grown by.
+    pub fn growth(&self, from: u64) -> Option<Growth> {
+        let (checkpoint, note) = self.content.evidence.newest.as_ref()?;
+        let mut extension = Extension::after(from);
+        let wanted = |entry: &Entry| from < entry.position.seq && entry.position.seq <= checkpoint.size;
+        let newer = self.content.writes.records.iter().filter(|logged| wanted(&logged.entry));
+        newer.for_each(|logged| extension.push(&logged.canonical));
+        Some(Growth { note: note.clone(), subtrees: extension.subtrees() })
+    }
+
     /// The newest of every fact, in the order of their keys.
     pub fn recall(&self) -> Result<Vec<Record>, Error> {
         if self.hides_facts {
@@ -418,6 +430,10 @@ impl Store for MemoryStore {
 
     fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>> {
         Box::pin(async move { Ok(self.open()?.disk.checkpoint().map(str::to_owned)) })
+    }
+
+    fn growth(&self, from: u64) -> Pending<'_, Result<Option<Growth>, Error>> {
+        Box::pin(async move { Ok(self.open()?.disk.growth(from)) })
     }
 
     fn fault(&self) -> Option<Error> {

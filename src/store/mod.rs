@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::domain::audit::{AuditId, Draft, Entry, NoteKey, Position};
+use crate::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Position};
 use crate::domain::time::Wall;
 use crate::engine::record::{Batch, Record};
 
@@ -133,6 +133,16 @@ impl Page {
     }
 }
 
+/// The newest checkpoint, and how the chain of writes came there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growth {
+    /// The checkpoint as a signed note.
+    pub note: String,
+    /// The subtrees over the records that are newer than the size asked for (`domain::audit::Extension`); none where it
+    /// covers no more than that.
+    pub subtrees: Vec<Hash>,
+}
+
 /// The boot that a batch begins, if it begins one.
 fn boot_of(batch: &Batch) -> Option<u64> {
     let counter = |record: &Record| if let Record::Boot { counter } = record { Some(*counter) } else { None };
@@ -169,6 +179,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The newest checkpoint as a signed note.
     fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>>;
+
+    /// The newest checkpoint, with what the chain of writes has grown by since it held `from` records. Costs a read of those
+    /// records; from 0 on it costs nothing.
+    fn growth(&self, from: u64) -> Pending<'_, Result<Option<Growth>, Error>>;
 
     /// Why the store takes no writes at the moment, if so.
     fn fault(&self) -> Option<Error>;

@@ -214,6 +214,10 @@ impl Store for FakeStore {
         unimplemented!("web never asks")
     }
 
+    fn growth(&self, _from: u64) -> store::Pending<'_, Result<Option<store::Growth>, store::Error>> {
+        unimplemented!("web never asks")
+    }
+
     fn fault(&self) -> Option<store::Error> {
         self.fault.lock().unwrap().clone()
     }
@@ -360,6 +364,7 @@ pub(crate) fn view() -> View {
         boot: 5,
         started: Now { wall: Wall(90_000_000_000), monotonic: Monotonic(90_000_000_000) },
         peers: Arc::new(peers),
+        witnessing: Arc::default(),
         overlay: Arc::new(Overlay { revision: 7, ..Overlay::default() }),
         timeline: Arc::new(VecDeque::from([event(1, "site-1/b", "b is online"), event(2, "site-2/d", "d is offline")])),
         clock: ClockState::Certain,

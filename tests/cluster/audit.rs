@@ -14,17 +14,17 @@ use crate::question::write;
 /// How long a command may take that only looks at files.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
 
-fn audit(project: &Path, verb: &str, rest: &[&str]) -> Output {
+pub(crate) fn audit(project: &Path, verb: &str, rest: &[&str]) -> Output {
     run_to_end(program().args(["audit", verb, "--project"]).arg(project).args(rest), COMMAND_MAX).0
 }
 
-fn verified(project: &Path, rest: &[&str]) -> (Option<i32>, Json) {
+pub(crate) fn verified(project: &Path, rest: &[&str]) -> (Option<i32>, Json) {
     let output = audit(project, "verify", &[&["--json"], rest].concat());
     let answer: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.code(), answer["chains"][0].clone())
 }
 
-fn act(node: &Running, name: &str, level: u64) {
+pub(crate) fn act(node: &Running, name: &str, level: u64) {
     assert!(node.dispatch_one(&write("a", name, &["a"], level)).ok);
 }
 
@@ -98,7 +98,7 @@ fn an_earlier_copy_is_found_by_the_checkpoints_that_were_kept_elsewhere() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("audit.vkey: wanted a key"), "{refused:?}");
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("readable") {
         let entry = entry.expect("readable");

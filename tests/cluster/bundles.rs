@@ -39,7 +39,7 @@ fn settings(desk: &Desk, site: &str, name: &str, anchors: &[&str], dials: &[&str
 }
 
 fn play(desk: &Desk, site: &str, name: &str, text: &str) -> Plant {
-    let project = desk.project(&format!("ca-{site}"), site, name);
+    let project = desk.project(&format!("ca-{site}"), site, name, &[]);
     fs::write(project.join("runtime.toml"), text).expect("settings are written");
     Plant::start(project)
 }

@@ -47,6 +47,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Setup {
     connect: Vec<String>,
     timing: Vec<(&'static str, u64)>,
+    witness_every_s: Option<u64>,
     listen: Option<String>,
     /// The node writes its own runtime.toml, and gets its addresses from the environment.
     is_scaffolded: bool,
@@ -74,17 +75,25 @@ impl Setup {
         self
     }
 
+    /// How often it shows the head of its log to its peers.
+    pub(crate) fn witnessed_every(mut self, seconds: u64) -> Self {
+        self.witness_every_s = Some(seconds);
+        self
+    }
+
     /// The text of runtime.toml.
     fn text(&self, name: &str) -> String {
         let connect = self.connect.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
         let listen = self.listen.as_deref().unwrap_or("127.0.0.1:0");
         let timing: String = self.timing.iter().map(|(key, millis)| format!("{key} = {millis}\n")).collect();
+        let store = self.witness_every_s.map(|it| format!("[runtime.store]\nwitness_every_s = {it}\n\n"));
+        let store = store.unwrap_or_default();
         format!(
             "[bundle]\nversion = 1\n\n[resource]\nname = {name:?}\n\n\
              [runtime.web]\nlisten = \"127.0.0.1:0\"\n\n\
              [runtime.discovery]\nenabled = false\n\n\
              [runtime.mesh]\nlisten = {listen:?}\nconnect = [{connect}]\n\n\
-             [runtime.mesh.timing]\n{timing}"
+             {store}[runtime.mesh.timing]\n{timing}"
         )
     }
 }

@@ -54,11 +54,12 @@ impl Desk {
     }
 
     /// The folder of a node that has its certificate from this authority.
-    pub(crate) fn project(&self, ca: &str, site: &str, name: &str) -> PathBuf {
+    pub(crate) fn project(&self, ca: &str, site: &str, name: &str, life: &[&str]) -> PathBuf {
         let project = self.path(&format!("{site}-{name}"));
         let (tls, id) = (project.join("tls").display().to_string(), format!("{site}/{name}"));
         let ca = self.text(ca);
-        self.identity(&["issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls]);
+        let arguments = ["issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls];
+        self.identity(&[&arguments, life].concat());
         project
     }
 
@@ -72,17 +73,29 @@ impl Desk {
 
     /// Starts a node of this profile that knows these sites and dials these others.
     fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+        self.play_with((profile, site, name), knows, dials, &[], "")
+    }
+
+    /// The same with further options of `identity issue` and further lines of `[runtime.identity]`.
+    pub(crate) fn play_with(
+        &self,
+        (profile, site, name): (&str, &str, &str),
+        knows: &[&str],
+        dials: &[&Plant],
+        life: &[&str],
+        identity: &str,
+    ) -> Plant {
         // Only routers link sites inside TLS; here every node is a peer.
         let mesh_tls = profile != "dev";
         let ca = &format!("ca-{site}");
-        let project = self.project(ca, site, name);
+        let project = self.project(ca, site, name, life);
         let anchors: Vec<_> =
             knows.iter().map(|it| format!("{{ site = {it:?}, path = {:?} }}", self.anchors(it))).collect();
         let connect: Vec<_> = dials.iter().map(|it| format!("{:?}", it.mesh)).collect();
         let text = format!(
             "[bundle]\nversion = 1\n[resource]\nname = {name:?}\n\
              [runtime.identity]\nsite = {site:?}\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
-             key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n\
+             key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n{identity}\n\
              [[runtime.identity.grant]]\nactor = \"{site}/alice\"\nrole = \"operator\"\n\
              [runtime.control]\nauth_token = {TOKEN:?}\n\
              [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
@@ -316,7 +329,7 @@ fn a_stranger_with_a_false_authoritys_certificate_is_nobody() {
 fn false_node(desk: &Desk, b: &Plant) -> Plant {
     let ca = desk.text("ca-false");
     desk.identity(&["init-site", "--ca", &ca, "--site", "north"]);
-    let project = desk.project("ca-false", "north", "c");
+    let project = desk.project("ca-false", "north", "c", &[]);
     let text = fs::read_to_string(b.project.join("runtime.toml")).expect("text");
     // It takes the others for who they are, so that it is they who refuse.
     let anchors = [desk.anchors("north"), desk.text("ca-false/anchors-north.pem")];

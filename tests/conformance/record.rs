@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value as Json, json};
-use trust_runtime::domain::audit::{AuditId, Hash};
+use trust_runtime::domain::audit::witness::{Break, Head};
+use trust_runtime::domain::audit::{AuditId, Checkpoint, Hash, NoteKey, Tree, log_name};
 use trust_runtime::domain::config::{Overlay, Value};
 use trust_runtime::domain::envelope::{Health, Response, Status};
-use trust_runtime::domain::identity::TrustState;
+use trust_runtime::domain::identity::{IdentityKey, TrustState};
 use trust_runtime::domain::time::{Millis, Wall};
-use trust_runtime::engine::record::{Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+use trust_runtime::engine::record::{
+    Countersigned, Intent, IntentKey, NotContinued, Peer, Receipt, Record, RequestKey,
+};
 use trust_runtime::wire::record::{Change, decode, encode};
 
 use crate::case_file::{all, assert_none, is_updating, path, text};
@@ -62,6 +65,28 @@ fn status() -> Response {
     }))
 }
 
+/// Two records of a log, countersigned and then found to be others.
+fn head() -> Head {
+    let key = NoteKey::new(log_name(&parsed(ORIGIN)), IdentityKey::from_seed([6; 32]));
+    let mut tree = Tree::EMPTY;
+    tree.push(b"a");
+    tree.push(b"b");
+    let note = key.sign(&Checkpoint::of(key.name(), &tree, 4).text());
+    let head = Head::restore(key.verifier(), note, &tree.subtrees(), now().wall, Some(Break::Forked));
+    head.expect("belong together")
+}
+
+fn countersigned() -> Countersigned {
+    let Head { note, checkpoint, .. } = head();
+    let key = NoteKey::new(log_name(&parsed(ME)), IdentityKey::from_seed([7; 32]));
+    Countersigned {
+        witness: parsed(ME),
+        key: key.countersigner().to_string(),
+        note: format!("{note}{}", key.countersign(&checkpoint.text(), 1_800_000_000)),
+        refused: Some(NotContinued { reason: Break::WentBack, held: note }),
+    }
+}
+
 /// Every fact by its file's name. A new one has to be named here: the compiler asks for its kind.
 fn facts() -> BTreeMap<&'static str, Record> {
     let key = IntentKey { request: request(), target: parsed(ME) };
@@ -70,6 +95,8 @@ fn facts() -> BTreeMap<&'static str, Record> {
         ("boot", Record::Boot { counter: 5 }),
         ("clock_mark", Record::ClockMark { wall: Wall(u64::MAX) }),
         ("dropped_until", Record::DroppedUntil { wall: now().wall }),
+        ("countersigned", Record::Countersigned(Box::new(countersigned()))),
+        ("head", Record::Head { runtime: parsed(ORIGIN), head: Box::new(head()) }),
         ("intent", Record::Intent(Intent { key, action: "cfg_apply".to_owned(), at: now().wall })),
         ("overlay", overlay()),
         ("peer.trusted", peer(TrustState::Trusted)),
@@ -86,11 +113,17 @@ const fn kind(record: &Record) -> Option<&'static str> {
         Record::Boot { .. } => Some("boot"),
         Record::ClockMark { .. } => Some("clock_mark"),
         Record::DroppedUntil { .. } => Some("dropped_until"),
+        Record::Countersigned(_) => Some("countersigned"),
+        Record::Head { .. } => Some("head"),
         Record::Intent(_) => Some("intent"),
         Record::Overlay(_) => Some("overlay"),
         Record::Peer(_) => Some("peer"),
         Record::Receipt(_) => Some("receipt"),
-        Record::IntentClosed(_) | Record::PeerForgotten { .. } | Record::ReceiptDropped(_) => None,
+        Record::CountersignedForgotten { .. }
+        | Record::HeadForgotten { .. }
+        | Record::IntentClosed(_)
+        | Record::PeerForgotten { .. }
+        | Record::ReceiptDropped(_) => None,
     }
 }
 

@@ -96,6 +96,7 @@ pub(crate) fn view(settings: Settings, identity: Fingerprint) -> View {
         boot: 3,
         started: now(),
         peers: Arc::default(),
+        witnessing: Arc::default(),
         overlay: Arc::default(),
         timeline: Arc::default(),
         clock: ClockState::Certain,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use trust_runtime::domain::audit::witness::Head;
 use trust_runtime::domain::audit::{Entry, GENESIS, Hash, Position};
 use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::time::Wall;
-use trust_runtime::engine::record::{Batch, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+use trust_runtime::engine::record::{Batch, Countersigned, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
 
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) peers: BTreeMap<RuntimeId, Peer>,
     pub(crate) receipts: BTreeMap<RequestKey, Receipt>,
     pub(crate) intents: BTreeMap<IntentKey, Intent>,
+    pub(crate) countersigned: BTreeMap<RuntimeId, Box<Countersigned>>,
+    pub(crate) heads: BTreeMap<RuntimeId, Box<Head>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Disk {
 impl Facts {
     /// The newest of every fact, as records.
     pub(crate) fn recall(&self) -> Vec<Record> {
-        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents } = self.clone();
+        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents, countersigned, heads } = self.clone();
         let mut records = Vec::new();
         records.extend(boot.map(|counter| Record::Boot { counter }));
         records.extend(mark.map(|wall| Record::ClockMark { wall }));
@@ -81,6 +84,8 @@ impl Facts {
         records.extend(peers.into_values().map(Record::Peer));
         records.extend(receipts.into_values().map(Record::Receipt));
         records.extend(intents.into_values().map(Record::Intent));
+        records.extend(countersigned.into_values().map(Record::Countersigned));
+        records.extend(heads.into_iter().map(|(runtime, head)| Record::Head { runtime, head }));
         records
     }
 
@@ -89,6 +94,10 @@ impl Facts {
             Record::Boot { counter } => self.boot = Some(counter),
             Record::ClockMark { wall } => self.mark = Some(wall),
             Record::DroppedUntil { wall } => self.dropped_until = Some(wall),
+            Record::Countersigned(word) => drop(self.countersigned.insert(word.witness.clone(), word)),
+            Record::CountersignedForgotten { witness } => drop(self.countersigned.remove(&witness)),
+            Record::Head { runtime, head } => drop(self.heads.insert(runtime, head)),
+            Record::HeadForgotten { runtime } => drop(self.heads.remove(&runtime)),
             Record::Intent(intent) => drop(self.intents.insert(intent.key.clone(), intent)),
             Record::IntentClosed(key) => drop(self.intents.remove(&key)),
             Record::Overlay(overlay) => self.overlay = Some(overlay),

@@ -201,6 +201,10 @@ impl World {
                 }
                 Record::Boot { .. }
                 | Record::ClockMark { .. }
+                | Record::Countersigned(_)
+                | Record::CountersignedForgotten { .. }
+                | Record::Head { .. }
+                | Record::HeadForgotten { .. }
                 | Record::DroppedUntil { .. }
                 | Record::Intent(_)
                 | Record::IntentClosed(_) => {}

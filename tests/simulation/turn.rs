@@ -280,6 +280,7 @@ pub(crate) fn word_of(answer: Option<&Answer>) -> String {
     match answer {
         None => "storage_unavailable".to_owned(),
         Some(Answer::Recorded) => "recorded".to_owned(),
+        Some(Answer::Witnessed(said)) => format!("{said:?}"),
         Some(Answer::Refused { code, .. }) => code.to_string(),
         Some(Answer::Overtaken { denial, .. }) => denial.code.to_string(),
         Some(Answer::Begun { plan, started }) => match plan.first_denial() {

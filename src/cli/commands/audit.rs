@@ -24,11 +24,13 @@ pub fn run(command: &Audit) -> Result<(), Failure> {
 }
 
 fn export_checkpoint(project: &Path, into: &Path, as_json: bool) -> Result<(), Failure> {
-    let path = archive::export_checkpoint(&folder(project), into)?;
-    let path =
-        path.ok_or_else(|| Failure::failed("this log has no checkpoint yet: its node makes one when it starts"))?;
-    let shown = path.display().to_string();
-    if as_json { output::json(&json!({ "checkpoint": shown })) } else { output::line(&shown) }
+    let kept = archive::export_checkpoint(&folder(project), into)?;
+    let kept =
+        kept.ok_or_else(|| Failure::failed("this log has no checkpoint yet: its node makes one when it starts"))?;
+    if as_json {
+        return output::json(&json!({ "checkpoint": kept.checkpoint, "heads": kept.heads }));
+    }
+    std::iter::once(&kept.checkpoint).chain(&kept.heads).try_for_each(|path| output::line(&path.display().to_string()))
 }
 
 /// The state folder that the project's settings name; the default one where the settings cannot be read.

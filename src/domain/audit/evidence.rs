@@ -123,6 +123,8 @@ pub struct Examiner {
     broken: Option<(u64, Fault, String)>,
     gap: Option<u64>,
     last: u64,
+    /// Who has countersigned, and how many records.
+    countersigned: Vec<(String, u64)>,
 }
 
 impl Examiner {
@@ -138,10 +140,16 @@ impl Examiner {
             broken: None,
             gap: None,
             last: 0,
+            countersigned: Vec::new(),
         };
         examiner.held.sort_by_key(|held| held.checkpoint.as_ref().map_or(0, |it| it.size));
         examiner.compare();
         examiner
+    }
+
+    /// A witness has countersigned so many records: said where all of them are there.
+    pub fn countersigned(&mut self, witness: String, size: u64) {
+        self.countersigned.push((witness, size));
     }
 
     /// A record is stored under this number.
@@ -251,12 +259,18 @@ impl Examiner {
                 broken(Fault::Restored, next, text)
             }
             (Some((size, _)), _) => Verdict::Holds(format!(
-                "everything up to record {size}, by {} checkpoints; {} records are newer",
+                "everything up to record {size}, by {} checkpoints; {} records are newer{}",
                 self.held.len(),
-                self.last.saturating_sub(size)
+                self.last.saturating_sub(size),
+                self.witnesses()
             )),
             (None, _) => Verdict::Unproven(format!("no checkpoint covers the {} records", self.last)),
         }
+    }
+
+    fn witnesses(&self) -> String {
+        let one = |(witness, size): &(String, u64)| format!("; countersigned up to record {size} by {witness}");
+        self.countersigned.iter().map(one).collect()
     }
 
     fn continuity(&self) -> Verdict {

@@ -2,12 +2,15 @@
 //!
 //! The engine makes **drafts**. Sequence, previous hash and hash are assigned by the store's writer alone, in the
 //! transaction that makes the record durable (DESIGN, *Durability and cost of an action*). A `tree` over the records is what
-//! a signed `checkpoint` commits to, and `evidence` holds a log against its checkpoints.
+//! a signed `checkpoint` commits to; `witness` judges whether a peer's log continues what it showed before, `cosignature` is
+//! the word for it, and `evidence` holds a log against all of them.
 
 mod checkpoint;
+mod cosignature;
 mod evidence;
 mod note;
 mod tree;
+pub mod witness;
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,9 +23,10 @@ use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::time::Wall;
 
 pub use checkpoint::{Checkpoint, INTERVAL, NotACheckpoint, Occasion, RECORDS_MAX, is_due, log_name};
+pub use cosignature::Countersigner;
 pub use evidence::{Examiner, Fault, Findings, Held, Source, Verdict};
 pub use note::{NoteError, NoteKey, Verifier};
-pub use tree::Tree;
+pub use tree::{Extension, Tree};
 
 /// What the first record of a chain names as its predecessor.
 pub const GENESIS: Hash = Hash([0; 32]);

@@ -14,16 +14,16 @@ use sha2::{Digest, Sha256};
 use crate::domain::identity::IdentityKey;
 
 /// The algorithm's byte of Ed25519 in key names.
-const ED25519: u8 = 1;
+pub(super) const ED25519: u8 = 1;
 
 /// What begins a line with a signature.
-const MARK: &str = "\u{2014} ";
+pub(super) const MARK: &str = "\u{2014} ";
 
 /// Longest note in bytes: a checkpoint with the signatures of a hundred others.
 const NOTE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most signatures that are looked at.
-const SIGNATURES_MAX: usize = 128;
+pub(super) const SIGNATURES_MAX: usize = 128;
 
 /// Why a note was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,11 @@ impl NoteKey {
         &self.name
     }
 
+    /// The key's own signature over a text.
+    pub(super) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key.sign(bytes)
+    }
+
     /// The public half.
     pub fn verifier(&self) -> Verifier {
         Verifier { name: self.name.clone(), key: self.key.public() }
@@ -86,14 +91,14 @@ impl Verifier {
         &self.name
     }
 
+    /// The key itself.
+    pub(super) const fn key(&self) -> &VerifyingKey {
+        &self.key
+    }
+
     /// The first bytes of the hash of name and key, by which a signature says whose it is.
     fn id(&self) -> [u8; 4] {
-        let mut hasher = Sha256::new();
-        hasher.update(self.name.as_bytes());
-        hasher.update([b'\n', ED25519]);
-        hasher.update(self.key.as_bytes());
-        let digest: [u8; 32] = hasher.finalize().into();
-        digest.first_chunk().copied().unwrap_or_default()
+        key_id(&self.name, ED25519, &self.key)
     }
 
     /// The note's text, if this key has signed it.
@@ -116,8 +121,42 @@ impl Verifier {
     }
 }
 
+/// The first bytes of the hash of name, algorithm and key.
+pub(super) fn key_id(name: &str, algorithm: u8, key: &VerifyingKey) -> [u8; 4] {
+    let mut hasher = Sha256::new();
+    hasher.update(name.as_bytes());
+    hasher.update([b'\n', algorithm]);
+    hasher.update(key.as_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
+/// A public key as text: `<name>+<key id>+<base64 of algorithm and key>`.
+pub(super) fn write_key(name: &str, algorithm: u8, key: &VerifyingKey) -> String {
+    let mut bytes = vec![algorithm];
+    bytes.extend_from_slice(key.as_bytes());
+    let id = u32::from_be_bytes(key_id(name, algorithm, key));
+    format!("{name}+{id:08x}+{}", STANDARD.encode(bytes))
+}
+
+/// Reads the name and the key out of such a text.
+pub(super) fn read_key(text: &str, algorithm: u8) -> Result<(String, VerifyingKey), NoteError> {
+    // The name has no plus sign, base64 may have some.
+    let mut parts = text.splitn(3, '+');
+    let (Some(name), Some(_id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::Key);
+    };
+    let bytes = STANDARD.decode(encoded).map_err(|_any_fault| NoteError::Key)?;
+    let Some((found, key)) = bytes.split_first() else { return Err(NoteError::Key) };
+    let key = key.try_into().map_err(|_length| NoteError::Key)?;
+    let key = VerifyingKey::from_bytes(&key).map_err(|_no_point| NoteError::Key)?;
+    // The id is a check on name and key, and a weak key verifies anything.
+    let is_sound = *found == algorithm && !key.is_weak() && write_key(name, algorithm, &key) == text;
+    if is_sound { Ok((name.to_owned(), key)) } else { Err(NoteError::Key) }
+}
+
 /// The text with its last line feed, and the lines with signatures.
-fn split(note: &str) -> Result<(&str, &str), NoteError> {
+pub(super) fn split(note: &str) -> Result<(&str, &str), NoteError> {
     let is_clean = note.len() <= NOTE_BYTES_MAX && note.ends_with('\n');
     if !is_clean || note.chars().any(|it| it.is_control() && it != '\n') {
         return Err(NoteError::Form);
@@ -132,10 +171,7 @@ fn split(note: &str) -> Result<(&str, &str), NoteError> {
 
 impl fmt::Display for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut key = vec![ED25519];
-        key.extend_from_slice(self.key.as_bytes());
-        let id = u32::from_be_bytes(self.id());
-        write!(formatter, "{}+{id:08x}+{}", self.name, STANDARD.encode(key))
+        formatter.write_str(&write_key(&self.name, ED25519, &self.key))
     }
 }
 
@@ -143,18 +179,7 @@ impl FromStr for Verifier {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        // The name has no plus sign, base64 may have some.
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(_id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key);
-        };
-        let bytes = STANDARD.decode(encoded).map_err(|_any_fault| NoteError::Key)?;
-        let Some((&ED25519, key)) = bytes.split_first() else { return Err(NoteError::Key) };
-        let key = key.try_into().map_err(|_length| NoteError::Key)?;
-        let key = VerifyingKey::from_bytes(&key).map_err(|_no_point| NoteError::Key)?;
-        let verifier = Self { name: name.to_owned(), key };
-        // The id is a check on name and key, and a weak key verifies anything.
-        if key.is_weak() || verifier.to_string() != text { Err(NoteError::Key) } else { Ok(verifier) }
+        read_key(text, ED25519).map(|(name, key)| Self { name, key })
     }
 }
 

@@ -34,23 +34,44 @@ impl Tree {
         self.size
     }
 
-    /// The roots of its complete subtrees, one after the other: at most 2 KiB.
+    /// The roots of its complete subtrees, the largest first.
+    pub fn roots(&self) -> &[Hash] {
+        &self.subtrees
+    }
+
+    /// The same one after the other: at most 2 KiB.
     pub fn subtrees(&self) -> Vec<u8> {
         self.subtrees.iter().take(SUBTREES_MAX).flat_map(|hash| hash.0).collect()
     }
 
     /// Adds a record at the end.
     pub fn push(&mut self, record: &[u8]) {
-        let mut hash = leaf(record);
+        self.push_subtree(0, leaf(record));
+    }
+
+    /// This tree grown to `size` records by an [`Extension`]'s subtrees. `None` where there are too few or too many of them.
+    ///
+    /// Only a log whose first records are those of this tree can name subtrees that lead to its own root.
+    pub fn extended(&self, size: u64, subtrees: &[Hash]) -> Option<Self> {
+        let mut grown = self.clone();
+        for hash in subtrees {
+            let left = size.checked_sub(grown.size).filter(|left| 0 < *left)?;
+            grown.push_subtree(grown.size.trailing_zeros().min(left.ilog2()), *hash);
+        }
+        (grown.size == size).then_some(grown)
+    }
+
+    /// Adds a complete subtree of `2^level` records, which is as large as the place at the end allows or smaller.
+    fn push_subtree(&mut self, level: u32, mut hash: Hash) {
         // Two complete subtrees of one size are one of the next.
-        let mut smaller = self.size;
+        let mut smaller = self.size.checked_shr(level).unwrap_or(0);
         while smaller & 1 == 1 {
             let Some(left) = self.subtrees.pop() else { break };
             hash = node(left, hash);
             smaller >>= 1;
         }
         self.subtrees.push(hash);
-        self.size = self.size.saturating_add(1);
+        self.size = self.size.saturating_add(1_u64.checked_shl(level).unwrap_or(u64::MAX));
     }
 
     /// The name of all records in their order.
@@ -60,6 +81,40 @@ impl Tree {
             None => Hash::of(&[]),
             Some(last) => roots.fold(last, |right, left| node(left, right)),
         }
+    }
+}
+
+/// What a log has grown by since it held so many records: the roots of the largest complete subtrees over the newer ones.
+///
+/// At most 126 hashes, made from the newer records alone. Whoever has the [`Tree`] of the older ones checks with
+/// [`Tree::extended`] that the log only grew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    size: u64,
+    subtrees: Vec<(u32, Hash)>,
+}
+
+impl Extension {
+    /// Nothing yet, after so many records.
+    pub const fn after(size: u64) -> Self {
+        Self { size, subtrees: Vec::new() }
+    }
+
+    /// Adds the next record.
+    pub fn push(&mut self, record: &[u8]) {
+        let (mut level, mut hash) = (0, leaf(record));
+        self.size = self.size.saturating_add(1);
+        while self.size.trailing_zeros() > level
+            && let Some((_, left)) = self.subtrees.pop_if(|(before, _)| *before == level)
+        {
+            (level, hash) = (level.saturating_add(1), node(left, hash));
+        }
+        self.subtrees.push((level, hash));
+    }
+
+    /// The subtrees' roots in order.
+    pub fn subtrees(&self) -> Vec<Hash> {
+        self.subtrees.iter().map(|(_, hash)| *hash).collect()
     }
 }
 
@@ -144,6 +199,51 @@ mod tests {
             prop_assert_eq!(tree.root(), defined(&records));
             prop_assert_eq!(tree.size(), records.len() as u64);
         }
+    }
+
+    fn tree_of(records: &[Vec<u8>]) -> Tree {
+        let mut tree = Tree::EMPTY;
+        records.iter().for_each(|record| tree.push(record));
+        tree
+    }
+
+    fn extension(records: &[Vec<u8>], from: usize) -> Vec<Hash> {
+        let mut extension = Extension::after(from as u64);
+        records[from..].iter().for_each(|record| extension.push(record));
+        extension.subtrees()
+    }
+
+    #[test]
+    fn every_longer_log_extends_every_shorter_one_and_a_changed_past_extends_none() {
+        let records: Vec<Vec<u8>> = (0_u8..34).map(|number| vec![number]).collect();
+        for to in 0..records.len() {
+            for from in 0..=to {
+                let (old, new) = (tree_of(&records[..from]), tree_of(&records[..to]));
+                let grown = extension(&records[..to], from);
+                assert_eq!(old.extended(to as u64, &grown), Some(new.clone()), "{from} to {to}");
+                assert!(grown.len() <= 12, "{from} to {to}: {}", grown.len());
+                for changed in 0..from {
+                    let mut other = records[..to].to_vec();
+                    other[changed] = vec![200];
+                    let root = old.extended(to as u64, &extension(&other, from)).map(|tree| tree.root());
+                    assert_ne!(root, Some(tree_of(&other).root()), "{from} to {to}, {changed} changed");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_and_too_many_subtrees_are_refused() {
+        let records: Vec<Vec<u8>> = (0_u8..9).map(|number| vec![number]).collect();
+        let (old, grown) = (tree_of(&records[..5]), extension(&records, 5));
+        assert!(old.extended(9, &grown).is_some());
+        assert_eq!(old.extended(9, &grown[1..]), None);
+        assert_eq!(old.extended(9, &[grown.clone(), vec![grown[0]]].concat()), None);
+        assert_eq!(old.extended(4, &grown), None);
+        assert_eq!(old.extended(4, &[]), None);
+        assert_eq!(old.extended(5, &[]), Some(old.clone()));
+        let huge = tree_of(&records[..1]).extended(u64::MAX, &[Hash([1; 32]); 200]);
+        assert_eq!(huge, None);
     }
 
     #[test]

@@ -14,33 +14,56 @@ pub enum PayloadType {
     Action,
     /// A site's trust bundle, signed by its authority.
     Bundle,
+    /// What a witness says to the head of a log.
+    Countersignature,
     /// An identity key's word for an envelope key.
     Delegation,
     /// The answer to a probe.
     Echo,
+    /// The head of a runtime's log of writes, shown to a witness.
+    Head,
     /// A runtime's identity document.
     Identity,
     /// A runtime's observation of itself and its links.
     Observation,
     /// A target's answer.
     Receipt,
+    /// A certificate's key asks for the next certificate.
+    Renewal,
+    /// The answer to that.
+    Renewed,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 7] =
-        [Self::Action, Self::Bundle, Self::Delegation, Self::Echo, Self::Identity, Self::Observation, Self::Receipt];
+    pub const ALL: [Self; 11] = [
+        Self::Action,
+        Self::Bundle,
+        Self::Countersignature,
+        Self::Delegation,
+        Self::Echo,
+        Self::Head,
+        Self::Identity,
+        Self::Observation,
+        Self::Receipt,
+        Self::Renewal,
+        Self::Renewed,
+    ];
 
     /// The media type that is signed with the bytes.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Action => "application/vnd.trust-runtime.action.v1+json",
             Self::Bundle => "application/vnd.trust-runtime.bundle.v1+json",
+            Self::Countersignature => "application/vnd.trust-runtime.countersignature.v1+json",
             Self::Delegation => "application/vnd.trust-runtime.delegation.v1+json",
             Self::Echo => "application/vnd.trust-runtime.echo.v1+json",
+            Self::Head => "application/vnd.trust-runtime.head.v1+json",
             Self::Identity => "application/vnd.trust-runtime.identity.v1+json",
             Self::Observation => "application/vnd.trust-runtime.observation.v1+json",
             Self::Receipt => "application/vnd.trust-runtime.receipt.v1+json",
+            Self::Renewal => "application/vnd.trust-runtime.renewal.v1+json",
+            Self::Renewed => "application/vnd.trust-runtime.renewed.v1+json",
         }
     }
 }

@@ -29,14 +29,6 @@ fn a_partner_is_read_with_its_addresses() {
     assert_eq!((east.listen, east.links_max, shown), (None, 8, vec!["gw.east:7448".into(), "10.9.0.1:1".into()]));
 }
 
-/// Its anchors may come with its trust bundle.
-#[test]
-fn a_partner_may_be_known_by_its_bundle() {
-    let link = partner("site = \"west\"\nlisten = \"10.0.0.1:7448\"");
-    let found = faults(&router(MESH, &format!("{link}[[runtime.identity.partner]]\nsite = \"west\"\n")));
-    assert!(found.is_empty(), "{found:#?}");
-}
-
 #[test]
 fn a_partner_that_cannot_be_linked_with_is_refused_by_name() {
     let dial = "connect = [\"a:1\"]";
@@ -109,4 +101,12 @@ fn two_partners_share_neither_site_nor_address() {
     let own = format!("{MESH}\nconnect = [\"a:1\"]");
     let found = faults(&router(&own, &partner("site = \"south\"\nconnect = [\"a:1\"]")));
     assert!(found.iter().any(|it| it.contains("a:1 is dialled already")), "{found:#?}");
+}
+
+#[test]
+fn a_partner_may_be_known_by_its_bundle_alone() {
+    let linked = partner("site = \"west\"\nconnect = [\"a:1\"]");
+    let known = "[[runtime.identity.partner]]\nsite = \"west\"\n";
+    assert!(read(&router(MESH, &linked)).is_err());
+    assert!(read(&router(MESH, &format!("{linked}{known}"))).is_ok());
 }

@@ -8,11 +8,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::chain::{self, to_sql};
 use super::error::running;
 use super::file::{self, Name};
-use super::lock;
+use super::{lock, words};
 use crate::domain::audit::{
-    Checkpoint, Examiner, Fault, Findings, Held, NoteError, NoteKey, Occasion, Source, Tree, is_due,
+    Checkpoint, Examiner, Extension, Fault, Findings, Held, NoteError, NoteKey, Occasion, Source, Tree, is_due,
 };
-use crate::store::{Chain, Error};
+use crate::store::{Chain, Error, Growth};
 use crate::wire::record::audit::{Anchor, Verifier};
 
 /// Most checkpoints that are kept: the boots and days of years, in a few MiB.
@@ -133,6 +133,25 @@ pub(super) fn newest_note(connection: &Connection) -> rusqlite::Result<Option<St
     connection.query_row("SELECT note FROM checkpoint ORDER BY id DESC LIMIT 1", [], |row| row.get(0)).optional()
 }
 
+/// The newest checkpoint with what the chain has grown by since it held `from` records.
+pub(super) fn growth(connection: &Connection, from: u64) -> rusqlite::Result<Option<Growth>> {
+    let sql = "SELECT size, note, subtrees FROM checkpoint ORDER BY id DESC LIMIT 1";
+    let read = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let Some((size, note, subtrees)): Option<Row> = read else { return Ok(None) };
+    let tree = u64::try_from(size).ok().and_then(|size| Tree::restore(size, &subtrees)).filter(|_| from == 0);
+    if let Some(tree) = tree {
+        return Ok(Some(Growth { note, subtrees: tree.roots().to_vec() }));
+    }
+    let mut extension = Extension::after(from);
+    let mut statement =
+        connection.prepare_cached("SELECT body FROM audit WHERE ?1 < seq AND seq <= ?2 ORDER BY seq")?;
+    let mut rows = statement.query(params![to_sql(from), size])?;
+    while let Some(row) = rows.next()? {
+        extension.push(row.get_ref(0)?.as_bytes()?);
+    }
+    Ok(Some(Growth { note, subtrees: extension.subtrees() }))
+}
+
 /// Every checkpoint that is kept with the chain of writes, oldest first. The node may be running or not.
 pub fn read_checkpoints(folder: &Path) -> Result<Vec<String>, Error> {
     let folder = folder
@@ -152,11 +171,13 @@ pub fn read_checkpoints(folder: &Path) -> Result<Vec<String>, Error> {
     read().map_err(|error| super::error::opening(&path, error))
 }
 
-/// Holds the chain of writes against checkpoints of it: those that are kept with it, and those that were kept elsewhere.
+/// Holds the chain of writes against checkpoints of it: those that are kept with it, what peers said to them, and those that
+/// were kept elsewhere. `witnesses` are keys of peers that are known from elsewhere.
 pub fn examine(
     folder: &Path,
     key: Option<&crate::domain::audit::Verifier>,
     elsewhere: Vec<Held>,
+    witnesses: &[crate::domain::audit::Verifier],
 ) -> Result<(Findings, Anchor), Error> {
     let own = match key {
         Some(key) => {
@@ -167,7 +188,9 @@ pub fn examine(
         }
         None => Vec::new(),
     };
-    let mut examiner = Examiner::new([own, elsewhere].concat());
+    let words = key.map(|key| words::held(folder, key, witnesses)).transpose()?.unwrap_or_default();
+    let mut examiner = Examiner::new([own, elsewhere, words.held].concat());
+    words.countersigned.into_iter().for_each(|(witness, size)| examiner.countersigned(witness, size));
     let mut reader = chain::read_chain(folder, Chain::Writes)?;
     let mut verifier = Verifier::after(Anchor::START);
     if reader.anchor() != Anchor::START {

@@ -11,6 +11,7 @@ mod events;
 mod evidence;
 mod file;
 mod query;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,12 +23,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::error::Health;
 use self::query::Question;
-use super::{Error, Filter, Full, Page, Pending, READ_QUEUE_MAX, Store};
+use super::{Error, Filter, Full, Growth, Page, Pending, READ_QUEUE_MAX, Store};
 use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position};
 use crate::engine::record::{Batch, Record};
 
 pub use self::chain::{ChainReader, Link, Verdict, read_chain, verify};
 pub use self::evidence::{examine, read_checkpoints};
+pub use self::words::{Words, read_words};
 
 /// Batches waiting for the writer. When full, `commit` waits: the engine hands over one batch a turn, so this is never
 /// reached by one engine.
@@ -289,6 +291,10 @@ impl Store for SqliteStore {
 
     fn checkpoint(&self) -> Pending<'_, Result<Option<String>, Error>> {
         Box::pin(self.ask(self.link(|links| links.facts.clone()), |reply| Question::Checkpoint { reply }))
+    }
+
+    fn growth(&self, from: u64) -> Pending<'_, Result<Option<Growth>, Error>> {
+        Box::pin(self.ask(self.link(|links| links.pages.clone()), move |reply| Question::Growth { from, reply }))
     }
 
     fn fault(&self) -> Option<Error> {

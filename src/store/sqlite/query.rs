@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chain::{Link, file_of, to_sql};
 use super::error::{Health, running};
-use super::evidence::newest_note;
+use super::evidence::{growth, newest_note};
 use super::file::Folder;
 use crate::domain::audit::{AuditId, Entry, Position};
 use crate::engine::record::Record;
-use crate::store::{Chain, Error, Filter, PAGE_MAX, Page};
+use crate::store::{Chain, Error, Filter, Growth, PAGE_MAX, Page};
 use crate::wire::record;
 
 /// What is asked, and whoever waits for the answer.
@@ -25,6 +25,8 @@ pub(super) enum Question {
     Page { filter: Box<Filter>, reply: oneshot::Sender<Result<Page, Error>> },
     /// The newest checkpoint.
     Checkpoint { reply: oneshot::Sender<Result<Option<String>, Error>> },
+    /// The newest checkpoint and what came since.
+    Growth { from: u64, reply: oneshot::Sender<Result<Option<Growth>, Error>> },
     /// The place of one record in the chain of writes.
     Place { audit_id: AuditId, reply: oneshot::Sender<Result<Option<Position>, Error>> },
 }
@@ -64,6 +66,7 @@ impl Reader {
                 Question::Recall { reply } => drop(reply.send(self.writes.recall())),
                 Question::Page { filter, reply } => drop(reply.send(self.page(&filter))),
                 Question::Checkpoint { reply } => drop(reply.send(self.writes.checkpoint())),
+                Question::Growth { from, reply } => drop(reply.send(self.writes.growth(from))),
                 Question::Place { audit_id, reply } => drop(reply.send(self.writes.place(audit_id))),
             }
         }
@@ -110,6 +113,10 @@ impl Source {
 
     fn checkpoint(&self) -> Result<Option<String>, Error> {
         newest_note(&self.connection).map_err(|error| self.failed(error))
+    }
+
+    fn growth(&self, from: u64) -> Result<Option<Growth>, Error> {
+        growth(&self.connection, from).map_err(|error| self.failed(error))
     }
 
     fn place(&self, audit_id: AuditId) -> Result<Option<Position>, Error> {

@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz` and `/healthz`: for supervisors, and with a credential for people.
 
-use crate::domain::id::SiteId;
+use crate::domain::audit::witness::Break;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::TrustState;
 use crate::domain::identity::bundle::Standing;
 use crate::domain::projection::Lifecycle;
@@ -37,6 +38,7 @@ pub(crate) fn ready(shared: &Shared, _call: &Call) -> Answered {
 pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let view = shared.node.view();
     let parts = [
+        ("audit", audit(&view)),
         ("clock", clock(&view)),
         ("identity", identity(&view, shared.node.now().wall)),
         ("mesh", mesh(shared, &view)),
@@ -51,6 +53,24 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let refused = (is_shown && HealthQuery::read(call.uri.query()).verbose).then(|| shared.node.refused());
     let response = json(health::report(worst, rows, refused));
     Ok(if worst == FAULTED { unavailable(response) } else { response })
+}
+
+/// Whether this log and those of peers continue what was countersigned of them.
+fn audit(view: &View) -> (&'static str, String) {
+    let broken = |runtime: &RuntimeId, found: Break, whose: &str| {
+        format!("continuity broken of {runtime}: {}{whose}", found.sentence())
+    };
+    let own = view
+        .witnessing
+        .contradicted_by()
+        .map(|(witness, it)| broken(view.me(), it.reason, &format!(", says {witness}")));
+    let of_peers = view.witnessing.broken().map(|(runtime, found)| broken(runtime, found, ""));
+    let all: Vec<String> = own.chain(of_peers).collect();
+    if !all.is_empty() {
+        return (DEGRADED, all.join("; "));
+    }
+    let countersigned = view.witnessing.countersigned.len();
+    (OK, format!("countersigned by {countersigned} peers; keeps the heads of {}", view.witnessing.heads.len()))
 }
 
 fn clock(view: &View) -> (&'static str, String) {

@@ -273,11 +273,13 @@ pub fn open_word(
         }
         PayloadType::Action
         | PayloadType::Bundle
+        | PayloadType::Countersignature
         | PayloadType::Delegation
         | PayloadType::Echo
-        | PayloadType::Receipt => {
-            return Err(Refusal::Malformed);
-        }
+        | PayloadType::Head
+        | PayloadType::Receipt
+        | PayloadType::Renewal
+        | PayloadType::Renewed => return Err(Refusal::Malformed),
     };
     if runtime == *signer.runtime() { Ok((signer, word)) } else { Err(Refusal::NotItsOwnWord) }
 }

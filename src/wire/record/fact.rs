@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::witness::{COUNTERSIGNED, HEAD, put_countersigned, put_head};
 use super::{Change, Error};
 use crate::domain::config::{Overlay, Value};
 use crate::domain::identity::TrustState;
@@ -102,6 +103,12 @@ pub fn encode(record: &Record) -> Result<Change, Error> {
         Record::Boot { counter } => put(BOOT, ONLY.to_owned(), &BootBody { counter: *counter }),
         Record::ClockMark { wall } => put(CLOCK_MARK, ONLY.to_owned(), &ClockMarkBody { wall_ns: wall.0 }),
         Record::DroppedUntil { wall } => put(DROPPED_UNTIL, ONLY.to_owned(), &DroppedUntilBody { wall_ns: wall.0 }),
+        Record::Countersigned(word) => put_countersigned(word),
+        Record::CountersignedForgotten { witness } => {
+            Ok(Change::Delete { kind: COUNTERSIGNED, key: witness.to_string() })
+        }
+        Record::Head { runtime, head } => put_head(runtime, head),
+        Record::HeadForgotten { runtime } => Ok(Change::Delete { kind: HEAD, key: runtime.to_string() }),
         Record::Intent(intent) => {
             let body = IntentBody { action: intent.action.clone(), at_ns: intent.at.0 };
             put(INTENT, intent_key(&intent.key), &body)
@@ -131,6 +138,8 @@ pub fn decode(kind: &str, key: &str, body: &str) -> Result<Record, Error> {
             row.is_only()?;
             Ok(Record::DroppedUntil { wall: Wall(row.parse::<DroppedUntilBody>()?.wall_ns) })
         }
+        COUNTERSIGNED => row.countersigned(),
+        HEAD => row.head(),
         INTENT => row.intent(),
         OVERLAY => {
             row.is_only()?;
@@ -142,7 +151,7 @@ pub fn decode(kind: &str, key: &str, body: &str) -> Result<Record, Error> {
     }
 }
 
-fn put(kind: &'static str, key: String, body: &impl Serialize) -> Result<Change, Error> {
+pub(super) fn put(kind: &'static str, key: String, body: &impl Serialize) -> Result<Change, Error> {
     match serde_json::to_string(body) {
         Ok(body) => Ok(Change::Put { kind, key, body }),
         Err(error) => Err(Error::new(kind, &key, error)),
@@ -158,14 +167,14 @@ fn intent_key(key: &IntentKey) -> String {
 }
 
 /// One row on its way back, so that every refusal names it.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     kind: &'a str,
-    key: &'a str,
+    pub(super) key: &'a str,
     body: &'a str,
 }
 
 impl Row<'_> {
-    fn refused(&self, reason: impl ToString) -> Error {
+    pub(super) fn refused(&self, reason: impl ToString) -> Error {
         Error::new(self.kind, self.key, reason)
     }
 
@@ -173,11 +182,11 @@ impl Row<'_> {
         if self.key == ONLY { Ok(()) } else { Err(self.refused("wanted an empty key")) }
     }
 
-    fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(self.body).map_err(|error| self.refused(error))
     }
 
-    fn field<T: FromStr<Err: Display>>(&self, name: &str, text: &str) -> Result<T, Error> {
+    pub(super) fn field<T: FromStr<Err: Display>>(&self, name: &str, text: &str) -> Result<T, Error> {
         text.parse().map_err(|error| self.refused(format!("{name}: {error}")))
     }
 

@@ -5,8 +5,10 @@
 
 pub mod audit;
 mod fact;
+mod witness;
 
 pub use fact::{decode, encode};
+pub use witness::{COUNTERSIGNED, HEAD};
 
 /// Why a stored form was refused or could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

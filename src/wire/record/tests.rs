@@ -13,7 +13,7 @@ use crate::domain::envelope::Response;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::{Actor, Fingerprint, TrustState};
 use crate::domain::time::Wall;
-use crate::engine::record::{Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+use crate::engine::record::{Countersigned, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
 
 fn segment() -> impl Strategy<Value = String> {
     "[A-Za-z0-9_-][A-Za-z0-9._-]{0,15}"
@@ -152,10 +152,20 @@ proptest! {
     #[test]
     fn a_removal_names_the_row_that_the_fact_left(peer in peer(), receipt in receipt(), key in intent_key()) {
         let intent = Intent { key: key.clone(), action: "cfg_apply".into(), at: Wall(1) };
+        let peer_runtime = peer.runtime.clone();
         for (fact, removal) in [
             (Record::Peer(peer.clone()), Record::PeerForgotten { runtime: peer.runtime }),
             (Record::Receipt(receipt.clone()), Record::ReceiptDropped(receipt.key)),
             (Record::Intent(intent), Record::IntentClosed(key)),
+            (
+                Record::Countersigned(Box::new(Countersigned {
+                    witness: peer_runtime.clone(),
+                    key: String::new(),
+                    note: String::new(),
+                    refused: None,
+                })),
+                Record::CountersignedForgotten { witness: peer_runtime },
+            ),
         ] {
             let Change::Put { kind, key, .. } = encode(&fact).expect("encodes") else { panic!("a fact leaves a row") };
             prop_assert_eq!(encode(&removal), Ok(Change::Delete { kind, key }));

@@ -175,7 +175,11 @@ impl Memory {
                 }
                 Record::Boot { .. }
                 | Record::ClockMark { .. }
+                | Record::Countersigned(_)
+                | Record::CountersignedForgotten { .. }
                 | Record::DroppedUntil { .. }
+                | Record::Head { .. }
+                | Record::HeadForgotten { .. }
                 | Record::Intent(_)
                 | Record::IntentClosed(_)
                 | Record::Overlay(_)
@@ -434,7 +438,11 @@ fn dropped_early<'a>(records: &[Record], facts: &'a Facts, now: Wall, is_uncerta
         Record::ReceiptDropped(key) => facts.receipts.get(key),
         Record::Boot { .. }
         | Record::ClockMark { .. }
+        | Record::Countersigned(_)
+        | Record::CountersignedForgotten { .. }
         | Record::DroppedUntil { .. }
+        | Record::Head { .. }
+        | Record::HeadForgotten { .. }
         | Record::Intent(_)
         | Record::IntentClosed(_)
         | Record::Overlay(_)

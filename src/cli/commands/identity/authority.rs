@@ -161,7 +161,7 @@ impl Authority {
     }
 
     /// What every node of the site will ask: whoever is banned is told here and not at the gate.
-    fn check(&self, der: &CertificateDer<'static>, now: Wall) -> Result<Svid, Failure> {
+    pub(super) fn check(&self, der: &CertificateDer<'static>, now: Wall) -> Result<Svid, Failure> {
         let mut trust = Trust::new(self.naming.clone());
         let anchors: Result<Vec<_>, _> = self.state.anchors().into_iter().map(|it| self.certificate(it)).collect();
         let set = trust.set_anchors(self.site.clone(), &anchors?);
@@ -237,7 +237,7 @@ impl Authority {
             .map_err(|error| Failure::new(Exit::Configuration, format!("{}: not PEM ({error})", path.display())))
     }
 
-    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Failure> {
+    pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Failure> {
         let key = self.key(self.state.active)?;
         Issuer::from_ca_cert_der(&self.certificate(self.state.active)?, key).map_err(certificate::cannot)
     }

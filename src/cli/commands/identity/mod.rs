@@ -4,8 +4,10 @@ mod authority;
 mod bundle;
 mod certificate;
 mod disk;
+mod join;
 mod ledger;
 mod list;
+mod renew;
 mod request;
 mod rotate;
 
@@ -38,23 +40,40 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
         Identity::InitSite { ca, site, naming, years } => {
             init_site(&Authority::init(&ca.ca, site, naming_of(naming)?, *years, now)?, ca.json)
         }
-        Identity::Issue { ca, subject, days, out } => {
+        Identity::Issue { ca, subject, days, minutes, out } => {
             let authority = Authority::open(&ca.ca)?;
             let who = subject_of(subject, |text| {
                 RuntimeId::parse_in(text, &authority.site).map_err(|error| error.to_string())
             })?;
-            issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, *days, out, now)
+            issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, life(&who, *days, *minutes), out, now)
                 .and_then(|(issued, files)| say_issued(ca.json, &issued, &files))
         }
-        Identity::Enrol { subject, naming, out, json } => enrol(subject, naming, out, *json),
-        Identity::Approve { ca, request, fingerprint, days, out } => {
+        Identity::Enrol { subject, naming, out, join_token, json } => {
+            enrol(subject, naming, out, join_token.as_deref(), *json)
+        }
+        Identity::JoinToken(command) => join::run(command, now),
+        Identity::Redeem { ca, request, days, minutes, out } => {
+            let authority = Authority::open(&ca.ca)?;
+            let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
+            let asked = request::read(request, &authority.naming)?;
+            let life = life(&asked.subject, *days, *minutes);
+            join::redeem(&authority, request, &asked, life, (&folder, ca.json), now)
+        }
+        Identity::Accept { out, site, join_token, json } => {
+            let site = site.parse();
+            let site = site.map_err(|error| Failure::new(Exit::Usage, format!("--site: {error}")))?;
+            join::accept(out, &site, join_token, *json)
+        }
+        Identity::Approve { ca, request, fingerprint, days, minutes, out } => {
             let authority = Authority::open(&ca.ca)?;
             let folder = out.clone().or_else(|| request.parent().map(Path::to_owned)).unwrap_or_default();
             let asked = request::read(request, &authority.naming)?;
             compare(&asked, fingerprint.as_deref())?;
-            let (issued, files) = approve(&authority, &asked, *days, &folder, now)?;
+            let life = life(&asked.subject, *days, *minutes);
+            let (issued, files) = approve(&authority, &asked, life, &folder, now)?;
             say_issued(ca.json, &issued, &files)
         }
+        Identity::Renew { ca, certificate } => renew::run(&Authority::open(&ca.ca)?, certificate, ca.json, now),
         Identity::Rotate(step) => rotate(step, now),
         Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
         Identity::ExportBundle { ca, out, days, refresh_hint_s } => {
@@ -86,12 +105,12 @@ fn init_site(authority: &Authority, as_json: bool) -> Result<(), Failure> {
 fn approve(
     authority: &Authority,
     asked: &request::Request,
-    days: Option<u32>,
+    life: Millis,
     out: &Path,
     now: Wall,
 ) -> Result<(Issued, Vec<PathBuf>), Failure> {
     is_own(authority, &asked.subject)?;
-    let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life(&asked.subject, days), now)?;
+    let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
     let files = hand_out(authority, &asked.subject, &issued, out)?;
     Ok((issued, files))
 }
@@ -101,7 +120,7 @@ fn issue(
     authority: &Authority,
     subject: &Subject,
     names: &Names,
-    days: Option<u32>,
+    life: Millis,
     out: &Path,
     now: Wall,
 ) -> Result<(Issued, Vec<PathBuf>), Failure> {
@@ -117,7 +136,7 @@ fn issue(
     disk::make_folder(out)?;
     // The key stays in memory until its certificate is there, so that a refusal leaves nothing behind.
     let key = rcgen::KeyPair::generate().map_err(certificate::cannot)?;
-    let issued = authority.issue(subject, names, &key, life(subject, days), now)?;
+    let issued = authority.issue(subject, names, &key, life, now)?;
     disk::write(&key_path, key.serialize_pem().as_bytes(), disk::SECRET)?;
     let mut files = vec![key_path];
     files.extend(hand_out(authority, subject, &issued, out)?);
@@ -136,7 +155,13 @@ fn hand_out(authority: &Authority, subject: &Subject, issued: &Issued, out: &Pat
     Ok(vec![certificate, anchors])
 }
 
-fn enrol(subject: &SubjectArgs, naming: &NamingArgs, out: &Path, as_json: bool) -> Result<(), Failure> {
+fn enrol(
+    subject: &SubjectArgs,
+    naming: &NamingArgs,
+    out: &Path,
+    join_token: Option<&Path>,
+    as_json: bool,
+) -> Result<(), Failure> {
     let who = subject_of(subject, |text| match text.split_once('/') {
         Some(_) => text.parse::<RuntimeId>().map_err(|error| error.to_string()),
         None => {
@@ -145,6 +170,11 @@ fn enrol(subject: &SubjectArgs, naming: &NamingArgs, out: &Path, as_json: bool) 
     })?;
     let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?)?;
     let spoken = words::spoken(&made.fingerprint);
+    let bound = join_token.map(|token| join::bind(token, &made.request_path)).transpose()?;
+    if let Some((proof, pin)) = &bound {
+        output::note(&format!("proof        {}: bring it along with the request", proof.display()));
+        output::note(&format!("authority    {}", words::spoken(pin)));
+    }
     let key = if made.is_new_key { "made, and never leaves this machine" } else { "kept as it is" };
     say(
         as_json,
@@ -303,10 +333,11 @@ fn is_own(authority: &Authority, subject: &Subject) -> Result<(), Failure> {
     Err(Failure::new(Exit::Denied, message))
 }
 
-fn life(subject: &Subject, days: Option<u32>) -> Millis {
-    match (days, &subject.name) {
-        (Some(days), _) => Millis::from_hours(u64::from(days).saturating_mul(24)),
-        (None, SubjectName::Runtime(_)) => NODE_LIFE,
-        (None, SubjectName::Actor(_)) => ACTOR_LIFE,
+fn life(subject: &Subject, days: Option<u32>, minutes: Option<u32>) -> Millis {
+    match (days, minutes, &subject.name) {
+        (Some(days), _, _) => Millis::from_hours(u64::from(days).saturating_mul(24)),
+        (None, Some(minutes), _) => Millis::from_secs(u64::from(minutes).saturating_mul(60)),
+        (None, None, SubjectName::Runtime(_)) => NODE_LIFE,
+        (None, None, SubjectName::Actor(_)) => ACTOR_LIFE,
     }
 }

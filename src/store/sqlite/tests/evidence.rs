@@ -1,10 +1,14 @@
 //! Attacks on a real database file, one test each: what was done is named, with the record.
 
 use super::*;
-use crate::domain::audit::{Fault, Findings, Held, Source, Verdict as Answer};
+use crate::domain::audit::witness::Break;
+use crate::domain::audit::{Fault, Findings, Held, NoteKey, Source, Verdict as Answer};
+use crate::domain::identity::IdentityKey;
+use crate::engine::record::{Countersigned, NotContinued, Record};
 use crate::store::contract::{boot, note_key};
 use crate::store::sqlite::{examine, file, open_within, read_checkpoints};
 use crate::wire::record::audit::place as place_in_chain;
+use crate::wire::record::{Change, encode};
 
 /// Records of each boot; more than one checkpoint's worth.
 const PER_BOOT: u64 = 70;
@@ -39,7 +43,7 @@ fn sql(path: &Path, script: &str) {
 fn examined(path: &Path, elsewhere: &[String]) -> Findings {
     let key = note_key().verifier();
     let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
-    examine(path, Some(&key), elsewhere.iter().map(held).collect()).expect("reads").0
+    examine(path, Some(&key), elsewhere.iter().map(held).collect(), &[]).expect("reads").0
 }
 
 fn fault(answer: &Answer) -> Option<(Fault, u64)> {
@@ -184,14 +188,12 @@ async fn an_earlier_copy_that_was_brought_back_is_named_even_if_it_was_continued
 #[tokio::test]
 async fn a_changed_checkpoint_is_named_and_one_by_another_key_proves_nothing() {
     let (_folder, path) = log().await;
-    let other = crate::domain::audit::NoteKey::new(
-        note_key().name().to_owned(),
-        crate::domain::identity::IdentityKey::from_seed([8; 32]),
-    );
+    let other = NoteKey::new(note_key().name().to_owned(), IdentityKey::from_seed([8; 32]));
     let key = other.verifier();
-    let findings = examine(&path, Some(&key), Vec::new()).expect("reads").0;
+    let findings = examine(&path, Some(&key), Vec::new(), &[]).expect("reads").0;
     assert!(matches!(findings.completeness, Answer::Unproven(_)), "{findings:?}");
-    let kept = examine(&path, Some(&key), vec![Held::read(Source::Elsewhere("k".into()), &newest(&path)[0], &key)]);
+    let kept =
+        examine(&path, Some(&key), vec![Held::read(Source::Elsewhere("k".into()), &newest(&path)[0], &key)], &[]);
     assert_eq!(fault(&kept.expect("reads").0.completeness).map(|it| it.0), Some(Fault::Forged));
     sql(&path, "UPDATE checkpoint SET note = replace(note, 'boot 2', 'boot 3')");
     assert_eq!(faults(&path, &[])[0].map(|it| it.0), Some(Fault::Forged));
@@ -240,4 +242,68 @@ async fn a_file_of_the_first_version_is_read_as_it_is_and_migrated_by_its_writer
     assert_eq!(end_of(&path, Chain::Writes).seq, 80);
     assert!(newest(&path)[0].contains("\n80\n"), "what was there before is covered");
     assert_eq!(faults(&path, &[]), [None, None, None]);
+}
+
+/// What the witness `s/w` said, as it lies with the log.
+async fn say(path: &Path, counter: u64, word: &[(String, Option<NotContinued>)]) {
+    let store = opened(path);
+    let key = NoteKey::new("trust-runtime/s/w", IdentityKey::from_seed([9; 32])).countersigner().to_string();
+    let mut records = boot(counter).records;
+    for (note, refused) in word {
+        let (witness, key, note, refused) = ("s/w".parse().expect("legal"), key.clone(), note.clone(), refused.clone());
+        records.push(Record::Countersigned(Box::new(Countersigned { witness, key, note, refused })));
+    }
+    store.commit(Batch { records, audits: Vec::new() }).await.expect("commits");
+    store.close().await;
+}
+
+fn countersigned(note: &str, name: &str, seed: u8) -> String {
+    let text = note_key().verifier().open(note).expect("signed").to_owned();
+    let witness = NoteKey::new(name, IdentityKey::from_seed([seed; 32]));
+    format!("{note}{}", witness.countersign(&text, 1_700_000_000))
+}
+
+#[tokio::test]
+async fn a_countersignature_is_named_and_a_false_one_is_forged() {
+    let (_folder, path) = log().await;
+    let note = newest(&path).remove(0);
+    say(&path, 3, &[(countersigned(&note, "trust-runtime/s/w", 9), None)]).await;
+    let Answer::Holds(text) = examined(&path, &[]).completeness else { panic!("whole") };
+    assert!(text.ends_with("; countersigned up to record 210 by s/w"), "{text}");
+    // A key that is known from elsewhere counts before the one that lies with the log.
+    let known = NoteKey::new("trust-runtime/s/w", IdentityKey::from_seed([8; 32])).verifier();
+    let key = note_key().verifier();
+    let findings = examine(&path, Some(&key), Vec::new(), &[known]).expect("reads").0;
+    assert_eq!(fault(&findings.integrity), Some((Fault::Forged, 210)));
+    for (name, seed) in [("trust-runtime/s/w", 8), ("trust-runtime/s/x", 9)] {
+        say(&path, 3, &[(countersigned(&note, name, seed), None)]).await;
+        assert_eq!(faults(&path, &[])[0], Some((Fault::Forged, 210)), "{name} {seed}");
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_copy_is_named_by_the_head_that_a_peer_has_shown_to_it() {
+    let (folder, path) = log().await;
+    let held = newest(&path).remove(0);
+    let copied = folder.path().join("copy");
+    copy(&path, &copied);
+    // Records and checkpoints cut together leave a log that is whole by itself.
+    sql(&copied, "DELETE FROM audit WHERE seq > 140; DELETE FROM checkpoint WHERE size > 140;");
+    sql(&copied, "DELETE FROM checkpoint WHERE id > (SELECT min(id) FROM checkpoint WHERE size = 140);");
+    assert_eq!(faults(&copied, &[]), [None, None, None]);
+    let refused = NotContinued { reason: Break::WentBack, held };
+    let connection = Connection::open(copied.join("control.db")).expect("opens");
+    let word = Countersigned {
+        witness: "s/w".parse().expect("legal"),
+        key: String::new(),
+        note: String::new(),
+        refused: Some(refused),
+    };
+    let Ok(Change::Put { kind, key, body }) = encode(&Record::Countersigned(Box::new(word))) else { panic!("a row") };
+    let sql = "INSERT INTO fact (kind, key, body) VALUES (?1, ?2, ?3)";
+    connection.execute(sql, [kind, key.as_str(), body.as_str()]).expect("written");
+    connection.close().expect("closes");
+    assert_eq!(faults(&copied, &[]), [None, Some((Fault::Restored, 141)), None]);
+    let Answer::Broken { text, .. } = examined(&copied, &[]).completeness else { panic!("restored") };
+    assert!(text.contains("the head that s/w keeps"), "{text}");
 }

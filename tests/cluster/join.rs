@@ -1,0 +1,118 @@
+//! Join tokens, by the command line alone: one token lets one key in, however many ask at once.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::harness::{program, run_to_end};
+use crate::plant::Desk;
+
+const COMMAND_MAX: Duration = Duration::from_secs(20);
+
+/// How many redeem one token at once.
+const AT_ONCE: usize = 64;
+
+fn identity(arguments: &[&str]) -> Output {
+    run_to_end(program().arg("identity").args(arguments), COMMAND_MAX).0
+}
+
+/// Makes a token and puts it into a file of its owner's. Gives the file.
+fn token(desk: &Desk, site: &str, rest: &[&str]) -> String {
+    let made =
+        identity(&[&["join-token", "create", "--ca", &desk.text(&format!("ca-{site}")), "--json"], rest].concat());
+    let made: Json = serde_json::from_slice(&made.stdout).unwrap_or_else(|error| panic!("{error}: {made:?}"));
+    let text = made["token"].as_str().expect("shown once");
+    let file = desk.path(&format!("token-{}", made["id"].as_str().expect("an id")));
+    fs::write(&file, text).expect("written");
+    let owners = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&file, owners).expect("its mode");
+    let kept = fs::read_to_string(desk.path(&format!("ca-{site}/join-tokens.json"))).expect("kept");
+    let secret = text.split('_').nth(2).expect("a secret");
+    assert!(!kept.contains(secret), "only a hash is kept");
+    file.display().to_string()
+}
+
+/// A node's request that is bound to a token. Gives the request's file.
+fn enrol(desk: &Desk, node: &str, token: &str, folder: &str) -> String {
+    let out = desk.text(folder);
+    let made = identity(&["enrol", "--node", node, "--out", &out, "--join-token", token]);
+    assert!(made.status.success(), "{made:?}");
+    let name = node.rsplit('/').next().expect("a name");
+    format!("{out}/node-{name}.csr")
+}
+
+fn redeem(desk: &Desk, request: &str) -> (Option<i32>, String) {
+    let done = identity(&["redeem", "--ca", &desk.text("ca-north"), "--request", request]);
+    (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
+fn issued(desk: &Desk) -> usize {
+    fs::read_to_string(desk.path("ca-north/issued.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn sixty_four_redeem_one_token_at_once_and_one_of_them_has_a_certificate() {
+    let desk = Desk::new(&["north"]);
+    let token = token(&desk, "north", &["--node", "*"]);
+    let requests: Vec<_> =
+        (0..AT_ONCE).map(|it| enrol(&desk, &format!("north/n{it}"), &token, &format!("node-{it}"))).collect();
+    let ca = desk.text("ca-north");
+    let redeem_one = |request: &String| {
+        let mut command = program();
+        command.args(["identity", "redeem", "--ca", &ca, "--request", request]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+    };
+    let children: Vec<_> = requests.iter().map(redeem_one).collect();
+    let codes: Vec<_> = children.into_iter().map(|mut child| child.wait().expect("ours").code()).collect();
+    let of = |code| codes.iter().filter(|it| **it == Some(code)).count();
+    // Whoever finds another command at work may come again, and is refused then.
+    assert_eq!((of(0), of(5) + of(6)), (1, AT_ONCE - 1), "{codes:?}");
+    assert_eq!(issued(&desk), 1);
+    for request in &requests {
+        let (code, reason) = redeem(&desk, request);
+        assert!(code == Some(5) && reason.contains("used already"), "{code:?} {reason}");
+    }
+    assert_eq!(issued(&desk), 1);
+}
+
+#[test]
+fn a_token_is_for_one_name_kind_site_and_request_and_its_answer_is_known() {
+    let desk = Desk::new(&["north", "south"]);
+    let good = token(&desk, "north", &["--node", "a"]);
+    let request = enrol(&desk, "north/a", &good, "a");
+    // Another name, another site's token, and a request that was exchanged under the proof.
+    for (request, wanted) in [
+        (enrol(&desk, "north/b", &good, "b"), "another kind or name"),
+        (enrol(&desk, "north/a", &token(&desk, "south", &["--node", "a"]), "of-south"), "not of an open token"),
+        (enrol(&desk, "north/a", &token(&desk, "north", &["--actor", "a"]), "of-actor"), "another kind or name"),
+        (exchanged(&desk, &good, &request), "not of an open token"),
+    ] {
+        let (code, reason) = redeem(&desk, &request);
+        assert!(code == Some(5) && reason.contains(wanted), "{request}: {code:?} {reason}");
+    }
+    assert_eq!(issued(&desk), 0);
+    assert_eq!(redeem(&desk, &request).0, Some(0));
+    let accept = |folder: &str| {
+        identity(&["accept", "--out", &desk.text(folder), "--site", "north", "--join-token", &good]).status.code()
+    };
+    assert_eq!(accept("a"), Some(0));
+    // Somebody put further anchors into the answer.
+    let anchors = desk.path("a/anchors-north.pem");
+    let both = fs::read_to_string(&anchors).expect("anchors") + &foreign(&desk);
+    fs::write(&anchors, both).expect("written");
+    assert_eq!(accept("a"), Some(5));
+}
+
+/// Another node's request for the same name, with the proof of the first one.
+fn exchanged(desk: &Desk, token: &str, request: &str) -> String {
+    let other = enrol(desk, "north/a", token, "exchanged");
+    fs::copy(Path::new(request).with_extension("join"), Path::new(&other).with_extension("join")).expect("copied");
+    other
+}
+
+fn foreign(desk: &Desk) -> String {
+    fs::read_to_string(desk.path("ca-south/anchors-south.pem")).expect("anchors")
+}
