@@ -174,6 +174,8 @@ mod tests {
         for text in ["site-*", "*/x*", "**", "a/b/c", "", "a//b", "a b", "ä"] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
         }
+        // The fault says what is wrong, not merely that `*` is no letter of a name.
+        assert_eq!("site-*".parse::<Pattern>(), Err(Error::PartialGlob("site-*".to_owned())));
     }
 
     #[test]
