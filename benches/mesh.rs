@@ -18,6 +18,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -511,6 +512,8 @@ impl Plant {
              [runtime.log]\nlevel = \"warn\"\n[runtime.cloud]\nprofile = \"plant\"\n"
         );
         std::fs::write(project.join("runtime.toml"), settings)?;
+        // It holds a token.
+        std::fs::set_permissions(project.join("runtime.toml"), std::fs::Permissions::from_mode(0o600))?;
         Node::play(&project)
     }
 }
