@@ -53,7 +53,7 @@ pub(crate) fn case(code: &str) -> Case {
     let number: u32 = code.trim_start_matches(['A', 'R']).parse().unwrap_or_default();
     match (code.chars().next(), number) {
         (Some('A'), 6) => leaf_case(code),
-        (Some('A'), 7 | 8) | (Some('R'), 26..=30 | 40 | 46 | 57 | 61 | 62) => chain_case(code),
+        (Some('A'), 7 | 8 | 14 | 15) | (Some('R'), 26..=30 | 40 | 46 | 57 | 61 | 62) => chain_case(code),
         (Some('R'), 24 | 25 | 32..=39 | 47 | 50..=58 | 63) | (Some('A'), 5 | 12 | 13) => anchor_case(code),
         _ => leaf_case(code),
     }
@@ -128,14 +128,14 @@ fn leaf_case(code: &str) -> Case {
 
 /// Cases with something between leaf and anchor.
 fn chain_case(code: &str) -> Case {
-    let root = authority("site-a", |root| {
-        if code == "R30" {
-            root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        }
+    let root = authority("site-a", |root| match code {
+        "R30" => root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
+        "A15" => root.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)),
+        _ => {}
     });
     let between = intermediate(&root, |it| match code {
         "A07" | "R30" | "R40" | "R57" | "R61" => it.subject_alt_names.clear(),
-        "A08" => {}
+        "A08" | "A14" | "A15" => {}
         "R26" => it.is_ca = IsCa::ExplicitNoCa,
         "R27" => it.key_usages = vec![Use::CrlSign],
         "R28" => it.subject_alt_names = vec![uri("spiffe://trust/site-a")],
@@ -152,6 +152,7 @@ fn chain_case(code: &str) -> Case {
     let leaf = leaf(&between, |_| {});
     let more = match code {
         "R40" => 16,
+        "A14" => 3,
         "R61" => 4,
         _ => 1,
     };

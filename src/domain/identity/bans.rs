@@ -156,6 +156,9 @@ mod tests {
         let text = format!("# lost in May\n\ncertificate {hex}\nkey {hex} # panel 3\nid spiffe://trust/s/alice\n");
         let bans: Bans = text.parse().expect("a list");
         assert_eq!(bans.len(), 3);
+        // Whoever asks first whether there is any ban at all must not be told that there is none.
+        assert!(!bans.is_empty());
+        assert!(Bans::default().is_empty());
         let print = Fingerprint([11; 32]);
         let other = Fingerprint([12; 32]);
         assert_eq!(bans.on_certificate(print, other), Some(Ban::Certificate(print)));
@@ -163,6 +166,8 @@ mod tests {
         assert_eq!(bans.on_certificate(other, other), None);
         assert!(bans.on_id(&"spiffe://trust/s/alice".parse().expect("an id")).is_some());
         assert!(bans.on_id(&"spiffe://trust/s/alice2".parse().expect("an id")).is_none());
+        assert!(!bans.clone().add(Ban::Key(print)), "it is there");
+        assert!(bans.clone().add(Ban::Key(other)), "it is new");
         let again: String = bans.iter().map(|ban| format!("{ban}\n")).collect();
         assert_eq!(again.parse(), Ok(bans));
     }

@@ -190,6 +190,12 @@ mod tests {
     }
 
     #[test]
+    fn a_side_is_named_as_people_and_settings_name_it() {
+        let named = Side::ALL.map(|side| (side.as_str(), side.list()));
+        assert_eq!(named, [("outbound", "allow_write"), ("inbound", "accept_write")]);
+    }
+
+    #[test]
     fn an_empty_list_says_nothing_and_a_window_limits_a_rule() {
         assert_eq!(ask(Vec::new()), "unmentioned");
         let mut windowed = rule(RuleEffect::Allow, "cmd_invoke/ping", "a/alice", "b/r1");

@@ -195,3 +195,18 @@ pub fn action_name(action: &Action) -> String {
 pub fn actor_name(actor: &Actor) -> String {
     format!("{}/{}", actor.site, actor.principal)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_site_is_told_neither_the_rule_nor_its_reason() {
+        let told =
+            Denial::at_target(Code::PermissionDenied, "own-rule", "the furnace burns".to_owned()).for_another_site();
+        let meaning = Code::PermissionDenied.meaning();
+        assert_eq!(told, Denial::at_target(Code::PermissionDenied, "not_told", meaning));
+        let shown = format!("{told:?}");
+        assert!(!shown.contains("own-rule") && !shown.contains("furnace"), "{shown}");
+    }
+}

@@ -163,6 +163,13 @@ mod tests {
     }
 
     #[test]
+    fn only_the_lone_star_is_everything() {
+        for (text, expected) in [("*", true), ("*/*", false), ("a/*", false), ("a", false)] {
+            assert_eq!(text.parse::<Pattern>().expect("legal").is_everything(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn partial_globs_and_illegal_names_are_refused() {
         for text in ["site-*", "*/x*", "**", "a/b/c", "", "a//b", "a b", "ä"] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
