@@ -18,12 +18,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
+use trust_runtime::tls;
 
 mod floor;
 
@@ -102,6 +108,13 @@ async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
     let floor = write_floor + commits + four_signatures_micros();
     rows.push(Row { name: "dispatch write, 1 caller (p50)", node: write, floor, unit: "us", aim: 2.0 });
     rows.push(concurrent(rounds, &origin, &session).await?);
+    let plant = Plant::start(folder.path())?;
+    for (name, kind, payload) in [
+        ("dispatch read, plant to dev", "status_read", json!({})),
+        ("dispatch write, plant to dev", "cmd_invoke", payload),
+    ] {
+        rows.push(in_plant((name, kind, &payload), rounds, &plant.origin, &origin)?);
+    }
     Ok(rows)
 }
 
@@ -123,6 +136,32 @@ fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, a
         }
     }
     Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "us", aim: 1.25 })
+}
+
+/// What profile `plant` adds: HTTPS, a token, and mesh links inside TLS between nodes with certificates.
+fn in_plant(
+    (name, kind, payload): (&'static str, &str, &Value),
+    rounds: usize,
+    plant: &Node,
+    dev: &Node,
+) -> Outcome<Row> {
+    let path = "/api/runtime-cloud/actions/dispatch";
+    let (mut in_plant, mut in_dev) = (plant.http()?, dev.http()?);
+    let answer: Value = serde_json::from_slice(
+        &in_plant.post(path, &action(&format!("warm-up-{kind}"), kind, payload, &["b".to_owned()]))?,
+    )?;
+    if answer["ok"] != json!(true) {
+        return Err(format!("the dispatch was refused: {answer}").into());
+    }
+    let (mut of_plant, mut of_dev) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for index in 0..REQUESTS_PER_ROUND {
+            let body = action(&format!("in-plant-{kind}-{round}-{index}"), kind, payload, &["b".to_owned()]);
+            of_dev.push(timed(|| in_dev.post(path, &body).map(drop))?);
+            of_plant.push(timed(|| in_plant.post(path, &body).map(drop))?);
+        }
+    }
+    Ok(Row { name, node: median(of_plant), floor: median(of_dev), unit: "us", aim: 1.1 })
 }
 
 fn names(targets: usize) -> Vec<String> {
@@ -290,10 +329,23 @@ fn action(request_id: &str, kind: &str, payload: &Value, targets: &[String]) -> 
     .into_bytes()
 }
 
+/// A connection, in the clear or inside TLS.
+trait Duplex: Read + Write {}
+
+impl<T: Read + Write> Duplex for T {}
+
+/// What a node of profile `plant` wants of a caller.
+struct Secured {
+    config: Arc<ClientConfig>,
+    token: String,
+}
+
 /// A keep-alive HTTP/1.1 client of few instructions, so that what is measured is the server.
 struct Http {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Duplex>>,
     host: String,
+    /// The header of the credential, where there is one.
+    credential: String,
 }
 
 impl Http {
@@ -301,13 +353,23 @@ impl Http {
         let host = address.trim_start_matches("http://").to_owned();
         let stream = TcpStream::connect(&host)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), host })
+        Ok(Self { stream: BufReader::new(Box::new(stream)), host, credential: String::new() })
+    }
+
+    fn connect_secured(address: &str, secured: &Secured) -> Outcome<Self> {
+        let host = address.trim_start_matches("https://").to_owned();
+        let socket = TcpStream::connect(&host)?;
+        socket.set_nodelay(true)?;
+        let session = ClientConnection::new(Arc::clone(&secured.config), ServerName::try_from("localhost")?)?;
+        let stream = BufReader::new(Box::new(StreamOwned::new(session, socket)) as Box<dyn Duplex>);
+        Ok(Self { stream, host, credential: format!("Authorization: Bearer {}\r\n", secured.token) })
     }
 
     fn post(&mut self, path: &str, body: &[u8]) -> Outcome<Vec<u8>> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.host,
+            self.credential,
             body.len()
         );
         self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
@@ -315,7 +377,7 @@ impl Http {
     }
 
     fn get(&mut self, path: &str) -> Outcome<Vec<u8>> {
-        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host)?;
+        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: {}\r\n{}\r\n", self.host, self.credential)?;
         self.answer()
     }
 
@@ -347,6 +409,7 @@ struct Node {
     process: Child,
     web: String,
     mesh: String,
+    secured: Option<Secured>,
 }
 
 impl Node {
@@ -360,10 +423,15 @@ impl Node {
              [runtime.log]\nlevel = \"warn\"\n"
         );
         std::fs::write(project.join("runtime.toml"), settings)?;
+        Self::play(&project)
+    }
+
+    /// Starts what the folder says.
+    fn play(project: &Path) -> Outcome<Self> {
         let ready = project.join("ready.json");
         let process = Command::new(env!("CARGO_BIN_EXE_trust-runtime"))
             .args(["play", "--project"])
-            .arg(&project)
+            .arg(project)
             .arg("--ready-file")
             .arg(&ready)
             .stderr(Stdio::null())
@@ -371,11 +439,18 @@ impl Node {
         let text = wait_until("the node is ready", || std::fs::read_to_string(&ready).ok())?;
         let ready: Value = serde_json::from_str(&text)?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(Self { process, web: text(&ready["web"]), mesh: text(&ready["mesh"][0]) })
+        Ok(Self { process, web: text(&ready["web"]), mesh: text(&ready["mesh"][0]), secured: None })
+    }
+
+    fn http(&self) -> Outcome<Http> {
+        match &self.secured {
+            Some(secured) => Http::connect_secured(&self.web, secured),
+            None => Http::connect(&self.web),
+        }
     }
 
     fn wait_for_peer(&self, name: &str) -> Outcome<()> {
-        let mut http = Http::connect(&self.web)?;
+        let mut http = self.http()?;
         wait_until("the nodes see each other", || {
             let state: Value = serde_json::from_slice(&http.get("/api/runtime-cloud/state").ok()?).ok()?;
             let nodes = state["topology"]["nodes"].as_array()?;
@@ -390,6 +465,66 @@ impl Drop for Node {
     fn drop(&mut self) {
         end(&mut self.process);
     }
+}
+
+/// Two linked nodes of profile `plant`, with certificates of an authority of their own.
+struct Plant {
+    origin: Node,
+    _target: Node,
+}
+
+impl Plant {
+    fn start(folder: &Path) -> Outcome<Self> {
+        let folder = folder.join("plant");
+        std::fs::create_dir_all(&folder)?;
+        let ca = folder.join("ca").display().to_string();
+        run(&["identity", "init-site", "--ca", &ca, "--site", "default-site"])?;
+        let target = Self::node(&folder, "b", None)?;
+        let mut origin = Self::node(&folder, "a", Some(&target.mesh))?;
+        let project = folder.join("a").display().to_string();
+        let create = ["token", "create", "--role", "engineer", "--actor", "engineer-1", "--expires-days", "1"];
+        let made: Value = serde_json::from_slice(&run(&[&create[..], &["--json", "--project", &project]].concat())?)?;
+        let authorities = CertificateDer::pem_file_iter(folder.join("ca/anchors-default-site.pem"))?;
+        let config = tls::plain_client(authorities.collect::<Result<_, _>>()?)?;
+        let token = made["token"].as_str().unwrap_or_default().to_owned();
+        origin.secured = Some(Secured { config: Arc::new(config), token });
+        wait_until("the token counts", || origin.http().ok()?.get("/api/runtime-cloud/state").ok())?;
+        origin.wait_for_peer("b")?;
+        Ok(Self { origin, _target: target })
+    }
+
+    fn node(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Node> {
+        let project = folder.join(name);
+        let (ca, tls) = (folder.join("ca").display().to_string(), project.join("tls").display().to_string());
+        let id = format!("default-site/{name}");
+        let node = ["identity", "issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost"];
+        run(&[&node[..], &["--out", &tls]].concat())?;
+        let connect = connect.map(|address| format!("\"{address}\"")).unwrap_or_default();
+        let settings = format!(
+            "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n\
+             [runtime.identity]\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
+             key_path = \"tls/node-{name}.key\"\n\
+             anchors = [{{ site = \"default-site\", path = \"{ca}/anchors-default-site.pem\" }}]\n\
+             [runtime.control]\nauth_token = \"5d0c9b7e41f24a8e9c3b6f7a2d1e8c40\"\n\
+             [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
+             [runtime.tls]\nmode = \"self-managed\"\n[runtime.discovery]\nenabled = false\n\
+             [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\ntls = true\n\
+             [runtime.log]\nlevel = \"warn\"\n[runtime.cloud]\nprofile = \"plant\"\n"
+        );
+        std::fs::write(project.join("runtime.toml"), settings)?;
+        // It holds a token.
+        std::fs::set_permissions(project.join("runtime.toml"), std::fs::Permissions::from_mode(0o600))?;
+        Node::play(&project)
+    }
+}
+
+/// What a command of the program prints.
+fn run(arguments: &[&str]) -> Outcome<Vec<u8>> {
+    let output = Command::new(env!("CARGO_BIN_EXE_trust-runtime")).args(arguments).output()?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }
 
 /// A floor in a process of its own: this program with another argument. Its first line is its address.

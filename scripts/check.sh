@@ -52,6 +52,11 @@ main() {
   tests "simulation" --test simulation
   [ "$fast" = no ] || return 0
 
+  # What takes a minute comes before what starts nodes.
+  step "doc" documentation
+  fuzz_corpora
+  need_deny
+  step "deny" cargo deny --locked check bans licenses sources
   tests "api" --test api
   step "interop clients" interop_clients
   tests "interop" --test interop
@@ -62,10 +67,6 @@ main() {
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" scripts/runtime_cloud_security_profile_gate.sh
-  step "doc" documentation
-  fuzz_corpora
-  need_deny
-  step "deny" cargo deny --locked check bans licenses sources
 }
 
 parse() {

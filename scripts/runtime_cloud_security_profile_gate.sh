@@ -83,7 +83,7 @@ find_binary() {
 node() {
   local profile="$1" site="$2" name="$3" folder="$2-$3"
   "$bin" identity issue --ca "ca-$site" --node "$site/$name" --ip 127.0.0.1 --out "$folder/tls" >/dev/null
-  settings "$@" >"$folder/runtime.toml"
+  (umask 077 && settings "$@" >"$folder/runtime.toml")
   "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
   pids+=("$!")
   until_true test -s "$folder/ready.json" || { cat "$folder/log" >&2; exit 1; }

@@ -37,6 +37,7 @@ pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
         boot: 3,
         started: Now::default(),
         peers: Arc::new([(origin(), Arc::new(peer))].into()),
+        witnessing: Arc::default(),
         overlay: Arc::default(),
         timeline: Arc::default(),
         clock: ClockState::Certain,

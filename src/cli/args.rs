@@ -379,7 +379,7 @@ pub enum Identity {
         /// The authority's folder and the form of the answer.
         #[command(flatten)]
         ca: Ca,
-        /// Where it is written [default: bundle-<site>.json in the authority's folder].
+        /// Where it is written; without it `bundle-<site>.json` in the authority's folder.
         #[arg(long, value_name = "PATH")]
         out: Option<PathBuf>,
         /// How long a partner may rely on the file without a newer one.

@@ -16,7 +16,7 @@ use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::tokens::{self, TOKENS_FILE};
-use crate::settings::{self, FILE_NAME, Settings};
+use crate::settings::{self, FILE_NAME, Settings, Unmet};
 use crate::tls;
 use crate::web::Credentials;
 
@@ -82,10 +82,11 @@ impl Project {
 
     fn read_settings(&self) -> Result<Settings, Rejected> {
         let rejected = |reason| Rejected { what: FILE_NAME.to_owned(), reason };
-        let settings = settings::load(&self.folder, self.environment.iter().cloned());
-        let settings = settings.map_err(|problems| rejected(problems.to_string()))?;
-        match settings::preconditions(&settings).first() {
-            None => Ok(settings),
+        let environment = self.environment.iter().cloned();
+        let reading = settings::read_project(&self.folder, environment, Unmet::Refuse);
+        let reading = reading.map_err(|problems| rejected(problems.to_string()))?;
+        match reading.missing.first() {
+            None => Ok(reading.settings),
             Some(missing) => Err(rejected(format!("{}: {}", missing.setting, missing.reason))),
         }
     }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+use crate::settings::concern::Concern;
+use crate::settings::exposure;
 use crate::settings::key::{KEYS, Key};
 use crate::settings::kind::{Kind, nearest};
 use crate::settings::problem::Faults;
@@ -30,8 +32,13 @@ pub fn variable(key: &Key) -> Option<String> {
     Some(format!("{PREFIX}{}", path.replace('.', "__").to_uppercase()))
 }
 
-/// Lays the variables over the file's tree.
-pub(crate) fn apply(root: &mut Node, environment: impl IntoIterator<Item = (String, String)>, faults: &mut Faults) {
+/// Lays the variables over the file's tree. Gives what is to be said of the files with secrets.
+pub(crate) fn apply(
+    root: &mut Node,
+    environment: impl IntoIterator<Item = (String, String)>,
+    faults: &mut Faults,
+) -> Vec<Concern> {
+    let mut concerns = Vec::new();
     let known: BTreeMap<String, &'static Key> = KEYS.iter().filter_map(|key| Some((variable(key)?, key))).collect();
     let ours: BTreeMap<String, String> = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     for (name, value) in &ours {
@@ -48,7 +55,8 @@ pub(crate) fn apply(root: &mut Node, environment: impl IntoIterator<Item = (Stri
                     faults.push(&at, key.path, "wanted the secret or its file, got both");
                 }
                 match read_secret(Path::new(value)) {
-                    Ok(secret) => {
+                    Ok((secret, exposure)) => {
+                        concerns.extend(exposure.map(|reason| exposure::concern(key, at.clone(), reason)));
                         let node = Node { at, value: Raw::Text(secret) };
                         walk::check_value(key, key.path, &node, faults);
                         insert(root, key.path, node);
@@ -62,6 +70,7 @@ pub(crate) fn apply(root: &mut Node, environment: impl IntoIterator<Item = (Stri
             (None, None) => unknown(&at, name, &known, faults),
         }
     }
+    concerns
 }
 
 fn unknown(at: &At, name: &str, known: &BTreeMap<String, &'static Key>, faults: &mut Faults) {
@@ -104,9 +113,11 @@ fn insert(root: &mut Node, path: &str, node: Node) {
     }
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+/// The secret, and why its file is no place for one, if it is none.
+fn read_secret(path: &Path) -> Result<(String, Option<String>), String> {
     let refuse = |reason: String| format!("{}: {reason}", path.display());
     let file = std::fs::File::open(path).map_err(|error| refuse(error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| refuse(error.to_string()))?;
     let mut bytes = Vec::new();
     let mut limited = file.take(SECRET_FILE_BYTES_MAX.saturating_add(1));
     limited.read_to_end(&mut bytes).map_err(|error| refuse(error.to_string()))?;
@@ -115,5 +126,5 @@ fn read_secret(path: &Path) -> Result<String, String> {
     }
     let text = String::from_utf8(bytes).map_err(|_not_text| refuse("wanted text, got other bytes".to_owned()))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    Ok((line.strip_suffix('\r').unwrap_or(line).to_owned(), exposure::of_file(path, &metadata)))
 }

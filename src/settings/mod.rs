@@ -5,8 +5,11 @@
 //! and no setting has a default that is not in the table of keys.
 
 mod build;
+mod concern;
 mod environment;
+mod exposure;
 mod federation;
+mod inert;
 mod key;
 mod kind;
 mod listeners;
@@ -33,7 +36,6 @@ mod when;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -42,7 +44,7 @@ pub use key::{Applies, KEYS, Key, find};
 pub use kind::{Kind, NotAVersion, Version};
 pub use place::Place;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
-pub use profile::{Precondition, TOKEN_CHARS_MIN, preconditions};
+pub use profile::{Precondition, TOKEN_CHARS_MIN};
 pub use programs::BUILT_IN_COMMANDS;
 pub use question::actor;
 pub use raw::FILE_BYTES_MAX;
@@ -63,6 +65,7 @@ pub use when::{moment, text as moment_text};
 
 use problem::Faults;
 use raw::At;
+use reading::File;
 
 /// The name of the settings file in the project folder.
 pub const FILE_NAME: &str = "runtime.toml";
@@ -80,13 +83,13 @@ pub fn read_project(
 ) -> Result<Reading, Problems> {
     let path = project.join(FILE_NAME);
     let shown = path.display().to_string();
-    let bytes = read_file(&path).map_err(|error| {
+    let (bytes, exposure) = read_file(&path).map_err(|error| {
         let suggestion = (error.kind() == std::io::ErrorKind::NotFound)
             .then(|| format!("trust-runtime play --project {} makes one", project.display()));
         Problems::of_file(&shown, format!("wanted a readable file, got: {error}"), suggestion)
     })?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => reading::read(text, &shown, &legal_name(project), environment, unmet),
+        Ok(text) => reading::read(text, File { name: &shown, exposure }, &legal_name(project), environment, unmet),
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let mut faults = Faults::default();
@@ -104,17 +107,21 @@ pub fn parse(
     default_name: &str,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Settings, Problems> {
-    reading::read(text, file_name, default_name, environment, Unmet::Refuse).map(|reading| reading.settings)
+    let file = File { name: file_name, exposure: None };
+    reading::read(text, file, default_name, environment, Unmet::Refuse).map(|reading| reading.settings)
 }
 
-/// At most one byte more than is accepted, so that a device or a growing file cannot fill the memory.
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+/// At most one byte more than is accepted, so that a device or a growing file cannot fill the memory; and why the file is
+/// no place for a secret, if it is none.
+fn read_file(path: &Path) -> std::io::Result<(Vec<u8>, Option<String>)> {
     // Opening a pipe would wait for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let file = std::fs::File::open(path)?;
+    let exposure = exposure::of_file(path, &file.metadata()?);
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok((bytes, exposure))
 }

@@ -38,11 +38,13 @@ pub struct Precondition {
     pub reason: String,
 }
 
-/// Everything that is missing, in the order in which to repair it; empty when the node may answer.
+/// Everything that the settings lack, in the order in which to repair it.
+///
+/// What is there and protects less than it seems is listed beside it (`concern`).
 ///
 /// Not only `plant` and `wan`: what is asked for in `dev` and cannot be served is listed too, so that nobody is given
 /// something weaker in its place.
-pub fn preconditions(settings: &Settings) -> Vec<Precondition> {
+pub(crate) fn preconditions(settings: &Settings) -> Vec<Precondition> {
     let mut missing = Vec::new();
     let mut want = |is_met: bool, setting, reason: &str| {
         if !is_met {

@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use crate::domain::policy::Side;
+use crate::settings::concern::Concern;
 use crate::settings::place::Place;
 use crate::settings::problem::{Faults, Problems};
+use crate::settings::profile::Precondition;
 use crate::settings::question::{self, Asked};
 use crate::settings::raw::{self, At, Node};
 use crate::settings::rule_text::ListForm;
 use crate::settings::table::Table;
 use crate::settings::valid::Settings;
-use crate::settings::{build, environment, profile, walk};
+use crate::settings::{build, environment, exposure, inert, profile, walk};
 
 /// What becomes of a file whose own questions are not answered as it wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Reading {
     pub settings: Settings,
     /// The answers to the file's own questions, in the order of the file.
     pub tests: Vec<Tested>,
+    /// What the profile still lacks, in the order in which to repair it; empty when the node may answer.
+    pub missing: Vec<Precondition>,
     /// What is no fault and still deserves a word.
     pub warnings: Vec<Warning>,
     outbound: List,
@@ -95,6 +99,14 @@ impl Reading {
     }
 }
 
+/// Which file a text is from.
+pub(crate) struct File<'a> {
+    /// Its name for people.
+    pub(crate) name: &'a str,
+    /// Why it is no place for a secret, if it is none.
+    pub(crate) exposure: Option<String>,
+}
+
 /// The text with what is needed to say where something stands in it.
 #[derive(Clone, Copy)]
 struct Source<'a> {
@@ -112,7 +124,7 @@ impl Source<'_> {
 /// Reads a text as a whole, or says everything that is wrong with it.
 pub(crate) fn read(
     text: &str,
-    file: &str,
+    File { name: file, exposure }: File<'_>,
     default_name: &str,
     environment: impl IntoIterator<Item = (String, String)>,
     unmet: Unmet,
@@ -127,7 +139,8 @@ pub(crate) fn read(
     };
     // First, because an override must not hide a fault of the file.
     walk::check(&root, &mut faults);
-    environment::apply(&mut root, environment, &mut faults);
+    let mut concerns: Vec<_> = exposure::of_settings(&root, exposure).into_iter().collect();
+    concerns.extend(environment::apply(&mut root, environment, &mut faults));
     walk::check_required(&root, &mut faults);
     profile::check_tokens(&root, &mut faults);
     let settings = build::build(&root, default_name, &mut faults);
@@ -140,9 +153,12 @@ pub(crate) fn read(
     let source = Source { file, text, secrets: faults.secrets() };
     let (outbound, inbound) = (list(&root, Side::Outbound, source), list(&root, Side::Inbound, source));
     let tests = asked.into_iter().map(|asked| tested(asked, source)).collect();
-    let warnings = Vec::new();
-    let mut reading = Reading { settings, tests, warnings, outbound, inbound };
-    reading.warnings = shadowed(&reading);
+    concerns.extend(inert::concerns(&root));
+    let (refused, odd): (Vec<_>, Vec<_>) = concerns.into_iter().partition(|it| it.is_refused_in(settings.profile));
+    let missing = profile::preconditions(&settings).into_iter().chain(refused.into_iter().map(Into::into)).collect();
+    let warnings = odd.into_iter().map(|concern| warning(concern, source)).collect();
+    let mut reading = Reading { settings, tests, missing, warnings, outbound, inbound };
+    reading.warnings.extend(shadowed(&reading));
     Ok(reading)
 }
 
@@ -161,6 +177,11 @@ fn tested(asked: Asked, source: Source<'_>) -> Tested {
     let place = source.place(&asked.at);
     let Asked { shown: name, side, question, expect, got, why, at: _, expect_at: _ } = asked;
     Tested { name, place, side, question, expect, got, why }
+}
+
+fn warning(concern: Concern, source: Source<'_>) -> Warning {
+    let Concern { setting, at, reason, is_about_protection: _ } = concern;
+    Warning { place: source.place(&at), message: format!("{setting}: {reason}") }
 }
 
 fn list(root: &Node, side: Side, source: Source<'_>) -> List {

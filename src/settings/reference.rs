@@ -24,7 +24,13 @@ Every key with a single value outside a list can be overridden by an environment
 with `__` for each dot.
 `TRUST_RUNTIME__WEB__LISTEN` stands for `runtime.web.listen`.
 A token can be read from a file: `TRUST_RUNTIME__CONTROL__AUTH_TOKEN_FILE` names one for `runtime.control.auth_token`.
+Such a file has at most 1,026 bytes.
+In `plant` and `wan` it must be its owner's alone (mode 600), and so must `runtime.toml` where a secret is written in it; in `dev`
+`play` and `validate` warn.
 A variable that begins with `TRUST_RUNTIME__` and stands for no key is refused.
+
+Some keys have no effect in this version.
+`play` and `validate` name each of them that is set; `plant` and `wan` do not start with one that looks like protection.
 
 Relative paths are relative to the project folder; only the file that a `_FILE` variable names is looked for from the folder in
 which the process was started.

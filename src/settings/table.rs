@@ -66,6 +66,20 @@ impl<'a> Table<'a> {
         self.raw(name).is_some()
     }
 
+    /// Whether the key is written down and says something else than its default.
+    pub(crate) fn is_changed(&self, name: &str) -> bool {
+        let default = key::find(&format!("{}.{name}", self.path)).map_or("", |key| key.default);
+        match self.raw(name).map(|node| &node.value) {
+            None => false,
+            Some(Raw::Bool(value)) => value.to_string() != default,
+            Some(Raw::Int(number)) => number.to_string() != default,
+            Some(Raw::Text(text)) => text != default,
+            Some(Raw::List(items)) => !items.is_empty(),
+            Some(Raw::Table(entries)) => !entries.is_empty(),
+            Some(Raw::Float(_) | Raw::Time(_) | Raw::Unreadable) => true,
+        }
+    }
+
     /// Whether the table is written down, as opposed to the place where it would be.
     pub(crate) fn is_written(&self) -> bool {
         self.entries.is_some()

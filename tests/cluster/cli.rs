@@ -1,6 +1,7 @@
 //! The command line against real nodes and real files: exit codes, JSON, and messages that name the fault.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -46,6 +47,50 @@ fn validate_and_play_show_every_fault_at_once_and_start_nothing() {
     fs::write(project.join("runtime.toml"), "[bundle]\nversion = 1\n").expect("written");
     let valid = run(&["validate", "--json"], &project);
     assert_eq!((valid.status.code(), &parse(&valid)["ok"]), (Some(0), &json!(true)));
+}
+
+/// Two settings without effect: one that looks like protection, and one that does not.
+const INERT: &str = "[runtime.control]\nmode = \"debug\"\n[runtime.workload]\nprogram = \"/bin/true\"\n";
+
+#[test]
+fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() {
+    let cluster = Cluster::new();
+    let project = cluster.project("a", &Setup::new());
+    let path = project.join("runtime.toml");
+    let token = "auth_token = \"5d0c9b7e41f24a8e9c3b6f7a2d1e8c40\"";
+    let text_of = |profile: &str| {
+        format!(
+            "[bundle]\nversion = 1\n[runtime.cloud]\nprofile = {profile:?}\n{}",
+            INERT.replace("mode", &format!("{token}\nmode"))
+        )
+    };
+    fs::write(&path, text_of("plant")).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode");
+    let refused = run(&["play"], &project);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("\n  runtime.control.mode: has no effect in this version: "), "{said}");
+    let open = format!("{}: is open to others (mode 644); set its mode to 600", path.display());
+    assert!(said.contains(&format!("\n  runtime.control.auth_token: {open}")), "{said}");
+    assert!(
+        said.contains("warning: ") && said.contains(": runtime.workload: has no effect in this version: "),
+        "{said}"
+    );
+
+    fs::write(&path, text_of("dev")).expect("written");
+    let valid = parse(&run(&["validate", "--json"], &project));
+    assert_eq!((&valid["ok"], &valid["missing"]), (&json!(true), &json!([])));
+    let warned: Vec<_> = valid["warnings"].as_array().into_iter().flatten().map(|it| it["message"].as_str()).collect();
+    assert_eq!((warned.len(), warned[0]), (3, Some(format!("runtime.control.auth_token: {open}").as_str())), "{valid}");
+
+    let mut node = cluster.play("b", Setup::new());
+    node.kill();
+    let settings = fs::read_to_string(node.project().join("runtime.toml")).expect("settings");
+    fs::write(node.project().join("runtime.toml"), format!("{settings}\n{INERT}")).expect("written");
+    node.restart();
+    for setting in ["runtime.control.mode", "runtime.workload"] {
+        assert!(node.log().contains(&format!(": {setting}: has no effect in this version: ")), "{}", node.log());
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Plants whose nodes have certificates: each site its own authority, HTTPS, and callers known by theirs.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -107,9 +109,17 @@ impl Desk {
             anchors = anchors.join(", "),
             connect = connect.join(", "),
         );
-        fs::write(project.join("runtime.toml"), text).expect("settings are written");
+        write_settings(&project, &text);
         Plant::start(project)
     }
+}
+
+/// Writes the settings of a node, which hold its admin token, so that the owner alone can read them.
+pub(crate) fn write_settings(project: &Path, text: &str) {
+    let path = project.join("runtime.toml");
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.expect("a file").write_all(text.as_bytes()).expect("settings are written");
 }
 
 /// A running node with a certificate.
@@ -337,7 +347,7 @@ fn false_node(desk: &Desk, b: &Plant) -> Plant {
     let own_anchors = desk.text("both-anchors.pem");
     fs::write(&own_anchors, both).expect("written");
     let text = text.replace("name = \"b\"", "name = \"c\"").replace("node-b", "node-c");
-    fs::write(project.join("runtime.toml"), text.replace(&desk.anchors("north"), &own_anchors)).expect("written");
+    write_settings(&project, &text.replace(&desk.anchors("north"), &own_anchors));
     Plant::start(project)
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
 
 use crate::netns::Spaces;
-use crate::plant::{Desk, Plant, TOKEN, ask, outcome, ping};
+use crate::plant::{Desk, Plant, TOKEN, ask, outcome, ping, write_settings};
 use crate::watch::wait_until;
 
 /// How long six nodes on a busy machine may take to see what changed.
@@ -110,7 +110,7 @@ impl World {
             bans = self.desk.bans(site).display(),
             anchors = anchors.join(", "),
         );
-        fs::write(self.desk.path(&format!("{site}-{name}/runtime.toml")), text).expect("settings are written");
+        write_settings(&self.desk.path(&format!("{site}-{name}")), &text);
     }
 
     /// Gives a node a certificate that ends so many seconds from now.

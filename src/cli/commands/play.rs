@@ -69,8 +69,7 @@ fn load(project: &Path) -> Result<Settings, Failure> {
     let reading = settings::read_project(project, environment(), settings::Unmet::Refuse)
         .map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
     super::validate::warn(&reading.warnings);
-    let settings = reading.settings;
-    let missing = settings::preconditions(&settings);
+    let (settings, missing) = (reading.settings, reading.missing);
     if missing.is_empty() {
         return Ok(settings);
     }

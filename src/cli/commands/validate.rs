@@ -12,10 +12,10 @@ use crate::settings;
 pub fn run(command: &Validate) -> Result<(), Failure> {
     let reading = settings::read_project(&command.project, environment(), settings::Unmet::Refuse);
     let warnings = reading.as_ref().map(|reading| reading.warnings.clone()).unwrap_or_default();
+    let missing = reading.as_ref().map(|reading| reading.missing.clone()).unwrap_or_default();
     let loaded = reading.map(|reading| reading.settings);
     if command.json {
         let problems = loaded.as_ref().err().map(|problems| json!(problems.problems));
-        let missing: Vec<_> = loaded.iter().flat_map(settings::preconditions).collect();
         let missing: Vec<_> = missing.iter().map(|it| json!({ "setting": it.setting, "reason": it.reason })).collect();
         let warnings: Vec<_> =
             warnings.iter().map(|it| json!({ "place": place(&it.place), "message": it.message })).collect();
@@ -30,7 +30,7 @@ pub fn run(command: &Validate) -> Result<(), Failure> {
     let settings = loaded.map_err(|problems| Failure::new(Exit::Configuration, problems.to_string()))?;
     output::line(&format!("{}: valid, profile {}", settings.runtime_id, settings.profile))?;
     warn(&warnings);
-    for missing in settings::preconditions(&settings) {
+    for missing in missing {
         output::note(&format!("before this node can serve: {}: {}", missing.setting, missing.reason));
     }
     Ok(())
@@ -39,6 +39,7 @@ pub fn run(command: &Validate) -> Result<(), Failure> {
 /// Says what is no fault and still deserves a word.
 pub(crate) fn warn(warnings: &[settings::Warning]) {
     for warning in warnings {
-        output::note(&format!("warning: {}: {}\n{}", warning.place, warning.message, warning.place.excerpt()));
+        let text = format!("warning: {}: {}\n{}", warning.place, warning.message, warning.place.excerpt());
+        output::note(text.trim_end());
     }
 }

@@ -7,11 +7,13 @@ use crate::domain::policy::explain::{Explanation, explain};
 use crate::domain::policy::{Step, granted_role};
 use crate::domain::preflight::{Asker, Case, Profile as Rules};
 use crate::domain::time::Wall;
+use crate::settings::reading::File;
 use crate::settings::{ListForm, Reading, Unmet, change_text, reading, rule_text};
 
 fn read_all(body: &str, unmet: Unmet) -> Reading {
     let text = format!("[bundle]\nversion = 1\n{body}");
-    reading::read(&text, "runtime.toml", "node", NO_ENVIRONMENT, unmet).unwrap_or_else(|problems| panic!("{problems}"))
+    reading::read(&text, File { name: "runtime.toml", exposure: None }, "node", NO_ENVIRONMENT, unmet)
+        .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// Asks whether bob may do it to `b/r1` at this runtime, and looks at the explanation.
@@ -136,7 +138,8 @@ fn the_secrets_of_a_line_are_covered_in_an_excerpt() {
     let body = "runtime = { control = { auth_token = \"hunter2-hunter2\" }, cloud = { wan = { \
                 allow_write = [{ id = \"out\", action = \"cfg_apply\", target = \"b/*\" }] } } }";
     let text = format!("{body}\nbundle = {{ version = 1 }}\n");
-    let reading = reading::read(&text, "f", "node", NO_ENVIRONMENT, Unmet::Refuse).expect("valid");
+    let reading =
+        reading::read(&text, File { name: "f", exposure: None }, "node", NO_ENVIRONMENT, Unmet::Refuse).expect("valid");
     let excerpt = reading.place(Side::Outbound, 0).expect("a place").excerpt();
     assert!(excerpt.contains("auth_token = ") && !excerpt.contains("hunter2"), "{excerpt}");
 }

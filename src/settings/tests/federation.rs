@@ -2,7 +2,8 @@
 
 use super::{faults, read};
 use crate::domain::time::Millis;
-use crate::settings::{EndpointProof, preconditions};
+use crate::settings::EndpointProof;
+use crate::settings::profile::preconditions;
 
 const SPIFFE: &str =
     "bundle_endpoint = \"https://10.0.0.7:8443/b\"\nendpoint_spiffe_id = \"spiffe://trust/south/runtime/gw\"";

@@ -1,5 +1,6 @@
 //! Whole files: the examples, the scaffold's template, every rule of the settings, and hostile input.
 
+mod concerns;
 mod explained;
 mod hostile;
 mod overrides;
@@ -11,6 +12,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
+use super::profile::preconditions;
 use super::*;
 use crate::domain::identity::Subject;
 use crate::domain::policy::{RuleEffect, Side, Verdict};
