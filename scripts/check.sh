@@ -2,7 +2,7 @@
 # The one gate: everything that must hold before a change lands, fast checks first, with the time of each step.
 #
 #   scripts/check.sh          everything
-#   scripts/check.sh --fast   format, tidy, clippy, unit tests, conformance, simulation: before each commit
+#   scripts/check.sh --fast   format, tidy, clippy, fuzz build, unit tests, conformance, simulation: before each commit
 #
 # Environment:
 #   CI=true                   uses the nextest profile "ci"
@@ -45,6 +45,7 @@ main() {
     step "zenoh baseline" scripts/check_zenoh_baseline.sh
   fi
   step "clippy" cargo clippy --locked --all-targets -- -D warnings
+  step "fuzz build" check_fuzz_targets
   tests "unit" --lib --bins
   tests "conformance" --test conformance
   # One step more than before each commit: it takes ten times as long.
@@ -124,8 +125,13 @@ documentation() {
   RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 }
 
-# The fuzz targets' corpora, replayed as plain tests by the stable toolchain. The folder is a workspace of its own and
-# shares the target folder, so that what both use is built once.
+# The fuzz targets are a workspace of their own, which no other step builds: a changed interface shows here, early.
+check_fuzz_targets() {
+  (cd fuzz && CARGO_TARGET_DIR="$target" cargo check --locked --all-targets)
+}
+
+# The fuzz targets' corpora, replayed as plain tests by the stable toolchain. They share the target folder, so that what
+# both workspaces use is built once.
 fuzz_corpora() {
   step "fuzz corpora" replay_corpora
 }
