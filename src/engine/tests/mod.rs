@@ -1,15 +1,18 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
+mod work;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::action::Action;
+use crate::domain::action::{self, Action};
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::PublicKey;
 use crate::domain::envelope::{Delegation, Envelope, Ruling, Voucher};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -19,7 +22,7 @@ use crate::engine::input::{Input, QueryId, Received};
 use crate::engine::record::{Peer, Record};
 use crate::engine::view::Settings;
 use crate::engine::word::Signer;
-use crate::engine::{Engine, Entropy, action_name};
+use crate::engine::{Engine, Entropy};
 
 /// No chance at all.
 pub(super) struct Zeros;
@@ -46,6 +49,7 @@ pub(super) fn settings() -> Settings {
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis(0),
         file_values: BTreeMap::new(),
         host: None,
@@ -117,7 +121,13 @@ fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
 fn ruling(effects: &Effects) -> Option<&Ruling> {
     effects.after.iter().find_map(|effect| match effect {
         Effect::Answer { receipt, .. } => Some(&receipt.ruling),
-        Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Refuse { .. } | Effect::Reply { .. } => None,
+        Effect::Apply { .. }
+        | Effect::AuditLightly { .. }
+        | Effect::CancelRun(_)
+        | Effect::Perform(_)
+        | Effect::Refuse { .. }
+        | Effect::Reply { .. }
+        | Effect::StartRun(_) => None,
     })
 }
 
@@ -190,8 +200,8 @@ fn nothing_is_dropped_while_the_store_takes_no_writes() {
 
 #[test]
 fn the_record_names_the_action_and_its_command() {
-    assert_eq!(action_name(&Action::ping()), "cmd_invoke/ping");
-    assert_eq!(action_name(&Action::StatusRead), "status_read");
+    assert_eq!(action::name(&Action::ping()), "cmd_invoke/ping");
+    assert_eq!(action::name(&Action::StatusRead), "status_read");
 }
 
 #[test]
