@@ -14,7 +14,7 @@ use ulid::Ulid;
 use crate::domain::id::{self, RuntimeId, Segment};
 use crate::domain::time::{Millis, Wall};
 
-pub use event::{Event, Kind, UnknownKind};
+pub use event::{EVENT_BYTES_MAX, Event, Kind, UnknownKind};
 
 /// What stands before the ULID of a run's id.
 const PREFIX: &str = "run_";
