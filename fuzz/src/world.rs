@@ -60,6 +60,7 @@ fn settings() -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),

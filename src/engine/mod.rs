@@ -13,6 +13,7 @@ pub mod exchange;
 mod govern;
 pub mod input;
 pub mod judge;
+mod lapse;
 mod observe;
 mod receipts;
 pub mod record;
@@ -40,6 +41,7 @@ use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::dispatch::Late;
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
+use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
 use crate::engine::steady::SteadyClock;
@@ -67,6 +69,7 @@ pub struct Engine {
     boot: u64,
     started: Now,
     clock: SteadyClock,
+    lapses: Lapses,
     peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
     /// Peers whose new boot could not be made durable, because the store took no writes.
     unsaved_boots: BTreeSet<RuntimeId>,
@@ -145,12 +148,14 @@ impl Engine {
             Input::Word { signer, word } => self.hear(now, &signer, word, effects),
         }
         self.tell_transitions(now);
+        self.tell_lapses(now);
         self.drop_old_receipts(now, effects);
     }
 
     /// When [`Input::Timer`] is due next.
     pub fn next_deadline(&self, now: Monotonic) -> Option<Monotonic> {
-        self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now)).min()
+        let changes = self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now));
+        changes.chain(self.lapses.next()).min()
     }
 
     /// What readers see.

@@ -10,6 +10,7 @@ use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::Effects;
+use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, OpenRun, Peer, Record};
 use crate::engine::steady::SteadyClock;
@@ -75,6 +76,7 @@ impl Engine {
             boot: facts.boot,
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
+            lapses: Lapses::starting_at(now.monotonic),
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
             witnessing: Arc::new(facts.witnessing),
             unsaved_boots: BTreeSet::new(),
@@ -154,6 +156,7 @@ impl Engine {
         engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
+        engine.lapses.clone_from(&self.lapses);
         engine.refused = Arc::clone(&self.refused);
         engine.generation = self.generation.saturating_add(1);
         for (runtime, durable) in Arc::make_mut(&mut engine.peers) {

@@ -101,6 +101,8 @@ pub struct Settings {
     pub certificate: Option<OwnCertificate>,
     /// How far the bundles of partners may be relied on; a site that is not here is known by its anchors alone.
     pub partners: BTreeMap<SiteId, Standing>,
+    /// Partners the file of whose bundle cannot be read, and why.
+    pub damaged: BTreeMap<SiteId, String>,
     /// The own site's bundle, as it is served to partners; absent where it is not.
     pub bundle: Option<Arc<Bundle>>,
     /// Roles granted here to actors, named as `<site>/<principal>`.

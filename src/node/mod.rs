@@ -17,6 +17,7 @@ mod ingress;
 mod issuer;
 mod keyring;
 mod operations;
+mod partners;
 mod plan_hash;
 mod presence;
 mod project;

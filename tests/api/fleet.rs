@@ -387,6 +387,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: Some(Arc::new(trust_runtime::domain::identity::bundle::Bundle {
             sequence: 7,
             refresh_hint: None,

@@ -77,6 +77,7 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),

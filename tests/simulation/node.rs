@@ -157,6 +157,7 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         authority: authority(setup.profile),
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),

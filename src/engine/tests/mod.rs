@@ -46,6 +46,7 @@ pub(super) fn settings() -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
