@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Opened, Wires};
-use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
+use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open, unanswered};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, QueryError, Verb};
 
 /// How long `open` may take: far below any handshake, scouting or retry time, so that waiting for one shows.
@@ -82,6 +82,13 @@ async fn a_port_in_use_is_named() {
     assert!(matches!(&error, OpenError::Listen { endpoint, .. } if *endpoint == listening), "{error}");
     first.close().await;
     wait_until("the port is free again", async || open(Options { listen, ..options("b") }).await.is_ok()).await;
+}
+
+#[test]
+fn a_query_that_ends_unanswered_is_a_timeout_once_its_budget_is_over() {
+    let begun = Instant::now();
+    assert_eq!(unanswered(begun, DEADLINE), QueryError::NoReply);
+    assert_eq!(unanswered(begun, Duration::ZERO), QueryError::Timeout);
 }
 
 #[tokio::test]
