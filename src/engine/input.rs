@@ -210,6 +210,8 @@ pub struct Invoke {
     pub instance: Instance,
     /// What it is given, as a JSON text.
     pub payload: String,
+    /// Whether the caller follows it, and is told when nothing is under way any more (contract, RR-16).
+    pub is_streamed: bool,
 }
 
 /// What the origin knows of one target after its budget.

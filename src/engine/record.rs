@@ -189,6 +189,8 @@ pub struct OpenRun {
     pub instance: Instance,
     /// What it is given, as a JSON text.
     pub payload: String,
+    /// Whether its caller follows it, and is told when nothing is under way any more.
+    pub is_streamed: bool,
     /// Who asked for it.
     pub actor: Actor,
     /// When it was accepted.

@@ -47,6 +47,7 @@ impl Engine {
                     agent: AgentName::of_command(command),
                     instance: Instance::of_runtime(&self.me().name),
                     payload: object(params.iter()),
+                    is_streamed: false,
                     actor: &envelope.actor,
                 };
                 let id = self.accept_run(now, entropy, run, effects)?;
@@ -72,8 +73,8 @@ impl Engine {
             self.count_refused(code.as_str());
             return Answer::Refused { code, reason };
         }
-        let Invoke { agent, instance, payload } = invoke;
-        let run = Start { agent: AgentName::of_agent(&agent), instance, payload, actor: &asker.actor };
+        let Invoke { agent, instance, payload, is_streamed } = invoke;
+        let run = Start { agent: AgentName::of_agent(&agent), instance, payload, is_streamed, actor: &asker.actor };
         match self.accept_run(now, entropy, run, effects) {
             Err(denial) => Answer::Refused { code: denial.code, reason: denial.reason.to_string() },
             Ok(run) => {
@@ -118,6 +119,7 @@ impl Engine {
             agent: start.agent,
             instance: start.instance,
             payload: start.payload,
+            is_streamed: start.is_streamed,
             actor: start.actor.clone(),
             at: now.wall,
         };
@@ -241,6 +243,7 @@ struct Start<'a> {
     agent: AgentName,
     instance: Instance,
     payload: String,
+    is_streamed: bool,
     actor: &'a Actor,
 }
 

@@ -152,6 +152,15 @@ pub struct Peer {
     pub told: Lifecycle,
 }
 
+impl Peer {
+    /// Whether its newest identity document is missing: it never came, or its configuration has changed since. It is
+    /// published when something in it changes, and may be lost then.
+    pub fn wants_identity(&self) -> bool {
+        let known = self.identity.as_ref().map(|identity| identity.config_revision);
+        known.is_none() || self.config_revision.is_some_and(|heard| known != Some(heard))
+    }
+}
+
 /// How far the wall clock is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockState {

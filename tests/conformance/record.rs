@@ -104,6 +104,7 @@ fn run() -> OpenRun {
         agent: parsed("cmd.purge"),
         instance: parsed("me"),
         payload: r#"{"line":4}"#.to_owned(),
+        is_streamed: false,
         actor: request().actor,
         at: now().wall,
     }

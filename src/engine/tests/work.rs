@@ -91,7 +91,7 @@ fn request(engine: &mut Engine, request: Request) -> (Answer, Effects) {
 fn invoke(engine: &mut Engine, role: Role) -> (Answer, Effects) {
     let asker = Asker { actor: "spiffe://trust/s/alice".parse().expect("legal"), role, is_verified: true };
     let (agent, instance) = ("hello".parse().expect("legal"), "i 1".parse().expect("legal"));
-    let invoke = Box::new(Invoke { agent, instance, payload: "[1]".to_owned() });
+    let invoke = Box::new(Invoke { agent, instance, payload: "[1]".to_owned(), is_streamed: false });
     request(engine, Request::StartRun { asker, invoke })
 }
 

@@ -107,12 +107,13 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 fn run() -> impl Strategy<Value = OpenRun> {
     let agent = prop_oneof![segment(), segment().prop_map(|name| format!("cmd.{name}"))];
-    (run_id(), agent, "[^\\p{C}]{0,30}[a-z]", any::<String>(), actor(), any::<u64>()).prop_map(
-        |(run, agent, instance, payload, actor, at)| OpenRun {
+    (run_id(), agent, "[^\\p{C}]{0,30}[a-z]", any::<String>(), actor(), any::<u64>(), any::<bool>()).prop_map(
+        |(run, agent, instance, payload, actor, at, is_streamed)| OpenRun {
             run,
             agent: agent.parse().expect("legal"),
             instance: instance.parse().expect("legal"),
             payload,
+            is_streamed,
             actor,
             at: Wall(at),
         },

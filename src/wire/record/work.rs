@@ -27,6 +27,7 @@ struct RunBody {
     agent: String,
     instance: String,
     payload: String,
+    streamed: bool,
     actor: String,
     at_ns: u64,
 }
@@ -46,6 +47,7 @@ pub(super) fn put_run(run: &OpenRun) -> Result<Change, Error> {
         agent: run.agent.to_string(),
         instance: run.instance.to_string(),
         payload: run.payload.clone(),
+        streamed: run.is_streamed,
         actor: run.actor.to_string(),
         at_ns: run.at.0,
     };
@@ -71,6 +73,7 @@ impl Row<'_> {
             agent: self.field("agent", &body.agent)?,
             instance: self.field("instance", &body.instance)?,
             payload: body.payload,
+            is_streamed: body.streamed,
             actor: self.field("actor", &body.actor)?,
             at: Wall(body.at_ns),
         })))

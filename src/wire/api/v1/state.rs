@@ -344,7 +344,8 @@ fn own_node(view: &View, now: Now) -> NodeBody {
 fn node(view: &View, runtime: &RuntimeId, peer: &Peer, now: Now) -> NodeBody {
     let lifecycle = peer.presence.lifecycle(&view.limits, now.monotonic);
     let identity = peer.identity.as_deref();
-    let is_known = peer.config_revision.is_some();
+    // Its observation names a revision; only the document of that revision says which configuration it is.
+    let is_known = peer.config_revision.is_some() && !peer.wants_identity();
     NodeBody {
         runtime_id: runtime.shown_in(&view.me().site),
         site: runtime.site.to_string(),
