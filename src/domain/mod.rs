@@ -16,3 +16,4 @@ pub mod projection;
 pub mod run;
 pub mod text;
 pub mod time;
+pub mod workload;

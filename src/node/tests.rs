@@ -96,6 +96,7 @@ impl Alone {
             },
             authority: None,
             renewing: None,
+            workload: None,
         };
         Self { node: prepared.start(parts, CancellationToken::new()), store }
     }
