@@ -12,7 +12,7 @@ use super::memory::Script;
 use super::{Exit, INPUT_BYTES_MAX, Launcher, Lines, Output, Process, Program, StartError};
 
 /// Only a failing test waits so long.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a program is watched that must not do anything.
 const QUIET: Duration = Duration::from_millis(300);
@@ -99,7 +99,8 @@ pub(crate) async fn what_is_given_as_input_comes_back_up_to_the_limit<R: Rig>() 
 }
 
 pub(crate) async fn the_two_streams_are_apart<R: Rig>() {
-    let process = start(&R::new(), Script::SaysBoth, b"").await;
+    let rig = R::new();
+    let process = start(&rig, Script::SaysBoth, b"").await;
     assert_eq!(all(process.stdout).await, b"out\n");
     assert_eq!(all(process.stderr).await, b"err\n");
 }
@@ -127,7 +128,8 @@ pub(crate) async fn a_stubborn_program_goes_on_until_it_is_killed<R: Rig>() {
 }
 
 pub(crate) async fn a_suspended_program_is_silent_until_it_is_resumed<R: Rig>() {
-    let process = start(&R::new(), Script::Counts, b"").await;
+    let rig = R::new();
+    let process = start(&rig, Script::Counts, b"").await;
     let mut lines = Lines::new(process.stdout);
     lines.next().await.expect("readable").expect("it counts");
     process.control.stop();
@@ -142,7 +144,8 @@ pub(crate) async fn a_suspended_program_is_silent_until_it_is_resumed<R: Rig>() 
 }
 
 pub(crate) async fn a_suspended_program_can_be_asked_to_end<R: Rig>() {
-    let (process, _lines) = ready(&R::new(), Script::Waits).await;
+    let rig = R::new();
+    let (process, _lines) = ready(&rig, Script::Waits).await;
     process.control.stop();
     process.control.terminate();
     assert_eq!(process.ended.await, Exit::Signal(15));
@@ -150,7 +153,8 @@ pub(crate) async fn a_suspended_program_can_be_asked_to_end<R: Rig>() {
 
 pub(crate) async fn a_slow_reader_holds_the_program_up_and_loses_nothing<R: Rig>() {
     let bytes = 1024 * 1024;
-    let mut process = start(&R::new(), Script::Talks(bytes), b"").await;
+    let rig = R::new();
+    let mut process = start(&rig, Script::Talks(bytes), b"").await;
     let ended = tokio::time::timeout(QUIET, &mut process.ended).await;
     assert!(ended.is_err(), "somewhere a megabyte was kept: {ended:?}");
     assert_eq!(all(process.stdout).await.len(), bytes);

@@ -51,7 +51,8 @@ pub(super) fn end() {
 /// Takes note of children that have ended. Gives whether any are left.
 pub(super) fn reap(mut ended: impl FnMut(Pid, rustix::process::WaitStatus)) -> bool {
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        // Every child, whatever its group: those of the program and those who left theirs.
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => ended(pid, status),
             Ok(None) => return true,
             Err(rustix::io::Errno::INTR) => {}

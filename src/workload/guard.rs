@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Signal as Kind, WaitStatus};
@@ -115,6 +116,9 @@ impl Guard {
     async fn launch(&mut self, launch: &Launch) -> Result<(Guarded, Option<WaitStatus>), Refusal> {
         match std::fs::metadata(&launch.program) {
             Ok(file) if file.is_dir() => return Err(Refusal::Folder),
+            Ok(file) if file.is_file() && !may_be_a_program(&launch.program) => {
+                return Err(Refusal::System(rustix::io::Errno::NOEXEC.raw_os_error()));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Refusal::Missing),
             Ok(_) | Err(_) => {}
         }
@@ -216,6 +220,15 @@ impl Guard {
             }
         }
     }
+}
+
+/// Whether the file begins as a binary or a script does. What the kernel refuses, the C library would hand to a shell.
+fn may_be_a_program(path: &Path) -> bool {
+    // A program that may be executed and not read is left to the kernel.
+    let Ok(mut file) = std::fs::File::open(path) else { return true };
+    let mut head = [0; 4];
+    let length = io::Read::read(&mut file, &mut head).unwrap_or_default();
+    head.get(..length).is_some_and(|head| head.starts_with(b"#!") || head == b"\x7fELF")
 }
 
 async fn write_some(feed: &mut Option<Sender>, bytes: &[u8]) -> usize {

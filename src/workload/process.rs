@@ -24,7 +24,7 @@ use crate::workload::{
 pub const INHERITED: [&str; 4] = ["HOME", "LANG", "PATH", "TZ"];
 
 /// How long a start may take; a file system that hangs must not hold up whoever asked.
-const START_MAX: Duration = Duration::from_secs(10);
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// Starts programs of one project folder.
 #[derive(Clone)]
