@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::audit::Hash;
+use crate::domain::audit::{Hash, NoteKey};
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
 use crate::domain::offer::Offer;
@@ -20,6 +20,7 @@ use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::partners::Partners;
 use crate::node::project::{InForce, InUse, Project};
+use crate::node::work::{self, Work};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
@@ -28,6 +29,8 @@ use crate::store::Store as _;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
+use crate::workload::Launcher;
+use crate::workload::process::Processes;
 
 /// The identity key's file in the state folder.
 pub const IDENTITY_FILE: &str = "identity.key";
@@ -41,6 +44,7 @@ pub struct Running {
     node: Node,
     web_ended: Option<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
+    work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
     /// The key that the listener proves, where it presents the node's own certificate.
@@ -101,29 +105,37 @@ pub async fn run(
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens, federation };
+    let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
+    let work = Work::of(settings, &folder, Arc::clone(&launcher));
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
-    let witnessing = Witnessing {
-        key: audit_key,
-        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
-        every: Duration::from_millis(settings.store.witness_every.0),
-    };
+    let witnessing = witnessing(settings, audit_key);
     let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
-    let node = prepared.start(parts, stop);
+    let workload = work.as_ref().map(|work| work.handle.clone());
+    let parts = Parts {
+        mesh,
+        inbox,
+        web: web_url.clone(),
+        probe_ms,
+        apply,
+        sources,
+        witnessing,
+        authority,
+        renewing,
+        workload,
+    };
+    let node = prepared.start(parts, stop.clone());
     polls.into_iter().for_each(|poll| node.attend(poll));
     let stop_web = CancellationToken::new();
-    let web_ended = bound.map(|(bound, options)| {
-        let state = web::State { node: node.operations(), store, options };
-        // The one task that is not tracked as work: it ends first, so that its requests are the work that is waited for.
-        tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
-    });
+    let web_ended = bound.map(|bound| serve(bound, &node, store, stop_web.clone()));
     node.announce().await;
+    let work = work.map(|work| work.begin(stop));
     Ok(Running {
         node,
         web_ended,
         stop_web,
+        work,
         web: web_url,
         web_key: presents_own.then_some(fingerprint),
         mesh: listening,
@@ -144,7 +156,7 @@ impl Running {
         self.node.reload().await;
     }
 
-    /// Readiness off, listener ended, goodbye said, work finished, store flushed.
+    /// Readiness off, listener ended, goodbye said, work finished, store flushed. The workload ends meanwhile.
     pub async fn shutdown(self) {
         self.node.leave();
         self.stop_web.cancel();
@@ -153,7 +165,26 @@ impl Running {
         {
             tracing::warn!("HTTP callers were cut off");
         }
-        self.node.shutdown().await;
+        tokio::join!(self.node.shutdown(), work::ended(self.work));
+    }
+}
+
+fn serve(
+    (bound, options): (web::Bound, web::Options),
+    node: &Node,
+    store: Arc<SqliteStore>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let state = web::State { node: node.operations(), store, options };
+    // Not tracked as work: it ends first, so that its requests are the work that is waited for.
+    tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
+}
+
+fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
+    Witnessing {
+        key,
+        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
+        every: Duration::from_millis(settings.store.witness_every.0),
     }
 }
 

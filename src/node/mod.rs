@@ -26,6 +26,7 @@ mod renewal;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +59,7 @@ use crate::node::presence::{Presence, SelfDescription};
 use crate::node::renewal::Renewer;
 use crate::node::witness::Witnesses;
 use crate::store::Store;
+use crate::workload::supervisor::Handle as WorkloadHandle;
 
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
@@ -163,6 +165,8 @@ pub struct Parts {
     pub authority: Option<PathBuf>,
     /// How the own certificate is renewed, if it is.
     pub renewing: Option<Renewing>,
+    /// The workload, if there is one.
+    pub workload: Option<WorkloadHandle>,
 }
 
 impl fmt::Debug for Parts {
@@ -230,7 +234,7 @@ impl Prepared {
         core.spawn(driver.run(stop_core.clone()));
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
-        let renewing = parts.renewing;
+        let (renewing, workload) = (parts.renewing, parts.workload);
         let assembly = Assembly {
             clock,
             views,
@@ -241,6 +245,7 @@ impl Prepared {
             witnessing,
             issuer,
             renewing,
+            workload,
             work,
             core,
             stop,
@@ -278,6 +283,7 @@ struct Assembly {
     witnessing: Witnessing,
     issuer: Option<Arc<Issuer>>,
     renewing: Option<Renewing>,
+    workload: Option<WorkloadHandle>,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -361,6 +367,7 @@ impl Assembly {
                 web,
             },
             probe_ms,
+            workload: self.workload.clone(),
             links: Arc::clone(links),
             sequence: AtomicU64::new(0),
         }
@@ -395,6 +402,7 @@ impl Assembly {
             is_ready: Arc::clone(is_ready),
             links: Arc::clone(links),
             sources,
+            workload: self.workload.clone(),
             reloading: tokio::sync::Mutex::default(),
         }
     }

@@ -45,7 +45,6 @@ const INERT: &[Inert] = &[
     function("runtime.mesh.subscribe", "no signal is taken"),
     function("runtime.cloud.links.transports", "the mesh alone links runtimes"),
     function("runtime.store.runs_kept", "there are no runs yet"),
-    function("runtime.workload", "the program is not started"),
     function("runtime.command", "the programs cannot be started"),
     function("runtime.agent", "the programs cannot be started"),
 ];
