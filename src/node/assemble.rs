@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::{Hash, NoteKey};
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
-use crate::domain::offer::Offer;
 use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -20,12 +19,14 @@ use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::partners::Partners;
 use crate::node::project::{InForce, InUse, Project};
+use crate::node::runs;
 use crate::node::work::{self, Work};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
+use crate::store::runs::Registry;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
@@ -107,6 +108,7 @@ pub async fn run(
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
     let work = Work::of(settings, &folder, Arc::clone(&launcher));
+    let runs = runs_outside(settings, &folder, launcher)?;
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
@@ -124,6 +126,7 @@ pub async fn run(
         authority,
         renewing,
         workload,
+        runs,
     };
     let node = prepared.start(parts, stop.clone());
     polls.into_iter().for_each(|poll| node.attend(poll));
@@ -143,6 +146,14 @@ pub async fn run(
         is_new_identity,
         boot,
     })
+}
+
+/// The store of runs, and what may be started.
+fn runs_outside(settings: &Settings, folder: &Path, launcher: Arc<dyn Launcher>) -> Result<runs::Outside, Error> {
+    let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
+    let store = Arc::new(sqlite::runs::open(&sqlite::runs::Options { folder: folder.to_owned(), runs_kept })?);
+    let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
+    Ok(runs::Outside { store, registry, launcher, declared: runs::declared(settings) })
 }
 
 impl Running {
@@ -302,7 +313,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
-        offer: Offer::default(),
+        offer: settings.offer(),
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
         host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),

@@ -108,14 +108,22 @@ pub struct Handle {
 impl Handle {
     /// Has it done, and answers when it is, or is not to be.
     pub async fn command(&self, verb: Verb) -> Result<Status, Refusal> {
+        self.tell(verb).await
+    }
+
+    /// The same, told at once whenever the answer is waited for: commands keep the order in which they are told.
+    pub fn tell(&self, verb: Verb) -> impl Future<Output = Result<Status, Refusal>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        self.asks.try_send(Ask { verb, reply }).map_err(|error| match error {
+        let told = self.asks.try_send(Ask { verb, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Busy,
             mpsc::error::TrySendError::Closed(_) => life::Refusal::NodeStops.into(),
-        })?;
-        match tokio::time::timeout(COMMAND_MAX, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_gone| Err(life::Refusal::NodeStops.into())),
-            Err(_elapsed) => Err(Refusal::TooLate),
+        });
+        async move {
+            told?;
+            match tokio::time::timeout(COMMAND_MAX, answer).await {
+                Ok(answer) => answer.unwrap_or_else(|_gone| Err(life::Refusal::NodeStops.into())),
+                Err(_elapsed) => Err(Refusal::TooLate),
+            }
         }
     }
 

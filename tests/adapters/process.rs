@@ -1,5 +1,7 @@
 //! Real programs under real guards: nothing of them is left, whoever dies first.
 
+// waits: only the programs of these tests sleep, until they are ended.
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
