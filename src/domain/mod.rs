@@ -10,6 +10,7 @@ pub mod config;
 pub mod envelope;
 pub mod id;
 pub mod identity;
+pub mod offer;
 pub mod policy;
 pub mod preflight;
 pub mod projection;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -270,6 +271,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
+        offer: Offer::default(),
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
         host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),

@@ -13,6 +13,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, IdentityKey, Role};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::{Asker, Profile};
 use crate::domain::projection::Limits;
@@ -42,6 +43,7 @@ pub(super) fn settings() -> Arc<Settings> {
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,
