@@ -8,6 +8,8 @@ mod conduct;
 mod keeper;
 mod local;
 mod output;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -72,11 +72,6 @@ impl Streams {
 
 /// A line that was cut is no event any more, whatever its beginning looks like.
 fn said(text: &Line) -> Said {
-    match line(text.text.as_bytes()) {
-        Said::Log { level, message } => Said::Log { level, message },
-        said => match text.cut_from {
-            None => said,
-            Some(_) => complaint(text.text.as_bytes()),
-        },
-    }
+    let bytes = text.text.as_bytes();
+    if text.cut_from.is_some() { complaint(bytes) } else { line(bytes) }
 }
