@@ -17,6 +17,7 @@ mod ingress;
 mod issuer;
 mod keyring;
 mod operations;
+mod partners;
 mod plan_hash;
 mod presence;
 mod project;
@@ -40,7 +41,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::config::Value;
 use crate::domain::identity::{Fingerprint, IdentityKey};
-use crate::domain::preflight::CAPABILITIES;
 use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
@@ -213,6 +213,7 @@ impl Prepared {
         let stop_core = CancellationToken::new();
         let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
         let apply = apply_with_probe(parts.apply, Arc::clone(&probe_ms));
+        let (work_tx, _nobody_yet) = mpsc::channel(driver::WORK_MAX);
         let driver = Driver {
             engine,
             clock,
@@ -222,6 +223,7 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
+            work: work_tx,
             retry_at: clock.now().monotonic,
             is_behind: false,
         };
@@ -355,7 +357,7 @@ impl Assembly {
             ingress: Arc::clone(ingress),
             about: SelfDescription {
                 version: self.views.load().settings.version.clone(),
-                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+                capabilities: self.views.load().settings.offer.capabilities(),
                 web,
             },
             probe_ms,

@@ -26,6 +26,7 @@ mod policy;
 mod preflight;
 mod record;
 mod sealed;
+mod spire;
 mod svid;
 mod vouched;
 mod wire;

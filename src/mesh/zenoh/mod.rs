@@ -469,6 +469,12 @@ impl Mesh for ZenohMesh {
         })
     }
 
+    fn dismiss(&self, site: &SiteId) {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.dismiss(site);
+        }
+    }
+
     fn refusals(&self) -> Refusals {
         self.core.intake.refusals()
     }

@@ -1,15 +1,18 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
+mod work;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::action::Action;
+use crate::domain::action::{self, Action};
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::PublicKey;
 use crate::domain::envelope::{Delegation, Envelope, Health, Ruling, Voucher};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -19,7 +22,7 @@ use crate::engine::input::{Input, QueryId, Received};
 use crate::engine::record::{Peer, Record};
 use crate::engine::view::Settings;
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
-use crate::engine::{Engine, Entropy, action_name};
+use crate::engine::{Engine, Entropy};
 
 /// No chance at all.
 pub(super) struct Zeros;
@@ -43,9 +46,11 @@ pub(super) fn settings() -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis(0),
         file_values: BTreeMap::new(),
         host: None,
@@ -117,7 +122,13 @@ fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
 fn ruling(effects: &Effects) -> Option<&Ruling> {
     effects.after.iter().find_map(|effect| match effect {
         Effect::Answer { receipt, .. } => Some(&receipt.ruling),
-        Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Refuse { .. } | Effect::Reply { .. } => None,
+        Effect::Apply { .. }
+        | Effect::AuditLightly { .. }
+        | Effect::CancelRun(_)
+        | Effect::Perform(_)
+        | Effect::Refuse { .. }
+        | Effect::Reply { .. }
+        | Effect::StartRun(_) => None,
     })
 }
 
@@ -236,8 +247,8 @@ fn what_a_peer_said_in_an_earlier_life_does_not_count_in_this_one() {
 
 #[test]
 fn the_record_names_the_action_and_its_command() {
-    assert_eq!(action_name(&Action::ping()), "cmd_invoke/ping");
-    assert_eq!(action_name(&Action::StatusRead), "status_read");
+    assert_eq!(action::name(&Action::ping()), "cmd_invoke/ping");
+    assert_eq!(action::name(&Action::StatusRead), "status_read");
 }
 
 #[test]
