@@ -61,9 +61,11 @@ main() {
   tests "adapters" --test adapters
   tests "api" --test api
   step "interop clients" interop_clients
+  step "zenohd" scripts/setup_zenohd.sh
   tests "interop" --test interop
   # Tests of several sites make a network namespace for each.
   need_commands ip || exit 2
+  need_faketime
   tests "cluster" --test cluster
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
@@ -170,6 +172,19 @@ need_venv() {
   python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
   echo "missing: Python's venv module. Install it, for example: sudo apt-get install python3-venv" >&2
   exit 2
+}
+
+# Gives one process another wall clock. A library, so there is no command to look for.
+need_faketime() {
+  has_faketime && return 0
+  install_packages libfaketime || true
+  has_faketime && return 0
+  echo "missing: libfaketime. Install it, for example: sudo apt-get install libfaketime" >&2
+  exit 2
+}
+
+has_faketime() {
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null
 }
 
 # --- The end ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ mod watch;
 mod audit;
 mod bundles;
 mod cli;
+mod clock;
 mod crash;
 mod disk;
 mod dispatch;

@@ -138,11 +138,23 @@ impl Plant {
 
     /// Starts it in a network namespace, where all that concerns it happens from then on.
     pub(crate) fn start_in(namespace: Option<String>, project: PathBuf) -> Self {
+        Self::start_with(namespace, project, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(
+        namespace: Option<String>,
+        project: PathBuf,
+        environment: &[(&'static str, PathBuf)],
+    ) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
+        // Left behind by an earlier start.
+        drop(fs::remove_file(&ready));
         let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().expect("the program starts");
         // From here on it ends with this value, whatever happens.
         let mut plant = Self { child, namespace, project, web: String::new(), mesh: String::new() };

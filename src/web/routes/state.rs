@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, Response};
 use crate::domain::code::Code;
 use crate::domain::preflight::Profile;
 use crate::domain::time::Wall;
-use crate::engine::view::{Renewal, View};
+use crate::engine::view::{ClockState, Renewal, View};
 use crate::web::error::{Kind, Problem, not_modified};
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::{Auth, Options};
@@ -85,7 +85,9 @@ pub(crate) fn unmet(options: &Options, view: &View, now: Wall) -> Option<String>
     if !settings.is_secure {
         return Some(format!("the profile {profile} needs runtime.tls.mode to be self-managed or provisioned"));
     }
-    if settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue) {
+    let is_over = settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue);
+    // A clock that is not believed says nothing about a certificate. It grants nothing either, and reads go on.
+    if is_over && view.clock == ClockState::Certain {
         return Some(format!("the profile {profile} needs a certificate that holds: renew runtime.identity.svid_path"));
     }
     (options.auth == Auth::Local).then(|| format!("the profile {profile} needs runtime.web.auth = \"token\""))
