@@ -17,7 +17,7 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
-use crate::node::project::{InForce, InUse, Project};
+use crate::node::project::{InForce, InUse, NoteKey, Project};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
@@ -41,8 +41,8 @@ pub struct Running {
     stop_web: CancellationToken,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
-    /// The key that the listener proves, where it presents the node's own certificate.
-    pub web_key: Option<Fingerprint>,
+    /// The identity that the listener presents, where it is the node's own.
+    presented: Option<Arc<tls::Identity>>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -68,7 +68,7 @@ pub async fn run(
     project: &Path,
     settings: &Settings,
     environment: Vec<(String, String)>,
-    set_log_level: LogLevel,
+    (set_log_level, note_key): (LogLevel, NoteKey),
     stop: CancellationToken,
 ) -> Result<Running, Error> {
     let folder = state_folder(project, settings);
@@ -96,9 +96,10 @@ pub async fn run(
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
+    let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
-    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
+    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
     let witnessing = Witnessing {
@@ -122,7 +123,7 @@ pub async fn run(
         web_ended,
         stop_web,
         web: web_url,
-        web_key: presents_own.then_some(fingerprint),
+        presented,
         mesh: listening,
         fingerprint,
         is_new_identity,
@@ -131,6 +132,11 @@ pub async fn run(
 }
 
 impl Running {
+    /// The key that the listener proves now, where it presents the node's own certificate.
+    pub fn web_key(&self) -> Option<Fingerprint> {
+        Some(self.presented.as_ref()?.snapshot().own().svid.key)
+    }
+
     /// Resolves when a caller of the node asked it to stop.
     pub async fn stopping(&self) {
         self.node.stopping().await;

@@ -147,7 +147,8 @@ pub(super) struct CertificateTrust {
 
 impl CertificateTrust {
     pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
-        let own = OwnCertificate { from: snapshot.own().svid.not_before, until: snapshot.own().until };
+        let own = snapshot.own();
+        let own = OwnCertificate { key: own.svid.key, from: own.svid.not_before, until: own.until };
         let authority = Some(Authority::new(snapshot.trust().clone()));
         Self { authority, own: Some(own), federation: Federation::default() }
     }

@@ -62,6 +62,7 @@ use crate::store::Store;
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
+pub use project::NoteKey;
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use crate::domain::identity::Fingerprint;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
@@ -32,6 +33,9 @@ const LISTENER: &str = "the listener's certificate";
 /// What a change of the own bundle, or of what is known of a partner's, is called.
 const BUNDLES: &str = "bundles";
 
+/// Told of the key that listeners are about to prove, before they do.
+pub type NoteKey = Arc<dyn Fn(Fingerprint) + Send + Sync>;
+
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
     folder: PathBuf,
@@ -40,6 +44,7 @@ pub(super) struct Project {
     in_force: Arc<Mutex<InForce>>,
     credentials: Arc<Credentials>,
     in_use: InUse,
+    note_key: NoteKey,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
 }
 
@@ -67,7 +72,7 @@ impl Project {
         environment: Vec<(String, String)>,
         in_force: InForce,
         credentials: Arc<Credentials>,
-        in_use: InUse,
+        (in_use, note_key): (InUse, NoteKey),
     ) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -76,6 +81,7 @@ impl Project {
             in_force: Arc::new(Mutex::new(in_force)),
             credentials,
             in_use,
+            note_key,
             noted: Mutex::default(),
         }
     }
@@ -96,17 +102,13 @@ impl Project {
         tokens::load(&self.state, settings.site()).map_err(rejected)
     }
 
-    /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
+    /// Certificate and key may be replaced while the node runs: who it is does not hang on a key.
     fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
         let sources = certificates::sources(&self.folder, settings);
-        let (Some(in_use), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
+        let (Some(_), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
         let snapshot = certificates::load(&sources, settings, &self.state, Clock::start().now().wall);
-        let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
-        if snapshot.own().svid.key == in_use.snapshot().own().svid.key {
-            return Ok(Some(snapshot));
-        }
-        Err(rejected(format!("{}: has another key, which takes a restart", sources.svid.display())))
+        snapshot.map(Some).map_err(|error| rejected(error.to_string()))
     }
 
     /// What the files say of others although the own certificate in them cannot be used.
@@ -150,6 +152,12 @@ impl InUse {
     fn trust(&self, read: Option<&tls::Snapshot>) -> CertificateTrust {
         let in_use = self.identity.as_ref().map(|it| it.snapshot());
         read.or(in_use.as_deref()).map(CertificateTrust::of).unwrap_or_default()
+    }
+
+    /// The key of the snapshot, if it is another one.
+    fn next_key(&self, read: Option<&tls::Snapshot>) -> Option<Fingerprint> {
+        let in_use = self.identity.as_ref()?.snapshot().own().svid.key;
+        Some(read?.own().svid.key).filter(|next| *next != in_use)
     }
 
     fn take(&self, snapshot: Option<tls::Snapshot>, provisioned: Option<&Arc<tls::Provisioned>>) {
@@ -209,9 +217,12 @@ impl Sources for Project {
         };
         let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
-        let credentials = Arc::clone(&self.credentials);
+        let (credentials, note_key) = (Arc::clone(&self.credentials), Arc::clone(&self.note_key));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
+            if let Some(key) = in_use.next_key(snapshot.as_ref()) {
+                note_key(key);
+            }
             in_use.take(snapshot, provisioned.as_ref());
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };
         });

@@ -31,6 +31,7 @@ mod policy;
 mod presence;
 mod reload;
 mod renewal;
+mod rollover;
 mod shutdown;
 mod sites;
 mod walkthrough;
