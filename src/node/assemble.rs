@@ -17,6 +17,7 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::offers::Offers;
 use crate::node::project::{InForce, InUse, NoteKey, Project};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
@@ -71,10 +72,11 @@ pub async fn run(
     (set_log_level, note_key): (LogLevel, NoteKey),
     stop: CancellationToken,
 ) -> Result<Running, Error> {
+    let agent = agent(settings, &environment).await?;
     let folder = state_folder(project, settings);
     let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
     let store = Arc::new(sqlite::open(options)?);
-    let certificates = certificates::identity(project, settings)?;
+    let certificates = certificates::identity(project, settings, &agent.offers)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
@@ -99,7 +101,8 @@ pub async fn run(
     let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
-    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, note_key)));
+    let sources =
+        Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
     let witnessing = Witnessing {
@@ -111,6 +114,9 @@ pub async fn run(
     let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
     let node = prepared.start(parts, stop);
     polls.into_iter().for_each(|poll| node.attend(poll.run()));
+    if let Some(following) = agent.following {
+        node.attend(following);
+    }
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|(bound, options)| {
         let state = web::State { node: node.operations(), store, options };
@@ -158,6 +164,35 @@ impl Running {
         }
         self.node.shutdown().await;
     }
+}
+
+/// The agent that gives this node its identity, where the settings ask for one.
+#[derive(Default)]
+struct Agent {
+    offers: Arc<Offers>,
+    /// Takes what it offers from now on.
+    following: Option<Following>,
+}
+
+type Following = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for what the agent offers first.
+#[cfg(feature = "spire")]
+async fn agent(settings: &Settings, environment: &[(String, String)]) -> Result<Agent, Error> {
+    if settings.identity.source != settings::IdentitySource::Spire {
+        return Ok(Agent::default());
+    }
+    let mut follower = super::spire::Follower::new(settings, environment).map_err(node::KeyError::Agent)?;
+    follower.first().await.map_err(node::KeyError::Agent)?;
+    let offers = follower.offers();
+    Ok(Agent { offers, following: Some(Box::pin(follower.follow())) })
+}
+
+/// Without the feature no settings get here that ask for one (`settings::profile`).
+#[cfg(not(feature = "spire"))]
+#[expect(clippy::unused_async, reason = "it waits where there is an agent")]
+async fn agent(_settings: &Settings, _environment: &[(String, String)]) -> Result<Agent, Error> {
+    Ok(Agent::default())
 }
 
 /// The certificate that the settings name, or else the key in the state folder. Gives whether it is new.

@@ -14,6 +14,7 @@ use crate::engine::view::OwnCertificate;
 use crate::node::bundles::{Bundles, Federation};
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
+use crate::node::offers::Offers;
 use crate::settings::{IdentitySource, Settings, TlsMode};
 use crate::tls;
 use crate::web;
@@ -27,16 +28,20 @@ impl tls::WallClock for Clock {
     }
 }
 
-/// The files of the identity; none where the node makes its own key.
-pub(super) fn sources(project: &Path, settings: &Settings) -> Option<tls::Sources> {
+/// Where the identity comes from; nothing where the node makes its own key.
+pub(super) fn sources(project: &Path, settings: &Settings, offers: &Offers) -> Option<tls::Sources> {
     let identity = &settings.identity;
-    if identity.source == IdentitySource::Dev {
-        return None;
-    }
     let place = |path: &PathBuf| project.join(path);
+    let own = match identity.source {
+        IdentitySource::Dev => return None,
+        IdentitySource::Files => tls::Own::Files {
+            svid: identity.svid_path.as_ref().map(place)?,
+            key: identity.key_path.as_ref().map(place)?,
+        },
+        IdentitySource::Spire => tls::Own::Offered(offers.newest()?),
+    };
     Some(tls::Sources {
-        svid: identity.svid_path.as_ref().map(place)?,
-        key: identity.key_path.as_ref().map(place)?,
+        own,
         anchors: identity.anchors.iter().map(|anchor| (anchor.site.clone(), place(&anchor.path))).collect(),
         bans: identity.bans_path.as_ref().map(place),
     })
@@ -55,8 +60,12 @@ pub(super) fn load(
 }
 
 /// The certificate identity in use, if the settings ask for one.
-pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc<tls::Identity>>, Error> {
-    let Some(sources) = sources(project, settings) else { return Ok(None) };
+pub(super) fn identity(
+    project: &Path,
+    settings: &Settings,
+    offers: &Offers,
+) -> Result<Option<Arc<tls::Identity>>, Error> {
+    let Some(sources) = sources(project, settings, offers) else { return Ok(None) };
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
@@ -74,7 +83,9 @@ pub(super) fn renewing(
         (None, Some(_)) => me.clone(),
         (None, None) => return None,
     };
-    Some(super::Renewing { identity: Arc::clone(identity?), sources: sources(project, settings)?, issuer })
+    let (svid, key) = (settings.identity.svid_path.as_ref()?, settings.identity.key_path.as_ref()?);
+    let (svid, key) = (project.join(svid), project.join(key));
+    Some(super::Renewing { identity: Arc::clone(identity?), svid, key, issuer })
 }
 
 /// How the listener speaks TLS, as the settings ask for it.

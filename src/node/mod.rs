@@ -16,12 +16,15 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod offers;
 mod operations;
 mod plan_hash;
 mod presence;
 mod project;
 mod reload;
 mod renewal;
+#[cfg(feature = "spire")]
+mod spire;
 #[cfg(test)]
 mod tests;
 mod witness;

@@ -15,6 +15,7 @@ use crate::node::assemble::engine_settings;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
+use crate::node::offers::Offers;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::tokens::{self, TOKENS_FILE};
 use crate::settings::{self, FILE_NAME, Settings, Unmet};
@@ -44,6 +45,7 @@ pub(super) struct Project {
     in_force: Arc<Mutex<InForce>>,
     credentials: Arc<Credentials>,
     in_use: InUse,
+    offers: Arc<Offers>,
     note_key: NoteKey,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
 }
@@ -72,7 +74,7 @@ impl Project {
         environment: Vec<(String, String)>,
         in_force: InForce,
         credentials: Arc<Credentials>,
-        (in_use, note_key): (InUse, NoteKey),
+        (in_use, offers, note_key): (InUse, Arc<Offers>, NoteKey),
     ) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -81,6 +83,7 @@ impl Project {
             in_force: Arc::new(Mutex::new(in_force)),
             credentials,
             in_use,
+            offers,
             note_key,
             noted: Mutex::default(),
         }
@@ -104,7 +107,7 @@ impl Project {
 
     /// Certificate and key may be replaced while the node runs: who it is does not hang on a key.
     fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
-        let sources = certificates::sources(&self.folder, settings);
+        let sources = certificates::sources(&self.folder, settings, &self.offers);
         let (Some(_), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
         let snapshot = certificates::load(&sources, settings, &self.state, Clock::start().now().wall);
@@ -113,7 +116,7 @@ impl Project {
 
     /// What the files say of others although the own certificate in them cannot be used.
     fn read_trust(&self, settings: &Settings) -> Option<tls::Snapshot> {
-        let sources = certificates::sources(&self.folder, settings)?;
+        let sources = certificates::sources(&self.folder, settings, &self.offers)?;
         let in_use = self.in_use.identity.as_ref()?.snapshot();
         let taken = Bundles::of(&self.state, settings).anchors().ok();
         tls::load_beside(&sources, taken.as_deref(), &settings.identity.naming(), &in_use)
@@ -178,10 +181,14 @@ fn sorted<T>(read: Result<T, Rejected>, rejected: &mut Vec<Rejected>) -> Option<
 impl Sources for Project {
     fn stamp(&self) -> Stamp {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let identity = certificates::sources(&self.folder, &in_force.settings);
+        let identity = certificates::sources(&self.folder, &in_force.settings, &self.offers);
         let identity = identity.map(|it| {
             let anchors = it.anchors.into_iter().map(|(_site, path)| path);
-            [it.svid, it.key].into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
+            let own = match it.own {
+                tls::Own::Files { svid, key } => vec![svid, key],
+                tls::Own::Offered(_) => Vec::new(),
+            };
+            own.into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
         });
         let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
@@ -189,7 +196,8 @@ impl Sources for Project {
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
         let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
         let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
-        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).collect())
+        let offered = std::iter::once((self.offers.count(), 0));
+        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).chain(offered).collect())
     }
 
     fn read(&self) -> Fresh {

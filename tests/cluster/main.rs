@@ -16,6 +16,8 @@ mod proxy;
 mod question;
 mod rates;
 mod watch;
+#[cfg(feature = "spire")]
+mod workload_api;
 
 mod audit;
 mod bundles;
@@ -34,5 +36,7 @@ mod renewal;
 mod rollover;
 mod shutdown;
 mod sites;
+#[cfg(feature = "spire")]
+mod spire;
 mod walkthrough;
 mod witness;

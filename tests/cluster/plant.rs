@@ -136,11 +136,22 @@ impl Plant {
         Self::start_in(None, project)
     }
 
+    /// Starts it with this variable in its environment.
+    pub(crate) fn start_with(project: PathBuf, variable: (&str, &str)) -> Self {
+        let mut command = program();
+        command.env(variable.0, variable.1);
+        Self::start_by(command, None, project)
+    }
+
     /// Starts it in a network namespace, where all that concerns it happens from then on.
     pub(crate) fn start_in(namespace: Option<String>, project: PathBuf) -> Self {
+        let command = within(namespace.as_deref(), program());
+        Self::start_by(command, namespace, project)
+    }
+
+    fn start_by(mut command: Command, namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
-        let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let child = command.spawn().expect("the program starts");
