@@ -2,6 +2,8 @@
 //!
 //! Whoever holds it cannot reach the engine, the mesh or the store's writer in any other way.
 
+pub mod runs;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -18,6 +19,7 @@ use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
 use crate::node::offers::Offers;
+use crate::node::partners::Partners;
 use crate::node::project::{InForce, InUse, NoteKey, Project};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
@@ -86,8 +88,7 @@ pub async fn run(
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
-    let federation =
-        bundles::federation(project, &folder, settings, snapshot.as_deref()).map_err(node::KeyError::from)?;
+    let federation = federated(project, &folder, settings, snapshot.as_deref())?;
     let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
@@ -96,11 +97,13 @@ pub async fn run(
     apply(&prepared.applied());
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
-    let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
+    let mut partners = Partners::new(Arc::clone(&mesh));
+    let polls = federation::polls(project, &folder, settings, certificates.as_ref());
+    let polls: Vec<_> = polls.into_iter().map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
+    let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
-    let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
     let sources =
         Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
@@ -113,7 +116,7 @@ pub async fn run(
     let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
     let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
     let node = prepared.start(parts, stop);
-    polls.into_iter().for_each(|poll| node.attend(poll.run()));
+    polls.into_iter().for_each(|poll| node.attend(poll));
     if let Some(following) = agent.following {
         node.attend(following);
     }
@@ -193,6 +196,21 @@ async fn agent(settings: &Settings, environment: &[(String, String)]) -> Result<
 #[expect(clippy::unused_async, reason = "it waits where there is an agent")]
 async fn agent(_settings: &Settings, _environment: &[(String, String)]) -> Result<Agent, Error> {
     Ok(Agent::default())
+}
+
+/// What is known of partners and of the own bundle. A partner's damaged file is told, and stops that partner alone.
+fn federated(
+    project: &Path,
+    state: &Path,
+    settings: &Settings,
+    snapshot: Option<&tls::Snapshot>,
+) -> Result<bundles::Federation, Error> {
+    let partners = bundles::Federation::of_partners(state, settings, None);
+    for (site, reason) in &partners.damaged {
+        tracing::error!(%site, %reason, "nobody speaks for this partner, because its bundle cannot be read");
+    }
+    let own = bundles::own(project, settings, snapshot).map_err(node::KeyError::from)?;
+    Ok(bundles::Federation { own, ..partners })
 }
 
 /// The certificate that the settings name, or else the key in the state folder. Gives whether it is new.
@@ -290,9 +308,11 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         authority: trust.authority,
         certificate: trust.own,
         partners: trust.federation.partners,
+        damaged: trust.federation.damaged,
         bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
+        offer: Offer::default(),
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
         host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),

@@ -17,10 +17,12 @@ use crate::domain::audit::{AuditId, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::Receipt;
+use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Monotonic};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
+use crate::engine::record::{Deed, OpenRun};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
 use crate::handle::Failure;
@@ -54,6 +56,22 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
+/// Work waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
+/// cancellations again.
+pub(super) const WORK_MAX: usize = 512;
+
+/// Something to do on this machine, durable as accepted.
+#[derive(Debug)]
+#[expect(dead_code, reason = "whoever starts programs comes with the next change; nothing is offered until then")]
+pub(super) enum Work {
+    /// Tell the program of this run to end.
+    Cancel(RunId),
+    /// Tell the workload.
+    Perform(Box<Deed>),
+    /// Begin this run.
+    Start(Arc<OpenRun>),
+}
+
 /// What a batch still has to answer.
 #[derive(Default)]
 struct Waiting {
@@ -80,6 +98,8 @@ pub(super) struct Driver {
     pub(super) tasks: TaskTracker,
     pub(super) apply: ApplySettings,
     pub(super) mailbox: mpsc::Receiver<Mail>,
+    /// To whoever starts programs.
+    pub(super) work: mpsc::Sender<Work>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
     /// Whether the engine could not be rebuilt after a failed commit, and does not know what is durable.
@@ -239,6 +259,9 @@ impl Driver {
                         waiting.turn_away(waiter, full);
                     }
                 }
+                Effect::CancelRun(run) => self.hand_over(Work::Cancel(run)),
+                Effect::Perform(deed) => self.hand_over(Work::Perform(deed)),
+                Effect::StartRun(run) => self.hand_over(Work::Start(run)),
                 Effect::Refuse { query, code } => {
                     if let Some(responder) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
@@ -251,6 +274,13 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// The queue holds all that the engine accepts at once; what does not fit is a cancellation more than there are runs.
+    fn hand_over(&self, work: Work) {
+        if self.work.try_send(work).is_err() {
+            tracing::warn!("work that was accepted finds nobody who does it");
         }
     }
 
@@ -360,6 +390,7 @@ mod tests {
             tasks: TaskTracker::new(),
             apply: Box::new(|_values| {}),
             mailbox,
+            work: mpsc::channel(1).0,
             retry_at: Monotonic::default(),
             is_behind: false,
         }

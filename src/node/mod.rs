@@ -18,6 +18,7 @@ mod issuer;
 mod keyring;
 mod offers;
 mod operations;
+mod partners;
 mod plan_hash;
 mod presence;
 mod project;
@@ -43,7 +44,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::config::Value;
 use crate::domain::identity::{Fingerprint, IdentityKey};
-use crate::domain::preflight::CAPABILITIES;
 use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
@@ -217,6 +217,7 @@ impl Prepared {
         let stop_core = CancellationToken::new();
         let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
         let apply = apply_with_probe(parts.apply, Arc::clone(&probe_ms));
+        let (work_tx, _nobody_yet) = mpsc::channel(driver::WORK_MAX);
         let driver = Driver {
             engine,
             clock,
@@ -226,6 +227,7 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
+            work: work_tx,
             retry_at: clock.now().monotonic,
             is_behind: false,
         };
@@ -359,7 +361,7 @@ impl Assembly {
             ingress: Arc::clone(ingress),
             about: SelfDescription {
                 version: self.views.load().settings.version.clone(),
-                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+                capabilities: self.views.load().settings.offer.capabilities(),
                 web,
             },
             probe_ms,

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::action;
 use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::envelope::{Response, Ruling};
@@ -22,7 +23,7 @@ use crate::engine::effect::{Answer, Started};
 use crate::engine::exchange::Finding;
 use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
 use crate::engine::view::{Basis, View};
-use crate::engine::{action_name, among, audit_id, plan_overtaken};
+use crate::engine::{among, audit_id, plan_overtaken};
 use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
@@ -131,7 +132,7 @@ impl NodeOperations {
             actor: request.asker.actor.to_string(),
             actor_verified: request.asker.is_verified,
             origin: view.me().clone(),
-            action: action_name(&request.action),
+            action: action::name(&request.action),
             target: target.clone(),
             request_id: Some(request.request_id.clone()),
             outcome: match denial {
@@ -152,7 +153,7 @@ impl NodeOperations {
             Answer::Begun { plan, started } => (plan, started),
             Answer::Overtaken { plan, denial } => return Ok(self.overtaken(&request, plan, &denial)),
             Answer::Refused { code, reason } => return Err(Failure { code, reason }),
-            Answer::Recorded | Answer::Witnessed(_) => return Err(unexpected_answer()),
+            Answer::Recorded | Answer::RunAccepted(_) | Answer::Witnessed(_) => return Err(unexpected_answer()),
         };
         let plan_hash = self.plan_key.mint(&self.views.load(), &request, &plan, self.clock.now().wall);
         let me = self.views.load().me().clone();
@@ -296,7 +297,9 @@ impl Operations for SharedNode {
             match answer? {
                 Answer::Recorded => Ok(()),
                 Answer::Refused { code, reason } => Err(Failure { code, reason }),
-                Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::Witnessed(_) => Err(unexpected_answer()),
+                Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::RunAccepted(_) | Answer::Witnessed(_) => {
+                    Err(unexpected_answer())
+                }
             }
         })
     }

@@ -27,6 +27,7 @@ mod preflight;
 mod record;
 mod rollover;
 mod sealed;
+mod spire;
 mod svid;
 mod vouched;
 mod wire;

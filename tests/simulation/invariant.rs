@@ -207,7 +207,11 @@ impl World {
                 | Record::HeadForgotten { .. }
                 | Record::DroppedUntil { .. }
                 | Record::Intent(_)
-                | Record::IntentClosed(_) => {}
+                | Record::IntentClosed(_)
+                | Record::Deed(_)
+                | Record::DeedClosed(_)
+                | Record::Run(_)
+                | Record::RunClosed(_) => {}
             }
         }
         self.check_chain(node);

@@ -110,9 +110,11 @@ fn partners(view: &View, now: Wall) -> (&'static str, String) {
     if partners.is_empty() {
         return (NOT_CONFIGURED, "no partner is configured".to_owned());
     }
+    let damaged = &view.settings.damaged;
     let is_stale = partners.values().any(|standing| standing.check(now).is_err());
-    let shown: Vec<String> = partners.iter().map(|(site, standing)| partner(site, standing, now)).collect();
-    (if is_stale { DEGRADED } else { OK }, shown.join("; "))
+    let shown = partners.iter().map(|(site, standing)| partner(site, standing, now));
+    let shown: Vec<String> = shown.chain(damaged.iter().map(|(site, reason)| format!("{site}: {reason}"))).collect();
+    (if is_stale || !damaged.is_empty() { DEGRADED } else { OK }, shown.join("; "))
 }
 
 fn partner(site: &SiteId, standing: &Standing, now: Wall) -> String {

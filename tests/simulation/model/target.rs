@@ -177,6 +177,8 @@ impl Memory {
                 | Record::ClockMark { .. }
                 | Record::Countersigned(_)
                 | Record::CountersignedForgotten { .. }
+                | Record::Deed(_)
+                | Record::DeedClosed(_)
                 | Record::DroppedUntil { .. }
                 | Record::Head { .. }
                 | Record::HeadForgotten { .. }
@@ -184,7 +186,9 @@ impl Memory {
                 | Record::IntentClosed(_)
                 | Record::Overlay(_)
                 | Record::Peer(_)
-                | Record::PeerForgotten { .. } => {}
+                | Record::PeerForgotten { .. }
+                | Record::Run(_)
+                | Record::RunClosed(_) => {}
             }
             self.facts.take(record.clone());
         }
@@ -440,6 +444,8 @@ fn dropped_early<'a>(records: &[Record], facts: &'a Facts, now: Wall, is_uncerta
         | Record::ClockMark { .. }
         | Record::Countersigned(_)
         | Record::CountersignedForgotten { .. }
+        | Record::Deed(_)
+        | Record::DeedClosed(_)
         | Record::DroppedUntil { .. }
         | Record::Head { .. }
         | Record::HeadForgotten { .. }
@@ -448,7 +454,9 @@ fn dropped_early<'a>(records: &[Record], facts: &'a Facts, now: Wall, is_uncerta
         | Record::Overlay(_)
         | Record::Peer(_)
         | Record::PeerForgotten { .. }
-        | Record::Receipt(_) => None,
+        | Record::Receipt(_)
+        | Record::Run(_)
+        | Record::RunClosed(_) => None,
     });
     dropped.into_iter().find(|receipt| is_uncertain || now < receipt.at.plus(KEPT))
 }
@@ -477,7 +485,12 @@ fn given(effects: &[Effect]) -> Result<Given, String> {
                 Ruling::Refused(denial) => Given::Refused(denial.code),
             },
             Effect::Refuse { code, .. } => Given::Refused(*code),
-            Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Reply { .. } => continue,
+            Effect::Apply { .. }
+            | Effect::AuditLightly { .. }
+            | Effect::CancelRun(_)
+            | Effect::Perform(_)
+            | Effect::Reply { .. }
+            | Effect::StartRun(_) => continue,
         };
         if given.replace(one).is_some() {
             return Err("a letter was answered twice".to_owned());

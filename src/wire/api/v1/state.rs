@@ -13,7 +13,6 @@ use crate::domain::audit::Hash;
 use crate::domain::envelope::Health;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::{Role, TrustState};
-use crate::domain::preflight::CAPABILITIES;
 use crate::domain::projection::{Edge, EdgeState, Lifecycle};
 use crate::domain::time::{Monotonic, Now, Wall};
 use crate::engine::view::{Category, ClockState, Event, Peer, Severity, TIMELINE_MAX, View};
@@ -333,7 +332,7 @@ fn own_node(view: &View, now: Now) -> NodeBody {
         boot_id: view.boot,
         host: view.settings.host.clone(),
         fingerprint: view.identity.to_string(),
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: view.settings.offer.capabilities(),
         observed: BTreeMap::from([
             ("health", evidence(now.wall.0)),
             ("identity", evidence(view.started.wall.0)),
@@ -345,7 +344,8 @@ fn own_node(view: &View, now: Now) -> NodeBody {
 fn node(view: &View, runtime: &RuntimeId, peer: &Peer, now: Now) -> NodeBody {
     let lifecycle = peer.presence.lifecycle(&view.limits, now.monotonic);
     let identity = peer.identity.as_deref();
-    let is_known = peer.config_revision.is_some();
+    // Its observation names a revision; only the document of that revision says which configuration it is.
+    let is_known = peer.config_revision.is_some() && !peer.wants_identity();
     NodeBody {
         runtime_id: runtime.shown_in(&view.me().site),
         site: runtime.site.to_string(),
