@@ -2,7 +2,7 @@
 # The one gate: everything that must hold before a change lands, fast checks first, with the time of each step.
 #
 #   scripts/check.sh          everything
-#   scripts/check.sh --fast   format, tidy, clippy, fuzz build, unit tests, conformance, simulation: before each commit
+#   scripts/check.sh --fast   format, tidy, clippy, fuzz build, no features, unit tests, conformance, simulation: before each commit
 #
 # Environment:
 #   CI=true                   uses the nextest profile "ci"
@@ -46,6 +46,8 @@ main() {
   fi
   step "clippy" cargo clippy --locked --all-targets -- -D warnings
   step "fuzz build" check_fuzz_targets
+  # All other steps build what is built by default, which has every feature.
+  step "no features" cargo check --locked --no-default-features
   tests "unit" --lib --bins
   tests "conformance" --test conformance
   # One step more than before each commit: it takes ten times as long.

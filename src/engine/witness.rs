@@ -10,7 +10,7 @@ use crate::domain::envelope::SKEW;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{SpiffeId, TrustState};
 use crate::domain::preflight::Profile;
-use crate::domain::time::{Millis, Now};
+use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::{Answer, Effects, Witnessed};
 use crate::engine::record::{Countersigned, NotContinued, Record};
 use crate::engine::view::{Category, Severity};
@@ -28,7 +28,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Witnessed {
         let runtime = signer.runtime();
-        if let Some(reason) = self.refuse_to_witness(signer, claim) {
+        if let Some(reason) = self.refuse_to_witness(now.wall, signer, claim) {
             self.count_refused(reason);
             return Witnessed::Refused(reason);
         }
@@ -50,13 +50,14 @@ impl Engine {
         }
     }
 
-    fn refuse_to_witness(&self, signer: &Signer, claim: &Claim) -> Option<&'static str> {
+    fn refuse_to_witness(&self, now: Wall, signer: &Signer, claim: &Claim) -> Option<&'static str> {
         let runtime = signer.runtime();
         // In `dev` on loopback whoever is there may do more than this.
         let is_among_friends = self.settings.profile == Profile::Dev && self.settings.is_mesh_on_loopback;
-        let may_ask = self.peers.get(runtime).is_some_and(|peer| {
-            peer.pinned == signer.identity && (peer.trust == TrustState::Trusted || is_among_friends)
-        });
+        let may_ask = self
+            .peers
+            .get(runtime)
+            .is_some_and(|peer| peer.speaks_by(signer, now) && (peer.trust == TrustState::Trusted || is_among_friends));
         if !may_ask || runtime.site != self.me().site || runtime == self.me() {
             Some(Code::UntrustedIdentity.as_str())
         } else if claim.name() != log_name(runtime) {

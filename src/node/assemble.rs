@@ -17,8 +17,9 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::offers::Offers;
 use crate::node::partners::Partners;
-use crate::node::project::{InForce, InUse, Project};
+use crate::node::project::{self, InForce, InUse, Project};
 use crate::node::runs;
 use crate::node::work::{self, Work};
 use crate::node::{
@@ -48,8 +49,8 @@ pub struct Running {
     work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
-    /// The key that the listener proves, where it presents the node's own certificate.
-    pub web_key: Option<Fingerprint>,
+    /// The identity that the listener presents, where it is the node's own.
+    presented: Option<Arc<tls::Identity>>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -75,13 +76,14 @@ pub async fn run(
     project: &Path,
     settings: &Settings,
     environment: Vec<(String, String)>,
-    set_log_level: LogLevel,
+    (set_log_level, note_key): (LogLevel, project::NoteKey),
     stop: CancellationToken,
 ) -> Result<Running, Error> {
+    let agent = agent(settings, &environment).await?;
     let folder = state_folder(project, settings);
     let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
     let store = Arc::new(sqlite::open(options)?);
-    let certificates = certificates::identity(project, settings)?;
+    let certificates = certificates::identity(project, settings, &agent.offers)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
@@ -105,11 +107,13 @@ pub async fn run(
     let polls: Vec<_> = polls.into_iter().map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
+    let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
     let work = Work::of(settings, &folder, Arc::clone(&launcher));
     let runs = runs_outside(settings, &folder, launcher)?;
-    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
+    let sources =
+        Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
     let witnessing = witnessing(settings, audit_key);
@@ -130,6 +134,9 @@ pub async fn run(
     };
     let node = prepared.start(parts, stop.clone());
     polls.into_iter().for_each(|poll| node.attend(poll));
+    if let Some(following) = agent.following {
+        node.attend(following);
+    }
     let stop_web = CancellationToken::new();
     let web_ended = bound.map(|bound| serve(bound, &node, store, stop_web.clone()));
     node.announce().await;
@@ -140,7 +147,7 @@ pub async fn run(
         stop_web,
         work,
         web: web_url,
-        web_key: presents_own.then_some(fingerprint),
+        presented,
         mesh: listening,
         fingerprint,
         is_new_identity,
@@ -157,6 +164,11 @@ fn runs_outside(settings: &Settings, folder: &Path, launcher: Arc<dyn Launcher>)
 }
 
 impl Running {
+    /// The key that the listener proves now, where it presents the node's own certificate.
+    pub fn web_key(&self) -> Option<Fingerprint> {
+        Some(self.presented.as_ref()?.snapshot().own().svid.key)
+    }
+
     /// Resolves when a caller of the node asked it to stop.
     pub async fn stopping(&self) {
         self.node.stopping().await;
@@ -197,6 +209,35 @@ fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
         count: usize::try_from(settings.store.witnesses).unwrap_or(0),
         every: Duration::from_millis(settings.store.witness_every.0),
     }
+}
+
+/// The agent that gives this node its identity, where the settings ask for one.
+#[derive(Default)]
+struct Agent {
+    offers: Arc<Offers>,
+    /// Takes what it offers from now on.
+    following: Option<Following>,
+}
+
+type Following = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for what the agent offers first.
+#[cfg(feature = "spire")]
+async fn agent(settings: &Settings, environment: &[(String, String)]) -> Result<Agent, Error> {
+    if settings.identity.source != settings::IdentitySource::Spire {
+        return Ok(Agent::default());
+    }
+    let mut follower = super::spire::Follower::new(settings, environment).map_err(node::KeyError::Agent)?;
+    follower.first().await.map_err(node::KeyError::Agent)?;
+    let offers = follower.offers();
+    Ok(Agent { offers, following: Some(Box::pin(follower.follow())) })
+}
+
+/// Without the feature no settings get here that ask for one (`settings::profile`).
+#[cfg(not(feature = "spire"))]
+#[expect(clippy::unused_async, reason = "it waits where there is an agent")]
+async fn agent(_settings: &Settings, _environment: &[(String, String)]) -> Result<Agent, Error> {
+    Ok(Agent::default())
 }
 
 /// What is known of partners and of the own bundle. A partner's damaged file is told, and stops that partner alone.

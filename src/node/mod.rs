@@ -16,6 +16,7 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod offers;
 mod operations;
 mod partners;
 mod plan_hash;
@@ -24,6 +25,8 @@ mod project;
 mod reload;
 mod renewal;
 pub mod runs;
+#[cfg(feature = "spire")]
+mod spire;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -67,6 +70,7 @@ use crate::workload::supervisor::Handle as WorkloadHandle;
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
+pub use project::NoteKey;
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;

@@ -16,6 +16,8 @@ mod proxy;
 mod question;
 mod rates;
 mod watch;
+#[cfg(feature = "spire")]
+mod workload_api;
 
 mod audit;
 mod bundles;
@@ -32,8 +34,11 @@ mod policy;
 mod presence;
 mod reload;
 mod renewal;
+mod rollover;
 mod shutdown;
 mod sites;
+#[cfg(feature = "spire")]
+mod spire;
 mod walkthrough;
 mod witness;
 mod workload;

@@ -147,11 +147,16 @@ impl Plant {
         project: PathBuf,
         environment: &[(&'static str, PathBuf)],
     ) -> Self {
+        let mut command = within(namespace.as_deref(), program());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start_by(command, namespace, project)
+    }
+
+    fn start_by(mut command: Command, namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
         // Left behind by an earlier start.
         drop(fs::remove_file(&ready));
-        let mut command = within(namespace.as_deref(), program());
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         command.envs(environment.iter().map(|(name, value)| (name, value)));

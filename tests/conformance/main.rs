@@ -25,6 +25,7 @@ mod partner;
 mod policy;
 mod preflight;
 mod record;
+mod rollover;
 mod sealed;
 mod spire;
 mod svid;

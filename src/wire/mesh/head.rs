@@ -132,9 +132,9 @@ pub fn open_countersignature(
     now: Wall,
 ) -> Result<Word, Refusal> {
     let Opened { signer, payload } = open(view, witness, PayloadType::Countersignature, bytes, now)?;
-    let is_pinned = view.peers.get(witness).is_some_and(|peer| peer.pinned == signer.identity);
+    let is_witness = view.is_by(witness, &signer);
     let answer: CountersignatureBody = body::read(&payload)?;
-    if !is_pinned || answer.head != head.to_string() {
+    if !is_witness || answer.head != head.to_string() {
         return Err(Refusal::NotItsOwnWord);
     }
     Ok(match answer.word {
