@@ -295,6 +295,26 @@ mod tests {
     }
 
     #[test]
+    fn whom_nobody_has_approved_is_answered_in_dev_on_loopback_alone() {
+        let untrusted = Record::Peer(record::Peer {
+            runtime: "s/b".parse().expect("legal"),
+            pinned: identity(2).fingerprint(),
+            trust: TrustState::Untrusted,
+            boot: 1,
+        });
+        for (profile, is_mesh_on_loopback, is_answered) in
+            [(Profile::Dev, true, true), (Profile::Dev, false, false), (Profile::Plant, true, false)]
+        {
+            let settings = Settings { profile, is_mesh_on_loopback, ..tests::settings() };
+            let records = [untrusted.clone()];
+            let me = identity(1).fingerprint();
+            let mut engine = Engine::recover(Arc::new(settings), me, records, at(0)).expect("no removal");
+            let (said, _) = ask(&mut engine, &signer("s/b", 2), &claim(LOG, 5, 99, 0, 0), 0);
+            assert_eq!(said == Witnessed::Continues, is_answered, "{profile:?} {is_mesh_on_loopback}: {said:?}");
+        }
+    }
+
+    #[test]
     fn a_contradiction_of_the_own_log_degrades_it_until_it_is_taken_back() {
         let mut engine = engine(Vec::new());
         let word = |note: &str, refused| Countersigned {
