@@ -13,5 +13,6 @@ pub mod identity;
 pub mod policy;
 pub mod preflight;
 pub mod projection;
+pub mod run;
 pub mod text;
 pub mod time;
