@@ -40,6 +40,7 @@ pub fn on() -> usize {
 # A mutant that takes so many times as long as the slowest honest tests runs for ever.
 TIMEOUT_FACTOR = 4
 TIMEOUT_LEAST_S = 60
+LATE = "it took too long"
 
 # That a seed replays says nothing of a mutant, and a world of chance is not the same with a mutant on.
 SKIPPED = ["seed_gives", "seeds_differ", "seed_differ", "seeds_give"]
@@ -255,7 +256,7 @@ def run_tests(binary, package, number, limit):
                     return failed.group(1)
             code = run.wait()
             if late.is_set():
-                return "it took too long"
+                return LATE
             return None if code == 0 else f"ended with {code}"
         finally:
             timer.cancel()
@@ -301,6 +302,11 @@ def judge(mutants, verdicts, binaries, package, limit, given):
         for count, _ in enumerate(pool.map(one, waiting), 1):
             if count % 50 == 0:
                 print(f"{count} of {len(waiting)}", flush=True)
+    # A machine that was busy with something else has noticed nothing: those are judged again, one by one, with more time.
+    limit *= 3
+    for mutant in waiting:
+        if verdicts[mutant["number"]][1].endswith(LATE):
+            one(mutant)
 
 
 def report(mutants, verdicts, results):

@@ -263,6 +263,7 @@ mod tests {
         assert_eq!(found.held, head.note);
         let [draft] = effects.batch.audits.as_slice() else { panic!("{effects:?}") };
         assert_eq!((draft.action.as_str(), draft.target.to_string()), ("continuity_broken", "s/b".to_owned()));
+        assert!(draft.detail.ends_with("; 5 records in boot 1 were countersigned here"), "{}", draft.detail);
         assert_eq!(engine.view().witnessing.broken().count(), 1);
         let (said, again) = ask(&mut engine, &b, &claim(LOG, 3, 99, 3, 120), 120);
         assert!(matches!(said, Witnessed::Broken(_)) && again.batch.is_empty(), "{said:?} {again:?}");
@@ -277,7 +278,13 @@ mod tests {
 
     #[test]
     fn only_a_trusted_peer_of_the_site_is_answered_about_its_own_log() {
-        let mut engine = engine(Vec::new());
+        let partner = record::Peer {
+            runtime: "t/b".parse().expect("legal"),
+            pinned: identity(2).fingerprint(),
+            trust: TrustState::Trusted,
+            boot: 1,
+        };
+        let mut engine = engine(vec![Record::Peer(partner)]);
         let untrusted = Witnessed::Refused("untrusted_identity");
         let own = claim(LOG, 5, 99, 0, 0);
         for (who, claim, wanted) in [

@@ -257,6 +257,8 @@ mod tests {
         let without = Claim { extension: Vec::new(), ..grown };
         assert_eq!(judged(Some(&head), &without), refused("bad_extension"));
         assert_eq!(judged(None, &Claim { old: 0, ..without }), refused("bad_extension"));
+        let others = Claim { extension: claim(&records(10, 5), 0, 2, 0).extension, ..first };
+        assert_eq!(judged(None, &others), refused("bad_extension"), "as many records, and others");
     }
 
     #[test]
