@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["domain"]),
     ("store", &["domain", "engine", "wire"]),
     ("mesh", &["domain", "engine", "wire", "tls"]),
-    ("workload", &["domain", "engine"]),
+    ("workload", &["domain"]),
     ("web", &["domain", "engine", "wire", "handle", "store", "tls"]),
     ("node", &["domain", "engine", "wire", "settings", "handle", "tls", "store", "mesh", "workload", "web"]),
     ("cli", &["domain", "wire", "settings", "node"]),

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::id::RuntimeId;
+use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::identity::IdentityKey;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
@@ -39,6 +40,7 @@ pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
         peers: Arc::new([(origin(), Arc::new(peer))].into()),
         witnessing: Arc::default(),
         overlay: Arc::default(),
+        runs: Arc::default(),
         timeline: Arc::default(),
         clock: ClockState::Certain,
         refused: Arc::default(),
@@ -58,9 +60,11 @@ fn settings() -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,

@@ -433,11 +433,19 @@ pub enum JoinToken {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
         minutes: u32,
     },
-    /// Show which there are: open, redeemed, expired.
+    /// Show which there are: open, redeemed, revoked, expired.
     List {
         /// The authority's folder and the form of the answer.
         #[command(flatten)]
         ca: Ca,
+    },
+    /// Take a token back before anybody has used it.
+    Revoke {
+        /// The authority's folder and the form of the answer.
+        #[command(flatten)]
+        ca: Ca,
+        /// Its id, as `list` shows it.
+        id: String,
     },
 }
 

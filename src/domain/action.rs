@@ -7,10 +7,14 @@ use std::str::FromStr;
 use crate::domain::config::{self, Value};
 use crate::domain::id::{self, Segment};
 use crate::domain::identity::Role;
+use crate::domain::run::{NotARunId, RunId};
 use crate::domain::time::Millis;
 
 /// Most settings in one `cfg_apply`: far above what a person writes, and a bound on the record.
 pub const PARAMS_MAX: usize = 256;
+
+/// The built-in command that ends a run.
+pub const CANCEL: &str = "cancel";
 
 /// Which action, without its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +109,31 @@ pub enum Error {
     /// A configuration write without a setting.
     #[error("wanted at least one setting in params, got none")]
     NothingToApply,
+    /// A cancellation that names no run.
+    #[error("params.run_id: {NotARunId}, as a JSON string and nothing else")]
+    NoRun,
+}
+
+impl Invocation {
+    /// Whether a built-in command has the parameters that it needs. Those of others are not the node's to judge.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.command.as_str() == CANCEL { self.run().map(|_run| ()) } else { Ok(()) }
+    }
+
+    /// Which run `cancel` is about.
+    pub fn run(&self) -> Result<RunId, Error> {
+        let text = self.params.get("run_id").filter(|_| self.params.len() == 1).ok_or(Error::NoRun)?;
+        let bare = text.strip_prefix('"').and_then(|it| it.strip_suffix('"')).ok_or(Error::NoRun)?;
+        bare.parse().map_err(|NotARunId| Error::NoRun)
+    }
+}
+
+/// An action as the audit log names it: its kind, and the command where there is one.
+pub fn name(action: &Action) -> String {
+    match action.command() {
+        Some(command) => format!("{}/{command}", action.kind()),
+        None => action.kind().to_string(),
+    }
 }
 
 impl Action {

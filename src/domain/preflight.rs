@@ -6,23 +6,18 @@
 
 use std::borrow::Cow;
 
-use crate::domain::action::{Action, ActionKind};
+use crate::domain::action::{self, Action, ActionKind, Invocation};
 use crate::domain::code::Code;
 use crate::domain::config;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Actor, Role};
+use crate::domain::offer::{Known, WORKLOAD_COMMANDS};
 use crate::domain::policy::{Decision, Denial, Policy, Question, Reason, Side, Stage, Verdict};
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
 
 /// Most targets of one request (contract, *preflight*).
 pub const TARGETS_MAX: usize = 1_000;
-
-/// Commands that every runtime knows. All but `ping` need a workload.
-pub const BUILT_IN_COMMANDS: [&str; 7] = ["pause", "ping", "reload", "restart", "resume", "start", "stop"];
-
-/// What this program can do, as its identity document and its own state say.
-pub const CAPABILITIES: [&str; 3] = ["cfg_apply", "cmd_invoke/ping", "status_read"];
 
 /// What the node is set up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +70,8 @@ pub struct Case<'a> {
     pub policy: &'a Policy,
     /// That site's profile.
     pub profile: Profile,
+    /// What is known here of the target's commands.
+    pub offer: Known<'a>,
     /// When.
     pub now: Wall,
 }
@@ -143,7 +140,7 @@ fn check(case: Case<'_>, standing: Option<Standing>) -> Result<Cow<'static, str>
         return Err(Denial::at_origin(Code::NotConfigured, "transport", reason));
     }
     let rule = check_rules(case, Side::Outbound, stage)?;
-    check_parameters(case.action, stage)?;
+    check_parameters(case, stage)?;
     if is_own { Ok(rule) } else { check_reach(case, standing).map(|()| rule) }
 }
 
@@ -152,19 +149,20 @@ pub fn authorize(case: Case<'_>, side: Side) -> Result<Cow<'static, str>, Denial
     let stage = side.stage();
     check_role(case, stage)?;
     let rule = check_rules(case, side, stage)?;
-    check_parameters(case.action, stage).map(|()| rule)
+    check_parameters(case, stage).map(|()| rule)
 }
 
 fn check_role(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
     if has_role(case, stage) {
         return Ok(());
     }
-    let least = case.action.least_role();
+    let least = least_role(case);
     let code = match case.action.kind() {
         ActionKind::CfgApply => Code::AclDeniedCfgWrite,
         ActionKind::CmdInvoke | ActionKind::StatusRead => Code::PermissionDenied,
     };
-    let reason = format!("{} needs the role {least}, {} has {}", case.action.kind(), case.asker.actor, case.asker.role);
+    let what = action::name(case.action);
+    let reason = format!("{what} needs the role {least}, {} has {}", case.asker.actor, case.asker.role);
     Err(Denial { code, reason: reason.into(), stage, rule: Cow::Borrowed("role") })
 }
 
@@ -178,11 +176,17 @@ const fn allowed_by(role: Role) -> &'static str {
     }
 }
 
+/// The least role for the action, as far as it is known at this end: a declared command's own role is in its runtime's file.
+pub fn least_role(case: Case<'_>) -> Role {
+    let declared = case.action.command().and_then(|name| case.offer.role_for(name));
+    declared.unwrap_or_else(|| case.action.least_role())
+}
+
 /// Whether the asker's role suffices for the action at this end.
 pub(super) fn has_role(case: Case<'_>, stage: Stage) -> bool {
     // A guest from another site keeps the role viewer; what its `accept_write` rules allow is decided by them.
     let is_ruled_by_accept_write = stage == Stage::Target && is_cross_site(case) && !case.action.kind().is_read();
-    case.action.least_role() <= case.asker.role || is_ruled_by_accept_write
+    least_role(case) <= case.asker.role || is_ruled_by_accept_write
 }
 
 /// Whether the action leaves its site, by its actor or by its origin.
@@ -222,23 +226,29 @@ pub(super) fn is_ruled_by_role(case: Case<'_>, side: Side) -> bool {
     case.action.kind().is_read() || !needs_rule
 }
 
-fn check_parameters(action: &Action, stage: Stage) -> Result<(), Denial> {
+fn check_parameters(case: Case<'_>, stage: Stage) -> Result<(), Denial> {
     let deny = |code, rule: &'static str, reason: String| {
         Err(Denial { code, reason: reason.into(), stage, rule: Cow::Borrowed(rule) })
     };
-    match action {
+    match case.action {
         Action::StatusRead => Ok(()),
         Action::CfgApply(values) => match config::check(values) {
             Ok(()) => Ok(()),
             Err(error @ config::KeyError::FileOnly { .. }) => deny(Code::ContractViolation, "scope", error.to_string()),
             Err(error) => deny(Code::SchemaMismatch, "schema", error.to_string()),
         },
-        Action::CmdInvoke(invocation) => match invocation.command.as_str() {
-            "ping" => Ok(()),
-            name if BUILT_IN_COMMANDS.contains(&name) => {
-                deny(Code::NotConfigured, "workload", format!("{name} acts on a workload, and none is configured"))
+        Action::CmdInvoke(invocation) => match (case.offer.has_command(&invocation.command), invocation) {
+            (Some(false), Invocation { command, .. }) if WORKLOAD_COMMANDS.contains(&command.as_str()) => {
+                deny(Code::NotConfigured, "workload", format!("{command} acts on a workload, and none is configured"))
             }
-            name => deny(Code::ContractViolation, "command", format!("no command {name} is declared")),
+            (Some(false), Invocation { command, .. }) => {
+                deny(Code::ContractViolation, "command", format!("no command {command} is declared"))
+            }
+            // What is not known here, the target knows.
+            (Some(true) | None, invocation) => match invocation.check() {
+                Ok(()) => Ok(()),
+                Err(error) => deny(Code::SchemaMismatch, "schema", error.to_string()),
+            },
         },
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::action::Action;
+use crate::domain::action::{self, Action};
 use crate::domain::audit::{AuditId, Draft, Hash, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
@@ -113,7 +113,7 @@ impl Engine {
         self.make_room(now, &envelope.origin, effects)?;
         let response = match &envelope.action {
             Action::CfgApply(values) => self.apply_config(now, envelope, values, effects)?,
-            Action::CmdInvoke(_) => Response::Pong,
+            Action::CmdInvoke(invocation) => self.invoke(now, entropy, (envelope, invocation), effects)?,
             Action::StatusRead => {
                 return Err(Denial::at_target(Code::ContractViolation, "kind", "a read is not carried out as a write"));
             }
@@ -162,7 +162,7 @@ impl Engine {
         Ok(Response::Applied { revision: self.overlay.revision, keys })
     }
 
-    fn tell_request(&mut self, now: Now, category: Category, envelope: &Envelope, summary: String) {
+    pub(super) fn tell_request(&mut self, now: Now, category: Category, envelope: &Envelope, summary: String) {
         let runtime = self.me().clone();
         let request_id = Some(envelope.request_id.clone());
         self.tell(now, Happening { category, runtime, request_id, summary, severity: Severity::Info });
@@ -298,20 +298,12 @@ pub fn act_draft(
         actor: envelope.actor.to_string(),
         actor_verified: envelope.actor_verified,
         origin: envelope.origin.clone(),
-        action: action_name(&envelope.action),
+        action: action::name(&envelope.action),
         target: envelope.target.clone(),
         request_id: Some(envelope.request_id.clone()),
         outcome: if result.is_ok() { Outcome::Applied } else { Outcome::Denied },
         code: result.err().map(|denial| denial.code),
         detail: result.err().map(|denial| denial.reason.to_string()).unwrap_or_default(),
         policy_hash,
-    }
-}
-
-/// An action as the audit log names it.
-pub fn action_name(action: &Action) -> String {
-    match action.command() {
-        Some(command) => format!("{}/{command}", action.kind()),
-        None => action.kind().to_string(),
     }
 }

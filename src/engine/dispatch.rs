@@ -1,5 +1,6 @@
 //! Writes that leave: decided again, put on record as intended, sent only when that is durable, and concluded.
 
+use crate::domain::action;
 use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::envelope::{Envelope, Ruling};
@@ -7,7 +8,6 @@ use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial, Reason};
 use crate::domain::preflight::{Plan, Profile, Row};
 use crate::domain::time::Now;
-use crate::engine::act::action_name;
 use crate::engine::effect::{Answer, Effect, Effects, Started, Waiter};
 use crate::engine::input::{Conclusion, ReplyId, Write};
 use crate::engine::record::{Intent, IntentKey, Record, RequestKey};
@@ -81,7 +81,7 @@ impl Engine {
         })?;
         let request = RequestKey { actor: asker.actor.clone(), request_id: request_id.clone() };
         let key = IntentKey { request, target: target.clone() };
-        let intent = Intent { key: key.clone(), action: action_name(action), at: now.wall };
+        let intent = Intent { key: key.clone(), action: action::name(action), at: now.wall };
         effects.audit(self.write_draft(now, entropy, write, target, Outcome::Intended));
         effects.persist(Record::Intent(intent.clone()));
         let under_way = self.under_way.entry(key.clone()).or_default();
@@ -249,7 +249,7 @@ impl Engine {
         target: &RuntimeId,
         outcome: Outcome,
     ) -> Draft {
-        let name = action_name(&write.action);
+        let name = action::name(&write.action);
         Draft {
             target: target.clone(),
             request_id: Some(write.request_id.clone()),

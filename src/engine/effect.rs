@@ -1,6 +1,7 @@
 //! What the engine asks the driver to do, in two parts: what must be durable, and what may be said afterwards.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::domain::audit::{AuditId, Draft};
 use crate::domain::code::Code;
@@ -9,8 +10,9 @@ use crate::domain::envelope::{Envelope, Receipt, Ruling};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::Plan;
+use crate::domain::run::RunId;
 use crate::engine::input::{QueryId, ReplyId};
-use crate::engine::record::{Batch, NotContinued, Record};
+use crate::engine::record::{Batch, Deed, NotContinued, OpenRun, Record};
 
 /// Effects of a batch of inputs. `batch` is made durable first; only then is anything of `after` performed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub enum Effect {
         /// Who waits for the answer.
         waiter: Waiter,
     },
+    /// Tell the program of this run to end.
+    CancelRun(RunId),
+    /// Tell the workload.
+    Perform(Box<Deed>),
     /// Answer the query with nothing but a code.
     Refuse {
         /// Which query.
@@ -72,6 +78,8 @@ pub enum Effect {
         /// What.
         answer: Box<Answer>,
     },
+    /// Begin this run.
+    StartRun(Arc<OpenRun>),
 }
 
 /// Who waits for an answer.
@@ -102,6 +110,8 @@ pub enum Answer {
     },
     /// It is done and on record.
     Recorded,
+    /// The run is accepted and begins.
+    RunAccepted(RunId),
     /// What is said to the head of a peer's log.
     Witnessed(Witnessed),
     /// It was refused.

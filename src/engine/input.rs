@@ -6,11 +6,12 @@ use crate::domain::action::Action;
 use crate::domain::audit::witness::Claim;
 use crate::domain::audit::{AuditId, Hash};
 use crate::domain::envelope::{Envelope, Ruling};
-use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::id::{RequestId, RuntimeId, Segment};
 use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
+use crate::domain::run::{Instance, RunId};
 use crate::domain::time::Millis;
-use crate::engine::record::Countersigned;
+use crate::engine::record::{Countersigned, Deed};
 use crate::engine::view::{Basis, Settings};
 use crate::engine::word::{Signer, Word};
 
@@ -113,6 +114,25 @@ pub enum Request {
         /// What is known of each target.
         conclusions: Vec<Conclusion>,
     },
+    /// A command to the workload was carried out, or not.
+    ConcludeDeed {
+        /// Which.
+        deed: Box<Deed>,
+        /// What became of it, or what went wrong, in one sentence.
+        result: Result<String, String>,
+    },
+    /// A run has ended, and its end is durable.
+    EndRun {
+        /// Which.
+        run: RunId,
+    },
+    /// Start a run of a declared agent.
+    StartRun {
+        /// Who asks.
+        asker: Asker,
+        /// Of what, with what.
+        invoke: Box<Invoke>,
+    },
     /// Trust a peer whose key a person has compared.
     PeersApprove {
         /// Who approves.
@@ -179,6 +199,19 @@ pub struct Write {
     pub action: Action,
     /// To whom, unique, qualified.
     pub targets: Vec<RuntimeId>,
+}
+
+/// A run of an agent, as somebody asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoke {
+    /// Which agent.
+    pub agent: Segment,
+    /// For which instance.
+    pub instance: Instance,
+    /// What it is given, as a JSON text.
+    pub payload: String,
+    /// Whether the caller follows it, and is told when nothing is under way any more (contract, RR-16).
+    pub is_streamed: bool,
 }
 
 /// What the origin knows of one target after its budget.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::domain::code::Code;
 use crate::domain::envelope::Envelope;
 use crate::domain::identity::TrustState;
+use crate::domain::offer::Known;
 use crate::domain::policy::{Denial, Side, granted_role};
 use crate::domain::preflight::{self, Asker, Case, Profile};
 use crate::domain::time::Wall;
@@ -34,6 +35,7 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static,
         origin: &envelope.origin,
         policy: &view.settings.policy,
         profile: view.settings.profile,
+        offer: Known::Own(&view.settings.offer),
         now,
     };
     preflight::authorize(case, Side::Inbound)

@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
 //! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
-//! (writes that leave), `govern` (trust, time), `steady` (is the wall clock believed), `witness` (whose log continues what
+//! (writes that leave), `run` (work that is started here), `govern` (trust, time), `steady` (is the wall clock believed), `witness` (whose log continues what
 //! was seen of it). `recover` builds the engine from
 //! records, `view` is what readers see.
 
@@ -13,11 +13,13 @@ pub mod exchange;
 mod govern;
 pub mod input;
 pub mod judge;
+mod lapse;
 mod observe;
 mod receipts;
 pub mod record;
 mod recover;
 mod reload;
+mod run;
 mod steady;
 #[cfg(test)]
 mod tests;
@@ -34,19 +36,22 @@ use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::Fingerprint;
 use crate::domain::preflight::Asker;
 use crate::domain::projection::Limits;
+use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::dispatch::Late;
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
+use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
-use crate::engine::record::{Intent, IntentKey};
+use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
-pub use act::{act_draft, action_name};
+pub use act::act_draft;
 pub use dispatch::{among, plan_overtaken};
 pub use govern::renewal_draft;
 pub use recover::Error as RecoverError;
+pub use run::RUNS_ACTIVE_MAX;
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
 pub trait Entropy {
@@ -64,6 +69,7 @@ pub struct Engine {
     boot: u64,
     started: Now,
     clock: SteadyClock,
+    lapses: Lapses,
     peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
     /// Peers whose new boot could not be made durable, because the store took no writes.
     unsaved_boots: BTreeSet<RuntimeId>,
@@ -74,6 +80,9 @@ pub struct Engine {
     intents: BTreeMap<IntentKey, Intent>,
     /// How many dispatches are under way under one intent: the same request may be sent again before the first is over.
     under_way: BTreeMap<IntentKey, usize>,
+    /// Commands to the workload that are under way, and runs that go on.
+    deeds: BTreeMap<RequestKey, Deed>,
+    runs: Arc<BTreeMap<RunId, Arc<OpenRun>>>,
     /// Outcomes that the store did not take yet, and those that are in the batch with which it is tried again.
     late: Vec<Late>,
     resuming: Vec<Late>,
@@ -109,6 +118,11 @@ impl Engine {
                     Request::Conclude { write, conclusions } => {
                         self.conclude(now, entropy, &write, conclusions, effects)
                     }
+                    Request::ConcludeDeed { deed, result } => {
+                        self.conclude_deed(now, entropy, (&deed, result), effects)
+                    }
+                    Request::EndRun { run } => self.end_run(run, effects),
+                    Request::StartRun { asker, invoke } => self.start_run(now, entropy, (&asker, *invoke), effects),
                     Request::Countersigned(word) => self.take_countersignature(now, entropy, *word, effects),
                     Request::Witness { signer, claim, pause } => {
                         effect::Answer::Witnessed(self.witness(now, entropy, (&signer, &claim), pause, effects))
@@ -134,12 +148,14 @@ impl Engine {
             Input::Word { signer, word } => self.hear(now, &signer, word, effects),
         }
         self.tell_transitions(now);
+        self.tell_lapses(now);
         self.drop_old_receipts(now, effects);
     }
 
     /// When [`Input::Timer`] is due next.
     pub fn next_deadline(&self, now: Monotonic) -> Option<Monotonic> {
-        self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now)).min()
+        let changes = self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now));
+        changes.chain(self.lapses.next()).min()
     }
 
     /// What readers see.
@@ -154,6 +170,7 @@ impl Engine {
             peers: Arc::clone(&self.peers),
             witnessing: Arc::clone(&self.witnessing),
             overlay: Arc::clone(&self.overlay),
+            runs: Arc::clone(&self.runs),
             timeline: Arc::clone(&self.timeline),
             clock: self.clock.state(),
             refused: Arc::clone(&self.refused),

@@ -207,6 +207,11 @@ impl Engine {
         peer.boot = boot;
         peer.presence = Presence::default();
         peer.sequence = 0;
+        // What it said in an earlier life may be true no more, and would pass for said in this one.
+        peer.identity = None;
+        peer.health = None;
+        peer.config_revision = None;
+        peer.edges = Arc::default();
         let record = peer_record(runtime, peer);
         if is_read_only {
             self.unsaved_boots.insert(runtime.clone());

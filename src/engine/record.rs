@@ -1,11 +1,14 @@
 //! Facts that are made durable before anybody hears of them. `recover` builds the engine from them again.
 
+use std::sync::Arc;
+
 use crate::domain::audit::witness::{Break, Head};
 use crate::domain::audit::{AuditId, Draft, Hash};
 use crate::domain::config::Overlay;
-use crate::domain::envelope::Response;
-use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::envelope::{Envelope, Response};
+use crate::domain::id::{RequestId, RuntimeId, Segment};
 use crate::domain::identity::{Actor, Fingerprint, TrustState};
+use crate::domain::run::{AgentName, Instance, RunId};
 use crate::domain::time::Wall;
 
 /// One durable fact. Each variant names what it replaces: recovery sees only the newest of each.
@@ -49,6 +52,10 @@ pub enum Record {
     Intent(Intent),
     /// The outcome is on record: removes the intent.
     IntentClosed(IntentKey),
+    /// A command to the workload that is not carried out to its end yet.
+    Deed(Deed),
+    /// What became of it is on record: removes it.
+    DeedClosed(RequestKey),
     /// The configuration applied at run time; replaces the earlier one.
     Overlay(Overlay),
     /// A peer and the key pinned for it; replaces the earlier one for the same runtime.
@@ -62,6 +69,10 @@ pub enum Record {
     Receipt(Receipt),
     /// Removes one receipt whose time is over.
     ReceiptDropped(RequestKey),
+    /// A run that was accepted and has not ended.
+    Run(Arc<OpenRun>),
+    /// Its end is durable where its events are: removes it.
+    RunClosed(RunId),
 }
 
 /// What names one write at its target, whoever sends it again (DESIGN, *An action across the mesh*).
@@ -71,6 +82,13 @@ pub struct RequestKey {
     pub actor: Actor,
     /// The caller's name for it.
     pub request_id: RequestId,
+}
+
+impl RequestKey {
+    /// The key of a write that arrived.
+    pub fn of(envelope: &Envelope) -> Self {
+        Self { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() }
+    }
 }
 
 /// What names one write at its origin.
@@ -143,6 +161,40 @@ pub struct Receipt {
     pub audit_id: AuditId,
     /// What it brought.
     pub response: Response,
+}
+
+/// A command to the workload that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// Which write asked for it.
+    pub key: RequestKey,
+    /// Who sent that.
+    pub origin: RuntimeId,
+    /// Whether a credential vouched for the actor.
+    pub is_verified: bool,
+    /// Which command.
+    pub command: Segment,
+    /// When it was accepted.
+    pub at: Wall,
+}
+
+/// A run that was accepted and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRun {
+    /// Its name.
+    pub run: RunId,
+    /// What it executes.
+    pub agent: AgentName,
+    /// For which instance.
+    pub instance: Instance,
+    /// What it is given, as a JSON text.
+    pub payload: String,
+    /// Whether its caller follows it, and is told when nothing is under way any more.
+    pub is_streamed: bool,
+    /// Who asked for it.
+    pub actor: Actor,
+    /// When it was accepted.
+    pub at: Wall,
 }
 
 /// What one turn of the engine wants durable, all or nothing.

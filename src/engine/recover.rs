@@ -10,8 +10,9 @@ use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::Effects;
+use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
-use crate::engine::record::{Intent, Peer, Record};
+use crate::engine::record::{Deed, Intent, OpenRun, Peer, Record};
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{self, Settings, Witnessing};
 use crate::engine::{Engine, Entropy, audit_id};
@@ -35,6 +36,8 @@ struct Facts {
     witnessing: Witnessing,
     receipts: Vec<crate::engine::record::Receipt>,
     intents: Vec<Intent>,
+    deeds: Vec<Deed>,
+    runs: Vec<Arc<OpenRun>>,
 }
 
 impl Engine {
@@ -52,6 +55,7 @@ impl Engine {
         engine.boot = engine.boot.saturating_add(1);
         effects.persist(Record::Boot { counter: engine.boot });
         engine.close_open_intents(now, entropy, &mut effects);
+        engine.close_interrupted_work(now, entropy, &mut effects);
         engine.let_the_file_win(now, entropy, &mut effects);
         Ok((engine, effects))
     }
@@ -72,6 +76,7 @@ impl Engine {
             boot: facts.boot,
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
+            lapses: Lapses::starting_at(now.monotonic),
             peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
             witnessing: Arc::new(facts.witnessing),
             unsaved_boots: BTreeSet::new(),
@@ -80,6 +85,8 @@ impl Engine {
             dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            deeds: facts.deeds.into_iter().map(|deed| (deed.key.clone(), deed)).collect(),
+            runs: Arc::new(facts.runs.into_iter().map(|run| (run.run, run)).collect()),
             late: Vec::new(),
             resuming: Vec::new(),
             impostors: BTreeSet::new(),
@@ -149,6 +156,7 @@ impl Engine {
         engine.late.clone_from(&self.late);
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
+        engine.lapses.clone_from(&self.lapses);
         engine.refused = Arc::clone(&self.refused);
         engine.generation = self.generation.saturating_add(1);
         for (runtime, durable) in Arc::make_mut(&mut engine.peers) {
@@ -201,6 +209,10 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
                 facts.witnessing.countersigned.insert(word.witness.clone(), *word);
             }
             Record::Head { runtime, head } => drop(facts.witnessing.heads.insert(runtime, *head)),
+            Record::Deed(deed) => facts.deeds.push(deed),
+            Record::Run(run) => facts.runs.push(run),
+            Record::DeedClosed(_) => return Err(Error::Removal("deed")),
+            Record::RunClosed(_) => return Err(Error::Removal("run")),
             Record::Intent(intent) => facts.intents.push(intent),
             Record::Overlay(overlay) => facts.overlay = overlay,
             Record::Peer(peer) => facts.peers.push(peer),

@@ -16,11 +16,13 @@ use crate::domain::id::{RequestId, RuntimeId, SiteId};
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::bundle::{Bundle, Stale, Standing};
 use crate::domain::identity::{Actor, Fingerprint, Role, Subject, SubjectName, TrustDomain, TrustState};
+use crate::domain::offer::{Known, Offer};
 use crate::domain::policy::{Decision, Denial, Pattern, Policy};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing as TargetStanding};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
+use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
-use crate::engine::record::{Countersigned, NotContinued};
+use crate::engine::record::{Countersigned, NotContinued, OpenRun};
 use crate::engine::word::{Identity, Signer};
 
 /// What a denial names as its rule when a partner's bundle is too old.
@@ -99,10 +101,14 @@ pub struct Settings {
     pub certificate: Option<OwnCertificate>,
     /// How far the bundles of partners may be relied on; a site that is not here is known by its anchors alone.
     pub partners: BTreeMap<SiteId, Standing>,
+    /// Partners the file of whose bundle cannot be read, and why.
+    pub damaged: BTreeMap<SiteId, String>,
     /// The own site's bundle, as it is served to partners; absent where it is not.
     pub bundle: Option<Arc<Bundle>>,
     /// Roles granted here to actors, named as `<site>/<principal>`.
     pub grants: Vec<(Pattern, Role)>,
+    /// What it can be asked to do, from the file.
+    pub offer: Offer,
     /// Measures of freshness from the file.
     pub limits: Limits,
     /// How long receipts are kept, from the file.
@@ -144,6 +150,15 @@ pub struct Peer {
     pub link: Link,
     /// The state that the timeline last told.
     pub told: Lifecycle,
+}
+
+impl Peer {
+    /// Whether its newest identity document is missing: it never came, or its configuration has changed since. It is
+    /// published when something in it changes, and may be lost then.
+    pub fn wants_identity(&self) -> bool {
+        let known = self.identity.as_ref().map(|identity| identity.config_revision);
+        known.is_none() || self.config_revision.is_some_and(|heard| known != Some(heard))
+    }
 }
 
 /// How far the wall clock is believed.
@@ -264,6 +279,8 @@ pub struct View {
     pub witnessing: Arc<Witnessing>,
     /// The configuration applied at run time.
     pub overlay: Arc<Overlay>,
+    /// The runs that go on here.
+    pub runs: Arc<BTreeMap<RunId, Arc<OpenRun>>>,
     /// Newest rows last.
     pub timeline: Arc<VecDeque<Event>>,
     /// How far the wall clock is believed.
@@ -345,9 +362,27 @@ impl View {
         Basis { policy_hash: self.settings.policy_hash, rows: plan.rows.iter().map(row).collect() }
     }
 
+    /// What is known of the commands of a runtime.
+    fn offer_of(&self, target: &RuntimeId) -> Known<'_> {
+        if target == self.me() {
+            return Known::Own(&self.settings.offer);
+        }
+        let identity = self.peers.get(target).and_then(|peer| peer.identity.as_ref());
+        identity.map_or(Known::Nothing, |identity| Known::Said(&identity.capabilities))
+    }
+
     fn case<'a>(&'a self, asker: &'a Asker, action: &'a Action, target: &'a RuntimeId, now: Now) -> Case<'a> {
         let Settings { policy, profile, me, .. } = &*self.settings;
-        Case { asker, action, target, origin: me, policy, profile: *profile, now: now.wall }
+        Case {
+            asker,
+            action,
+            target,
+            origin: me,
+            policy,
+            profile: *profile,
+            offer: self.offer_of(target),
+            now: now.wall,
+        }
     }
 
     /// The envelope that asks `target` for this; `None` for a runtime without a pinned key.

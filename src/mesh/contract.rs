@@ -11,7 +11,7 @@ use ::zenoh::{Session, Wait};
 use crate::domain::id::RuntimeId;
 use crate::mesh::authority::Authority;
 use crate::mesh::memory::Hub;
-use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
+use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
 use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{self, Options};
@@ -122,8 +122,8 @@ impl Rig {
             node.mesh.publish(Document::Identity, node.id.to_string().into_bytes()).await.expect("published");
             node.mesh.announce().await.expect("announced");
         }
-        a.hears(&Fact::TokenAppeared { runtime: b.id.clone(), boot: 1 }).await;
-        b.hears(&Fact::TokenAppeared { runtime: a.id.clone(), boot: 1 }).await;
+        a.hears([Fact::TokenAppeared { runtime: b.id.clone(), boot: 1 }]).await;
+        b.hears([Fact::TokenAppeared { runtime: a.id.clone(), boot: 1 }]).await;
         for (asking, asked) in [(&a, &b), (&b, &a)] {
             wait_until("the nodes reach each other", async || {
                 asking.mesh.fetch_identity(&asked.id, BUDGET, &any_answer).await.is_ok()
@@ -193,9 +193,9 @@ impl Zenoh {
 }
 
 impl Node {
-    /// Waits for a fact and passes over others.
-    async fn hears(&mut self, wanted: &Fact) {
-        self.hears_such(&format!("{wanted:?}"), |fact| fact == wanted).await;
+    /// Waits for these facts, in whatever order they come, and passes over others.
+    async fn hears<const N: usize>(&mut self, wanted: [Fact; N]) {
+        hears(&mut self.inbox, wanted).await;
     }
 
     async fn hears_such(&mut self, what: &str, is_wanted: impl Fn(&Fact) -> bool) -> Fact {
@@ -341,11 +341,11 @@ async fn tokens_appear_and_go(rig: Rig) {
     }
     late.mesh.announce().await.expect("announced");
     late.mesh.announce().await.expect("announced twice is announced");
-    a.hears(&Fact::TokenAppeared { runtime: late.id.clone(), boot: 1 }).await;
+    a.hears([Fact::TokenAppeared { runtime: late.id.clone(), boot: 1 }]).await;
 
     tokio::time::timeout(Duration::from_secs(2), b.mesh.close()).await.expect("closes within two seconds");
     for other in [&mut a, &mut late] {
-        other.hears(&Fact::TokenGone { runtime: b.id.clone(), boot: 1 }).await;
+        other.hears([Fact::TokenGone { runtime: b.id.clone(), boot: 1 }]).await;
     }
 }
 
@@ -368,7 +368,7 @@ async fn another_life_of_the_own_name_is_heard_and_the_own_one_is_not(rig: Rig) 
     let (mut a, b) = rig.pair().await;
     let twin = rig.node("a", 2).await;
     twin.mesh.announce().await.expect("announced");
-    a.hears(&Fact::TokenAppeared { runtime: a.id.clone(), boot: 2 }).await;
+    a.hears([Fact::TokenAppeared { runtime: a.id.clone(), boot: 2 }]).await;
 
     let same_life = rig.node("a", 1).await;
     same_life.mesh.announce().await.expect("announced");
@@ -385,7 +385,7 @@ async fn documents_are_published_and_identities_fetched(rig: Rig) {
     let (mut a, b) = rig.pair().await;
     let silent = rig.node("silent", 1).await;
     silent.mesh.announce().await.expect("announced");
-    a.hears(&Fact::TokenAppeared { runtime: silent.id.clone(), boot: 1 }).await;
+    a.hears([Fact::TokenAppeared { runtime: silent.id.clone(), boot: 1 }]).await;
     assert_eq!(
         a.mesh.fetch_identity(&silent.id, BUDGET, &any_answer).await,
         Err(QueryError::NoReply),
@@ -398,7 +398,7 @@ async fn documents_are_published_and_identities_fetched(rig: Rig) {
         (Document::Observation, vec![1; PAYLOAD_BYTES_MAX]),
     ] {
         b.mesh.publish(document, bytes.clone()).await.expect("published");
-        a.hears(&Fact::Published { runtime: b.id.clone(), document, bytes }).await;
+        a.hears([Fact::Published { runtime: b.id.clone(), document, bytes }]).await;
     }
     assert_eq!(a.mesh.fetch_identity(&b.id, BUDGET, &any_answer).await, Ok(b"newer".to_vec()));
 

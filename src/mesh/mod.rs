@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 
 mod intake;
 pub mod key;
@@ -287,6 +287,9 @@ pub trait Mesh: Send + Sync + fmt::Debug {
 
     /// How many transports to other mesh members are up.
     fn links(&self) -> Pending<'_, usize>;
+
+    /// Ends all links with a partner and lets none in any more, until the next start. There may be no such partner.
+    fn dismiss(&self, _site: &SiteId) {}
 
     /// Counts of what was refused.
     fn refusals(&self) -> Refusals;

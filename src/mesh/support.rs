@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::domain::id::RuntimeId;
+use crate::mesh::{Fact, Inbox};
 
 /// Longest that anything in a test may take. Far above what it takes, so that only a hang or a loss reaches it.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -29,6 +30,20 @@ pub(super) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T
         panic!("waited in vain for {what}");
     };
     value
+}
+
+/// Waits for these facts, in whatever order they come, and passes over others. Facts of two runtimes have no order among
+/// each other, so who waits for several of them names them at once: waiting for one throws the other away.
+pub(super) async fn hears<const N: usize>(inbox: &mut Inbox, wanted: [Fact; N]) {
+    let mut missing = wanted.to_vec();
+    let what = format!("{missing:?}");
+    let hearing = async {
+        while !missing.is_empty() {
+            let heard = inbox.facts.recv().await.expect("the inbox stays open");
+            missing.retain(|it| *it != heard);
+        }
+    };
+    in_time(&what, hearing).await;
 }
 
 /// For tests in which nobody but the target answers.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::audit::Hash;
+use crate::domain::audit::{Hash, NoteKey};
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
 use crate::domain::policy::Pattern;
@@ -17,15 +17,21 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::partners::Partners;
 use crate::node::project::{InForce, InUse, Project};
+use crate::node::runs;
+use crate::node::work::{self, Work};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
+use crate::store::runs::Registry;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
+use crate::workload::Launcher;
+use crate::workload::process::Processes;
 
 /// The identity key's file in the state folder.
 pub const IDENTITY_FILE: &str = "identity.key";
@@ -39,6 +45,7 @@ pub struct Running {
     node: Node,
     web_ended: Option<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
+    work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
     /// The key that the listener proves, where it presents the node's own certificate.
@@ -84,8 +91,7 @@ pub async fn run(
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
-    let federation =
-        bundles::federation(project, &folder, settings, snapshot.as_deref()).map_err(node::KeyError::from)?;
+    let federation = federated(project, &folder, settings, snapshot.as_deref())?;
     let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
@@ -94,33 +100,45 @@ pub async fn run(
     apply(&prepared.applied());
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
-    let in_use = InUse { identity: certificates, provisioned: listener.provisioned };
+    let mut partners = Partners::new(Arc::clone(&mesh));
+    let polls = federation::polls(project, &folder, settings, certificates.as_ref());
+    let polls: Vec<_> = polls.into_iter().map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
+    let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let in_force = InForce { settings: settings.clone(), tokens, federation };
-    let polls = federation::polls(project, &folder, settings, in_use.identity.as_ref());
+    let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
+    let work = Work::of(settings, &folder, Arc::clone(&launcher));
+    let runs = runs_outside(settings, &folder, launcher)?;
     let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let probe_ms = settings.timing.probe_ms.0;
-    let witnessing = Witnessing {
-        key: audit_key,
-        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
-        every: Duration::from_millis(settings.store.witness_every.0),
-    };
+    let witnessing = witnessing(settings, audit_key);
     let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
-    let node = prepared.start(parts, stop);
-    polls.into_iter().for_each(|poll| node.attend(poll.run()));
+    let workload = work.as_ref().map(|work| work.handle.clone());
+    let parts = Parts {
+        mesh,
+        inbox,
+        web: web_url.clone(),
+        probe_ms,
+        apply,
+        sources,
+        witnessing,
+        authority,
+        renewing,
+        workload,
+        runs,
+    };
+    let node = prepared.start(parts, stop.clone());
+    polls.into_iter().for_each(|poll| node.attend(poll));
     let stop_web = CancellationToken::new();
-    let web_ended = bound.map(|(bound, options)| {
-        let state = web::State { node: node.operations(), store, options };
-        // The one task that is not tracked as work: it ends first, so that its requests are the work that is waited for.
-        tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
-    });
+    let web_ended = bound.map(|bound| serve(bound, &node, store, stop_web.clone()));
     node.announce().await;
+    let work = work.map(|work| work.begin(stop));
     Ok(Running {
         node,
         web_ended,
         stop_web,
+        work,
         web: web_url,
         web_key: presents_own.then_some(fingerprint),
         mesh: listening,
@@ -128,6 +146,14 @@ pub async fn run(
         is_new_identity,
         boot,
     })
+}
+
+/// The store of runs, and what may be started.
+fn runs_outside(settings: &Settings, folder: &Path, launcher: Arc<dyn Launcher>) -> Result<runs::Outside, Error> {
+    let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
+    let store = Arc::new(sqlite::runs::open(&sqlite::runs::Options { folder: folder.to_owned(), runs_kept })?);
+    let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
+    Ok(runs::Outside { store, registry, launcher, declared: runs::declared(settings) })
 }
 
 impl Running {
@@ -141,7 +167,7 @@ impl Running {
         self.node.reload().await;
     }
 
-    /// Readiness off, listener ended, goodbye said, work finished, store flushed.
+    /// Readiness off, listener ended, goodbye said, work finished, store flushed. The workload ends meanwhile.
     pub async fn shutdown(self) {
         self.node.leave();
         self.stop_web.cancel();
@@ -150,8 +176,42 @@ impl Running {
         {
             tracing::warn!("HTTP callers were cut off");
         }
-        self.node.shutdown().await;
+        tokio::join!(self.node.shutdown(), work::ended(self.work));
     }
+}
+
+fn serve(
+    (bound, options): (web::Bound, web::Options),
+    node: &Node,
+    store: Arc<SqliteStore>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let state = web::State { node: node.operations(), store, options };
+    // Not tracked as work: it ends first, so that its requests are the work that is waited for.
+    tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
+}
+
+fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
+    Witnessing {
+        key,
+        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
+        every: Duration::from_millis(settings.store.witness_every.0),
+    }
+}
+
+/// What is known of partners and of the own bundle. A partner's damaged file is told, and stops that partner alone.
+fn federated(
+    project: &Path,
+    state: &Path,
+    settings: &Settings,
+    snapshot: Option<&tls::Snapshot>,
+) -> Result<bundles::Federation, Error> {
+    let partners = bundles::Federation::of_partners(state, settings, None);
+    for (site, reason) in &partners.damaged {
+        tracing::error!(%site, %reason, "nobody speaks for this partner, because its bundle cannot be read");
+    }
+    let own = bundles::own(project, settings, snapshot).map_err(node::KeyError::from)?;
+    Ok(bundles::Federation { own, ..partners })
 }
 
 /// The certificate that the settings name, or else the key in the state folder. Gives whether it is new.
@@ -249,9 +309,11 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         authority: trust.authority,
         certificate: trust.own,
         partners: trust.federation.partners,
+        damaged: trust.federation.damaged,
         bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
+        offer: settings.offer(),
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
         host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),

@@ -68,6 +68,17 @@ pub enum Error {
     Anchors(#[from] tls::FileError),
 }
 
+/// What the files of all partners say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// The authorities of each partner of which a bundle has come, in place of those that the settings name.
+    pub(super) anchors: Vec<(SiteId, Vec<CertificateDer<'static>>)>,
+    /// How far each partner may be relied on; a partner of which nothing has come, or can be read, is not.
+    pub(super) standings: BTreeMap<SiteId, Standing>,
+    /// Whose file cannot be read, and why.
+    pub(super) damaged: BTreeMap<SiteId, String>,
+}
+
 /// Where one project keeps the bundles of its partners.
 #[derive(Debug, Clone)]
 pub struct Bundles {
@@ -96,23 +107,25 @@ impl Bundles {
         taken.map(Some).map_err(|fault| Error::Content { path, fault })
     }
 
-    /// The authorities of each partner of which a bundle has come, in place of those that the settings name.
-    pub fn anchors(&self) -> Result<Vec<(SiteId, Vec<CertificateDer<'static>>)>, Error> {
-        let mut all = Vec::new();
-        for BundlePartner { site, .. } in &self.partners {
-            all.extend(self.read(site)?.map(|taken| (site.clone(), taken.bundle.authorities)));
+    /// What is known of every partner. A file that cannot be read costs its own site, and nobody else.
+    pub(super) fn all(&self) -> Known {
+        let mut known = Known::default();
+        for partner in &self.partners {
+            let site = partner.site.clone();
+            match self.read(&site) {
+                Ok(None) => drop(known.standings.insert(site, Standing::default())),
+                Ok(Some(taken)) => {
+                    known.standings.insert(site.clone(), taken.standing(partner.age_max));
+                    known.anchors.push((site, taken.bundle.authorities));
+                }
+                Err(error) => {
+                    let reason = format!("{error}: remove it and import the site's bundle anew");
+                    known.standings.insert(site.clone(), Standing::default());
+                    known.damaged.insert(site, reason);
+                }
+            }
         }
-        Ok(all)
-    }
-
-    /// How far each partner may be relied on; a partner of which nothing has come is not.
-    pub fn standings(&self) -> Result<BTreeMap<SiteId, Standing>, Error> {
-        let standing = |partner: &BundlePartner| {
-            let taken = self.read(&partner.site)?;
-            let standing = taken.map(|taken| taken.standing(partner.age_max)).unwrap_or_default();
-            Ok((partner.site.clone(), standing))
-        };
-        self.partners.iter().map(standing).collect()
+        known
     }
 
     /// Takes a bundle of a partner, durably, or refuses it and changes nothing.
@@ -169,20 +182,31 @@ pub fn bans(project: &Path, settings: &Settings) -> Result<Bans, Error> {
 pub(super) struct Federation {
     /// How far each partner may be relied on.
     pub(super) partners: BTreeMap<SiteId, Standing>,
+    /// Whose file cannot be read, and why.
+    pub(super) damaged: BTreeMap<SiteId, String>,
     /// The own site's bundle, where it is served.
     pub(super) own: Option<Arc<Bundle>>,
 }
 
-/// Reads both, and holds the own bundle against the certificate that this node presents.
-pub(super) fn federation(
+impl Federation {
+    /// What the files say of partners. Whose file cannot be read is as far relied on as before: what was in force stays.
+    pub(super) fn of_partners(state: &Path, settings: &Settings, before: Option<&Self>) -> Self {
+        let Known { anchors: _, mut standings, damaged } = Bundles::of(state, settings).all();
+        for (site, standing) in standings.iter_mut().filter(|(site, _)| damaged.contains_key(site)) {
+            *standing = before.and_then(|before| before.partners.get(site)).copied().unwrap_or_default();
+        }
+        Self { partners: standings, damaged, own: None }
+    }
+}
+
+/// The own site's bundle where it is served, held against the certificate that this node presents.
+pub(super) fn own(
     project: &Path,
-    state: &Path,
     settings: &Settings,
     snapshot: Option<&tls::Snapshot>,
-) -> Result<Federation, Error> {
-    let partners = Bundles::of(state, settings).standings()?;
+) -> Result<Option<Arc<Bundle>>, Error> {
     let Some(path) = settings.identity.bundle_path.as_ref().map(|path| project.join(path)) else {
-        return Ok(Federation { partners, own: None });
+        return Ok(None);
     };
     let own = own_bundle(&path, settings)?;
     if let Some(snapshot) = snapshot {
@@ -193,7 +217,7 @@ pub(super) fn federation(
             return Err(Error::Own { path, reason });
         }
     }
-    Ok(Federation { partners, own: Some(Arc::new(own)) })
+    Ok(Some(Arc::new(own)))
 }
 
 /// The file of the own site's bundle: as `export-bundle` signs it, or as SPIRE prints it. Its signature is not asked for,

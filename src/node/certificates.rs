@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
-use crate::domain::id::RuntimeId;
+use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
 use crate::engine::view::OwnCertificate;
-use crate::node::bundles::{Bundles, Federation};
+use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
 use crate::settings::{IdentitySource, Settings, TlsMode};
@@ -47,18 +47,51 @@ pub(super) fn load(
     sources: &tls::Sources,
     settings: &Settings,
     state: &Path,
+    before: Option<&tls::Snapshot>,
     now: Wall,
 ) -> Result<tls::Snapshot, Error> {
-    let taken = Bundles::of(state, settings).anchors()?;
+    let (known, naming) = (Bundles::of(state, settings).all(), settings.identity.naming());
     let own = Subject::of_runtime(&settings.runtime_id);
-    Ok(tls::load_with(sources, &taken, &settings.identity.naming(), &own, now)?)
+    let read = tls::load_with(sources, &with_damaged(&known), &naming, &own, now)?;
+    Ok(keeping(&known, settings, before, &read).unwrap_or(read))
+}
+
+/// What the files say of others, beside the own certificate that is in use.
+pub(super) fn load_beside(
+    sources: &tls::Sources,
+    settings: &Settings,
+    state: &Path,
+    in_use: &tls::Snapshot,
+) -> Option<tls::Snapshot> {
+    let known = Bundles::of(state, settings).all();
+    let read = tls::load_beside(sources, &with_damaged(&known), &settings.identity.naming(), in_use)?;
+    Some(keeping(&known, settings, Some(in_use), &read).unwrap_or(read))
+}
+
+/// Nobody speaks for a site whose bundle cannot be read: the anchors that the settings name may be older than those in it.
+fn with_damaged(known: &bundles::Known) -> Vec<(SiteId, Vec<CertificateDer<'static>>)> {
+    known.anchors.iter().cloned().chain(known.damaged.keys().map(|site| (site.clone(), Vec::new()))).collect()
+}
+
+/// With the anchors that are in force for the sites whose bundle cannot be read.
+fn keeping(
+    known: &bundles::Known,
+    settings: &Settings,
+    before: Option<&tls::Snapshot>,
+    read: &tls::Snapshot,
+) -> Option<tls::Snapshot> {
+    let (before, mut trust) = (before?, read.trust().clone());
+    for site in known.damaged.keys() {
+        trust.anchors.keep(&before.trust().anchors, &settings.identity.naming().domain_of(site).ok()?, site);
+    }
+    read.trusting(trust).ok()
 }
 
 /// The certificate identity in use, if the settings ask for one.
 pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc<tls::Identity>>, Error> {
     let Some(sources) = sources(project, settings) else { return Ok(None) };
     let clock = Clock::start();
-    let snapshot = load(&sources, settings, &project.join(&settings.store.path), clock.now().wall)?;
+    let snapshot = load(&sources, settings, &project.join(&settings.store.path), None, clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
 }
 

@@ -17,10 +17,12 @@ use crate::domain::audit::{AuditId, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::Receipt;
+use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Monotonic};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
+use crate::engine::record::{Deed, OpenRun};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
 use crate::handle::Failure;
@@ -54,6 +56,21 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
+/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
+/// cancellations again.
+pub(super) const ERRANDS_MAX: usize = 512;
+
+/// Something to do on this machine, durable as accepted.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// Tell the program of this run to end.
+    Cancel(RunId),
+    /// Tell the workload.
+    Perform(Box<Deed>),
+    /// Begin this run.
+    Start(Arc<OpenRun>),
+}
+
 /// What a batch still has to answer.
 #[derive(Default)]
 struct Waiting {
@@ -80,6 +97,8 @@ pub(super) struct Driver {
     pub(super) tasks: TaskTracker,
     pub(super) apply: ApplySettings,
     pub(super) mailbox: mpsc::Receiver<Mail>,
+    /// To whoever starts programs.
+    pub(super) errands: mpsc::Sender<Errand>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
     /// Whether the engine could not be rebuilt after a failed commit, and does not know what is durable.
@@ -239,6 +258,9 @@ impl Driver {
                         waiting.turn_away(waiter, full);
                     }
                 }
+                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)),
+                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)),
+                Effect::StartRun(run) => self.hand_over(Errand::Start(run)),
                 Effect::Refuse { query, code } => {
                     if let Some(responder) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
@@ -251,6 +273,13 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// The queue holds all that the engine accepts at once; what does not fit is a cancellation more than there are runs.
+    fn hand_over(&self, errand: Errand) {
+        if self.errands.try_send(errand).is_err() {
+            tracing::warn!("an accepted errand finds nobody who does it");
         }
     }
 
@@ -360,6 +389,7 @@ mod tests {
             tasks: TaskTracker::new(),
             apply: Box::new(|_values| {}),
             mailbox,
+            errands: mpsc::channel(1).0,
             retry_at: Monotonic::default(),
             is_behind: false,
         }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::action;
 use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::envelope::{Response, Ruling};
@@ -18,11 +19,12 @@ use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial};
 use crate::domain::preflight::{Asker, Plan, Row};
 use crate::domain::time::Now;
+use crate::domain::workload;
 use crate::engine::effect::{Answer, Started};
 use crate::engine::exchange::Finding;
 use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
 use crate::engine::view::{Basis, View};
-use crate::engine::{action_name, among, audit_id, plan_overtaken};
+use crate::engine::{among, audit_id, plan_overtaken};
 use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
@@ -46,6 +48,7 @@ pub(super) struct NodeOperations {
     pub(super) is_ready: Arc<AtomicBool>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sources: Arc<dyn Sources>,
+    pub(super) workload: Option<crate::workload::supervisor::Handle>,
     pub(super) reloading: tokio::sync::Mutex<()>,
 }
 
@@ -131,7 +134,7 @@ impl NodeOperations {
             actor: request.asker.actor.to_string(),
             actor_verified: request.asker.is_verified,
             origin: view.me().clone(),
-            action: action_name(&request.action),
+            action: action::name(&request.action),
             target: target.clone(),
             request_id: Some(request.request_id.clone()),
             outcome: match denial {
@@ -152,7 +155,7 @@ impl NodeOperations {
             Answer::Begun { plan, started } => (plan, started),
             Answer::Overtaken { plan, denial } => return Ok(self.overtaken(&request, plan, &denial)),
             Answer::Refused { code, reason } => return Err(Failure { code, reason }),
-            Answer::Recorded | Answer::Witnessed(_) => return Err(unexpected_answer()),
+            Answer::Recorded | Answer::RunAccepted(_) | Answer::Witnessed(_) => return Err(unexpected_answer()),
         };
         let plan_hash = self.plan_key.mint(&self.views.load(), &request, &plan, self.clock.now().wall);
         let me = self.views.load().me().clone();
@@ -296,7 +299,9 @@ impl Operations for SharedNode {
             match answer? {
                 Answer::Recorded => Ok(()),
                 Answer::Refused { code, reason } => Err(Failure { code, reason }),
-                Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::Witnessed(_) => Err(unexpected_answer()),
+                Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::RunAccepted(_) | Answer::Witnessed(_) => {
+                    Err(unexpected_answer())
+                }
             }
         })
     }
@@ -315,6 +320,10 @@ impl Operations for SharedNode {
 
     fn mesh_links(&self) -> usize {
         usize::try_from(self.0.links.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    fn workload(&self) -> Option<workload::Status> {
+        self.0.workload.as_ref().map(crate::workload::supervisor::Handle::status)
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {

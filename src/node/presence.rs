@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::envelope::Health;
 use crate::domain::id::RuntimeId;
 use crate::domain::projection::{Edge, Lifecycle};
 use crate::domain::time::Now;
@@ -23,6 +24,7 @@ use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::keyring::Keyring;
 use crate::wire;
+use crate::workload::supervisor::Handle as WorkloadHandle;
 
 /// The version of the contract that this node speaks.
 pub const API_VERSION: &str = "1.0";
@@ -32,6 +34,9 @@ const EDGES_EVERY: u64 = 10;
 
 /// Most peers probed in one round: a full mesh has about 50 (DESIGN, *Scale*).
 const PROBED_MAX: usize = 64;
+
+/// Most peers asked for their identity in one round: each may take the whole of it.
+const ASKED_MAX: usize = 4;
 
 /// What this node says about itself beside the view.
 #[derive(Debug, Clone)]
@@ -52,6 +57,7 @@ pub(super) struct Presence {
     pub(super) ingress: Arc<Ingress>,
     pub(super) about: SelfDescription,
     pub(super) probe_ms: Arc<AtomicU64>,
+    pub(super) workload: Option<WorkloadHandle>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sequence: AtomicU64,
 }
@@ -129,7 +135,7 @@ impl Presence {
             boot: view.boot,
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
             at: now.wall,
-            health: view.health(),
+            health: self.health(view),
             config_revision: view.overlay.revision,
             edges,
             is_leaving,
@@ -140,6 +146,14 @@ impl Presence {
         }
     }
 
+    /// The node's own judgement, the workload included: a node that does not do its work is not healthy.
+    fn health(&self, view: &View) -> Health {
+        match &self.workload {
+            Some(workload) => workload.status().condition().worsen(view.health()),
+            None => view.health(),
+        }
+    }
+
     /// The signed goodbye: a deleted token alone cannot tell it from a death.
     pub(super) async fn say_goodbye(&self) {
         let view = self.views.load_full();
@@ -147,10 +161,13 @@ impl Presence {
     }
 
     pub(super) async fn probe(self: Arc<Self>, stop: CancellationToken) {
+        let mut asked_last = None;
         while !stop.is_cancelled() {
             let pause = Duration::from_millis(self.probe_ms.load(Ordering::Relaxed));
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
-            let (silent, heard) = self.peers_to_ask();
+            let (unknown, heard) = self.peers_to_ask();
+            let silent = in_turn(unknown, asked_last.as_ref());
+            asked_last = silent.last().cloned();
             let probes = join_all(heard.iter().map(|runtime| self.probe_one(runtime, pause)));
             let asked = silent.iter().map(|runtime| tokio::time::timeout(pause, self.ingress.ask_identity(runtime)));
             // Together, and within the period: one silent peer must not delay the measure of all others.
@@ -158,7 +175,7 @@ impl Presence {
         }
     }
 
-    /// Peers that spoke but never showed their identity, and peers to probe: everybody who spoke in this life and has not
+    /// Peers that spoke but whose identity document is missing, and peers to probe: everybody who spoke in this life and has not
     /// said goodbye. A peer whose clock differs is known as alive by its echoes alone.
     fn peers_to_ask(&self) -> (Vec<RuntimeId>, Vec<RuntimeId>) {
         let view = self.views.load();
@@ -173,7 +190,7 @@ impl Presence {
                 Lifecycle::Offline | Lifecycle::Partitioned if !peer.presence.left => lost.push(runtime.clone()),
                 Lifecycle::Offline | Lifecycle::Partitioned => {}
             }
-            if lifecycle == Lifecycle::Online && peer.identity.is_none() && unknown.len() < 4 {
+            if lifecycle == Lifecycle::Online && peer.wants_identity() {
                 unknown.push(runtime.clone());
             }
         }
@@ -215,6 +232,15 @@ impl Presence {
     }
 }
 
+/// Those who are asked for their identity this time: the next ones after whoever was asked last, so that some who never
+/// answer do not keep all others waiting.
+fn in_turn(mut unknown: Vec<RuntimeId>, asked_last: Option<&RuntimeId>) -> Vec<RuntimeId> {
+    let next = unknown.partition_point(|runtime| Some(runtime) <= asked_last);
+    unknown.rotate_left(next);
+    unknown.truncate(ASKED_MAX);
+    unknown
+}
+
 /// Whether edges changed enough to be worth telling: another state, other links, or latency by more than a quarter.
 fn differ(before: &[Edge], now: &[Edge]) -> bool {
     let is_close = |one: &Edge, other: &Edge| {
@@ -226,4 +252,25 @@ fn differ(before: &[Edge], now: &[Edge]) -> bool {
         one.target == other.target && one.state == other.state && high.saturating_sub(low) <= high.wrapping_div(4)
     };
     before.len() != now.len() || !before.iter().zip(now).all(|(one, other)| is_close(one, other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_whose_identity_is_missing_has_a_turn() {
+        let unknown: Vec<RuntimeId> = (0..10).map(|it| format!("s/r{it}").parse().expect("legal")).collect();
+        let mut asked = std::collections::BTreeSet::new();
+        let mut last = None;
+        for _ in 0..3 {
+            let round = in_turn(unknown.clone(), last.as_ref());
+            assert_eq!(round.len(), ASKED_MAX);
+            last = round.last().cloned();
+            asked.extend(round);
+        }
+        assert_eq!(asked.len(), unknown.len());
+        assert_eq!(in_turn(unknown.clone(), unknown.last()).first(), unknown.first());
+        assert!(in_turn(Vec::new(), unknown.first()).is_empty());
+    }
 }

@@ -14,6 +14,7 @@ use crate::node::assemble::engine_settings;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
+use crate::node::partners::Partners;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::tokens::{self, TOKENS_FILE};
 use crate::settings::{self, FILE_NAME, Settings, Unmet};
@@ -43,13 +44,15 @@ pub(super) struct Project {
     noted: Mutex<BTreeMap<TokenId, Wall>>,
 }
 
-/// The certificates that listeners and words use, changed in place.
+/// What listeners, words and links use, changed in place.
 #[derive(Debug, Clone)]
 pub(super) struct InUse {
     /// The node's identity.
     pub(super) identity: Option<Arc<tls::Identity>>,
     /// The listener's certificate of another PKI.
     pub(super) provisioned: Option<Arc<tls::Provisioned>>,
+    /// What runs for partners.
+    pub(super) partners: Partners,
 }
 
 /// What of the files is in force.
@@ -101,7 +104,9 @@ impl Project {
         let sources = certificates::sources(&self.folder, settings);
         let (Some(in_use), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
-        let snapshot = certificates::load(&sources, settings, &self.state, Clock::start().now().wall);
+        let before = in_use.snapshot();
+        let snapshot =
+            certificates::load(&sources, settings, &self.state, Some(before.as_ref()), Clock::start().now().wall);
         let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
         if snapshot.own().svid.key == in_use.snapshot().own().svid.key {
             return Ok(Some(snapshot));
@@ -113,14 +118,24 @@ impl Project {
     fn read_trust(&self, settings: &Settings) -> Option<tls::Snapshot> {
         let sources = certificates::sources(&self.folder, settings)?;
         let in_use = self.in_use.identity.as_ref()?.snapshot();
-        let taken = Bundles::of(&self.state, settings).anchors().ok();
-        tls::load_beside(&sources, taken.as_deref(), &settings.identity.naming(), &in_use)
+        certificates::load_beside(&sources, settings, &self.state, &in_use)
     }
 
-    fn read_federation(&self, settings: &Settings, read: Option<&tls::Snapshot>) -> Result<Federation, Rejected> {
+    /// Each bundle for itself: where one cannot be read, what was in force of it stays.
+    fn read_federation(
+        &self,
+        settings: &Settings,
+        read: Option<&tls::Snapshot>,
+        known: &Federation,
+        rejected: &mut Vec<Rejected>,
+    ) -> Federation {
+        let wrong = |reason| Rejected { what: BUNDLES.to_owned(), reason };
+        let partners = Federation::of_partners(&self.state, settings, Some(known));
+        rejected.extend(partners.damaged.values().cloned().map(wrong));
         let in_use = self.in_use.identity.as_ref().map(|it| it.snapshot());
-        let federation = bundles::federation(&self.folder, &self.state, settings, read.or(in_use.as_deref()));
-        federation.map_err(|error| Rejected { what: BUNDLES.to_owned(), reason: error.to_string() })
+        let own = bundles::own(&self.folder, settings, read.or(in_use.as_deref()));
+        let own = sorted(own.map_err(|error| wrong(error.to_string())), rejected);
+        Federation { own: own.unwrap_or_else(|| known.own.clone()), ..partners }
     }
 
     fn read_provisioned(&self, settings: &Settings) -> Result<Option<Arc<tls::Provisioned>>, Rejected> {
@@ -194,8 +209,7 @@ impl Sources for Project {
         let tokens = sorted(self.read_tokens(&before), &mut rejected).unwrap_or_else(|| tokens_before.clone());
         let snapshot = sorted(self.read_identity(&next), &mut rejected);
         let snapshot = snapshot.unwrap_or_else(|| self.read_trust(&next));
-        let federation = sorted(self.read_federation(&next, snapshot.as_ref()), &mut rejected);
-        let federation = federation.unwrap_or_else(|| known.clone());
+        let federation = self.read_federation(&next, snapshot.as_ref(), &known, &mut rejected);
         let provisioned = sorted(self.read_provisioned(&before), &mut rejected).flatten();
         let applied = changes.live.iter().copied();
         let applied = applied.chain((tokens != tokens_before).then_some(TOKENS_FILE));
@@ -213,6 +227,7 @@ impl Sources for Project {
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
             in_use.take(snapshot, provisioned.as_ref());
+            in_use.partners.end_those_gone(&before, &next);
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };
         });
         Fresh { settings, reloaded, take }

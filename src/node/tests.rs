@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, IdentityKey, Role};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::{Asker, Profile};
 use crate::domain::projection::Limits;
@@ -22,7 +24,7 @@ use crate::handle::{Operations, Reloaded, Request, TargetOutcome};
 use crate::mesh::memory::Hub;
 use crate::node::plan_hash::PlanKey;
 use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare};
-use crate::store::memory::{Disk, MemoryStore};
+use crate::store::memory::{Disk, Fault, MemoryStore};
 use crate::store::{Chain, READ_QUEUE_MAX};
 
 pub(super) fn settings() -> Arc<Settings> {
@@ -37,9 +39,11 @@ pub(super) fn settings() -> Arc<Settings> {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,
@@ -76,8 +80,34 @@ struct Alone {
     store: MemoryStore,
 }
 
+/// A folder with another policy in it.
+#[derive(Default)]
+struct Changed {
+    is_taken: Arc<AtomicBool>,
+}
+
+impl Sources for Changed {
+    fn stamp(&self) -> Stamp {
+        Stamp::default()
+    }
+
+    fn read(&self) -> Fresh {
+        let is_taken = Arc::clone(&self.is_taken);
+        let settings = Settings { policy_hash: Hash([7; 32]), ..(*settings()).clone() };
+        let reloaded = Reloaded { applied: vec!["runtime.cloud.wan".to_owned()], ..Reloaded::default() };
+        let take = move || is_taken.store(true, Ordering::SeqCst);
+        Fresh { settings: Arc::new(settings), reloaded, take: Box::new(take) }
+    }
+
+    fn note(&self) {}
+}
+
 impl Alone {
     async fn new() -> Self {
+        Self::with(Arc::new(NoFiles)).await
+    }
+
+    async fn with(sources: Arc<dyn Sources>) -> Self {
         let store = MemoryStore::new();
         let key = IdentityKey::from_seed([1; 32]);
         let prepared = prepare(settings(), key, Arc::new(store.clone())).await.expect("prepared");
@@ -88,7 +118,7 @@ impl Alone {
             web: None,
             probe_ms: 1_000,
             apply: Box::new(|_values| {}),
-            sources: Arc::new(NoFiles),
+            sources,
             witnessing: crate::node::Witnessing {
                 key: NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32])),
                 count: 2,
@@ -96,6 +126,7 @@ impl Alone {
             },
             authority: None,
             renewing: None,
+            workload: None,
         };
         Self { node: prepared.start(parts, CancellationToken::new()), store }
     }
@@ -211,6 +242,25 @@ async fn a_refusal_that_finds_no_room_on_record_is_server_busy_and_leaves_no_par
     let of_it: Vec<_> = reads.iter().rev().take(3).map(|draft| draft.request_id.clone()).collect();
     assert_eq!(of_it, [Some(parsed("denied")), Some(parsed("denied")), Some(parsed("filler"))]);
     assert_eq!(alone.records(Chain::Writes).len(), 1);
+}
+
+/// What is taken back must not go on because the disk fails at this very moment.
+#[tokio::test]
+async fn a_reload_counts_although_the_store_fails_at_its_record() {
+    for fault in [None, Some(Fault::NoSpace), Some(Fault::Broken)] {
+        let changed = Changed::default();
+        let is_taken = Arc::clone(&changed.is_taken);
+        let alone = Alone::with(Arc::new(changed)).await;
+        alone.store.with_disk(|disk| fault.into_iter().for_each(|it| disk.inject(it)));
+        let reloaded = alone.operations().reload(engineer()).await;
+        assert_eq!(reloaded.map(|it| it.applied), Ok(vec!["runtime.cloud.wan".to_owned()]), "{fault:?}");
+        let view = alone.operations().view();
+        assert_eq!(view.settings.policy_hash, Hash([7; 32]), "{fault:?}");
+        assert_eq!(view.is_read_only, fault.is_some(), "{fault:?}");
+        assert!(is_taken.load(Ordering::SeqCst), "tokens and certificates too, {fault:?}");
+        let records = alone.records(Chain::Writes).iter().filter(|draft| draft.action == "reload").count();
+        assert_eq!(records, usize::from(fault.is_none()), "{fault:?}");
+    }
 }
 
 #[tokio::test]

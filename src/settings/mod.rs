@@ -45,7 +45,6 @@ pub use kind::{Kind, NotAVersion, Version};
 pub use place::Place;
 pub use problem::{PROBLEMS_MAX, Problem, Problems};
 pub use profile::{Precondition, TOKEN_CHARS_MIN};
-pub use programs::BUILT_IN_COMMANDS;
 pub use question::actor;
 pub use raw::FILE_BYTES_MAX;
 pub use reading::{Reading, Tested, Unmet, Warning};

@@ -3,15 +3,25 @@
 use std::collections::BTreeSet;
 
 use crate::domain::id::Segment;
+use crate::domain::offer::{self, BUILT_IN_COMMANDS, DECLARED_MAX, Offer};
 use crate::domain::time::Millis;
 use crate::settings::problem::Faults;
 use crate::settings::raw::Node;
 use crate::settings::secret::Secret;
 use crate::settings::table::Table;
-use crate::settings::valid::{Agent, Command, Workload};
+use crate::settings::valid::{Agent, Command, Settings, Workload};
 
-/// Commands that every runtime has (contract, *preflight*).
-pub const BUILT_IN_COMMANDS: &[&str] = &["ping", "start", "stop", "restart", "pause", "resume", "reload"];
+impl Settings {
+    /// What the runtime can be asked to do.
+    pub fn offer(&self) -> Offer {
+        let agent = |it: &Agent| (it.name.clone(), offer::Agent { role: it.role, webhook: it.webhook });
+        Offer {
+            has_workload: self.workload.is_some(),
+            commands: self.commands.iter().map(|it| (it.name.clone(), it.role)).collect(),
+            agents: self.agents.iter().map(agent).collect(),
+        }
+    }
+}
 
 /// Reads `[runtime.workload]`.
 pub(crate) fn workload(root: &Node, faults: &mut Faults) -> Option<Workload> {
@@ -47,6 +57,9 @@ pub(crate) fn commands(root: &Node, faults: &mut Faults) -> Vec<Command> {
     let mut commands = Vec::new();
     for entry in Table::of(root, "runtime").list("command") {
         let Some(name) = unique_name(&entry, &mut taken, faults) else { continue };
+        if !has_room(&entry, commands.len(), faults) {
+            break;
+        }
         if BUILT_IN_COMMANDS.contains(&name.as_str()) {
             faults.push(&entry.at("name"), entry.key("name"), format!("{name} is a built-in command"));
         }
@@ -71,6 +84,9 @@ pub(crate) fn agents(root: &Node, faults: &mut Faults) -> Vec<Agent> {
     let mut agents = Vec::new();
     for entry in Table::of(root, "runtime").list("agent") {
         let Some(name) = unique_name(&entry, &mut taken, faults) else { continue };
+        if !has_room(&entry, agents.len(), faults) {
+            break;
+        }
         // Runs of commands carry this prefix, so an agent with it could be mistaken for one.
         if name.as_str().starts_with("cmd.") {
             faults.push(&entry.at("name"), entry.key("name"), "names that begin with \"cmd.\" are those of commands");
@@ -89,6 +105,14 @@ pub(crate) fn agents(root: &Node, faults: &mut Faults) -> Vec<Agent> {
         agents.extend(agent());
     }
     agents
+}
+
+/// Whether there is room for one more, so that an identity document holds all their names.
+fn has_room(entry: &Table<'_>, count: usize, faults: &mut Faults) -> bool {
+    if count == DECLARED_MAX {
+        faults.push(&entry.at("name"), entry.key("name"), format!("wanted at most {DECLARED_MAX} of these, got more"));
+    }
+    count < DECLARED_MAX
 }
 
 fn unique_name(entry: &Table<'_>, taken: &mut BTreeSet<Segment>, faults: &mut Faults) -> Option<Segment> {

@@ -1,6 +1,7 @@
 //! What differs between the settings that a node runs with and those that its file has now.
 
-use crate::settings::valid::{Identity, Log, Settings, Store, Web};
+use crate::domain::id::SiteId;
+use crate::settings::valid::{Identity, Log, Mesh, Partner, Settings, Store, Web};
 
 /// The sections that differ, as the file names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,21 +47,24 @@ impl Settings {
             agents,
         } = self;
         let mut changes = Changes::default();
+        let next = self.with_live_of(file);
         changes.live("runtime.identity.anchors", identity.anchors != file.identity.anchors);
         changes.live("runtime.identity.bans_path", identity.bans_path != file.identity.bans_path);
         changes.live("runtime.identity.grant", identity.grants != file.identity.grants);
+        changes.live("runtime.identity.partner", next.identity.partners != identity.partners);
+        changes.live("runtime.mesh.partner", next.mesh.partners != mesh.partners);
         changes.live("runtime.mesh.timing", *timing != file.timing);
         changes.live("runtime.cloud.wan", *policy != file.policy);
         changes.live("runtime.log.level", log.level != file.log.level);
         changes.live("runtime.store", !is_same_but_live(store, &file.store));
         changes.restart("resource.name", *runtime_id != file.runtime_id);
-        changes.restart("runtime.identity", *identity != file.identity.with_live_of(identity));
+        changes.restart("runtime.identity", next.identity != file.identity);
         changes.restart("runtime.control", *control != file.control);
         changes.restart("runtime.web", *web != Web { ..file.web.clone() });
         changes.restart("runtime.admin", *admin != file.admin);
         changes.restart("runtime.tls", *tls != file.tls);
         changes.restart("runtime.discovery", *discovery != file.discovery);
-        changes.restart("runtime.mesh", *mesh != file.mesh);
+        changes.restart("runtime.mesh", next.mesh != file.mesh);
         changes.restart("runtime.cloud.profile", *profile != file.profile);
         changes.restart("runtime.cloud.links", *links != file.links);
         changes.restart("runtime.log.format", *log != Log { level: log.level, ..file.log });
@@ -72,10 +76,11 @@ impl Settings {
         changes
     }
 
-    /// These settings with everything from `file` that takes effect at once.
+    /// These settings with everything from `file` that takes effect at once. Partners may go at any time and come with a start.
     pub fn with_live_of(&self, file: &Self) -> Self {
         Self {
             identity: self.identity.with_live_of(&file.identity),
+            mesh: self.mesh.without_those_gone_from(&file.mesh),
             timing: file.timing,
             policy: file.policy.clone(),
             log: Log { level: file.log.level, ..self.log },
@@ -96,8 +101,20 @@ impl Identity {
             anchors: file.anchors.clone(),
             bans_path: file.bans_path.clone(),
             grants: file.grants.clone(),
+            partners: self.partners.iter().filter(|it| file.has_partner(&it.site)).cloned().collect(),
             ..self.clone()
         }
+    }
+
+    fn has_partner(&self, site: &SiteId) -> bool {
+        self.partners.iter().any(|it| it.site == *site)
+    }
+}
+
+impl Mesh {
+    fn without_those_gone_from(&self, file: &Self) -> Self {
+        let stays = |partner: &&Partner| file.partners.iter().any(|it| it.site == partner.site);
+        Self { partners: self.partners.iter().filter(stays).cloned().collect(), ..self.clone() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! audit chain has no gap, and a failed commit changes nothing.
 
 pub mod memory;
+pub mod runs;
 pub mod sqlite;
 
 use std::fmt;

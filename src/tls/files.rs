@@ -146,14 +146,8 @@ pub fn load_with(
 
 /// What the files say of others, with the own certificate and key that are in use: for when those in the files cannot be used.
 /// Whom a list shuts out, and what an anchor no longer vouches for, must not wait for them. `None` if the files say nothing usable.
-/// Without what partners have said, only the bans count: anchors that are not known must not fall back to older ones.
-pub fn load_beside(
-    sources: &Sources,
-    taken: Option<&TakenAnchors>,
-    naming: &Naming,
-    in_use: &Snapshot,
-) -> Option<Snapshot> {
-    let whole = taken.and_then(|taken| in_use.trusting(load_trust(sources, taken, naming).ok()?).ok());
+pub fn load_beside(sources: &Sources, taken: &TakenAnchors, naming: &Naming, in_use: &Snapshot) -> Option<Snapshot> {
+    let whole = load_trust(sources, taken, naming).ok().and_then(|trust| in_use.trusting(trust).ok());
     whole.or_else(|| {
         let trust = Trust { bans: bans(sources.bans.as_ref()?).ok()?, ..in_use.trust().clone() };
         in_use.trusting(trust).ok()

@@ -7,4 +7,5 @@ pub mod bundle;
 pub mod mesh;
 mod named;
 pub mod record;
+pub mod run;
 pub mod value;

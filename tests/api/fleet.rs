@@ -17,6 +17,7 @@ use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::envelope::{Health, Response as Brought};
 use trust_runtime::domain::identity::token::Tokens;
 use trust_runtime::domain::identity::{Fingerprint, TrustState};
+use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::{Decision, Policy};
 use trust_runtime::domain::preflight::{Asker, Plan, Profile};
 use trust_runtime::domain::projection::{Edge, EdgeState, Lifecycle, Limits as Freshness, Link, Presence};
@@ -366,6 +367,7 @@ pub(crate) fn view() -> View {
         peers: Arc::new(peers),
         witnessing: Arc::default(),
         overlay: Arc::new(Overlay { revision: 7, ..Overlay::default() }),
+        runs: Arc::default(),
         timeline: Arc::new(VecDeque::from([event(1, "site-1/b", "b is online"), event(2, "site-2/d", "d is offline")])),
         clock: ClockState::Certain,
         refused: Arc::default(),
@@ -385,6 +387,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: Some(Arc::new(trust_runtime::domain::identity::bundle::Bundle {
             sequence: 7,
             refresh_hint: None,
@@ -392,6 +395,7 @@ pub(crate) fn settings(profile: Profile) -> Settings {
         })),
         grants: Vec::new(),
         limits: Freshness::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: Some("host-1".into()),

@@ -315,3 +315,114 @@ fn a_node_serves_its_sites_bundle_to_anybody() {
     assert!(reloaded.to_string().contains("lacks the authority"), "{reloaded}");
     assert_eq!(answer(&node), served);
 }
+
+/// Gives a node the next certificate for its key.
+fn renewed(desk: &Desk, node: &Plant, site: &str) {
+    let (ca, tls) = (desk.text(&format!("ca-{site}")), node.project.join("tls").display().to_string());
+    let id = format!("{site}/{}", node.name());
+    let enrol = ["enrol", "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls, "--json"];
+    let (output, _) = run_to_end(program().arg("identity").args(enrol), COMMAND_MAX);
+    let asked: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let [request, words] = ["request", "words"].map(|key| asked[key].as_str().expect("text"));
+    desk.identity(&["approve", "--ca", &ca, "--request", request, "--fingerprint", words]);
+}
+
+/// South knows north by its bundle, and east too. What is kept of east is damaged, then what is kept of north.
+#[test]
+fn a_damaged_file_of_a_partner_is_named_and_costs_that_partner_alone() {
+    let desk = Desk::new(&["north", "south", "east"]);
+    let known = "[[runtime.identity.partner]]\nsite = \"north\"\n[[runtime.identity.partner]]\nsite = \"east\"";
+    let text = settings(&desk, "south", "s", &["south", "north"], &[], known);
+    let south = play(&desk, "south", "s", &text);
+    let north = play(&desk, "north", "a", &settings(&desk, "north", "a", &["north", "south"], &[&south.mesh], ""));
+    let alice = Alice::of(&desk);
+    for site in ["north", "east"] {
+        let file = desk.text(&format!("{site}.json"));
+        let words = words_of(&desk, site, &file);
+        let import = ["identity", "import-bundle", &file, "--site", site, "--fingerprint", &words, "--project"];
+        let (done, _) = run_to_end(program().args(import).arg(&south.project), COMMAND_MAX);
+        assert!(done.status.success(), "{done:?}");
+    }
+    alice.writes_until(&north, "south/s", "ok", "target", SEEN_MAX);
+    assert_eq!(partners(&desk, "south", &south)["status"], "ok");
+
+    let path = |site: &str| south.project.join(format!("state/bundles/{site}.json"));
+    let whole = fs::read(path("north")).expect("kept");
+    fs::write(path("east"), "{").expect("written");
+    wait_until("health names the file", SEEN_MAX, || {
+        let shown = partners(&desk, "south", &south);
+        let is_named = shown["detail"].as_str().is_some_and(|it| it.contains("bundles/east.json"));
+        if shown["status"] == "degraded" && is_named { Ok(()) } else { Err(shown.to_string()) }
+    });
+    let log = fs::read_to_string(south.project.join("log")).expect("a log");
+    assert!(log.contains("bundles/east.json"), "{log}");
+    // The own certificate is renewed meanwhile, and the other partner's next bundle is taken.
+    renewed(&desk, &south, "south");
+    let reloaded = south.command(&["ctl", "reload"]);
+    let log = fs::read_to_string(south.project.join("log")).expect("a log");
+    assert!(reloaded.to_string().contains("\"certificates\"") || log.contains("\"certificates\""), "{reloaded} {log}");
+    assert!(!reloaded["rejected"].to_string().contains("another"), "{reloaded}");
+    let mut over: Json = serde_json::from_slice(&whole).expect("JSON");
+    over["file_expires_ms"] = json!(over["confirmed_ms"].as_u64().expect("a moment"));
+    fs::write(path("north"), over.to_string()).expect("written");
+    alice.writes_until(&north, "south/s", "stale_data", "target", SEEN_MAX);
+    fs::write(path("north"), &whole).expect("written");
+    alice.writes_until(&north, "south/s", "ok", "target", SEEN_MAX);
+
+    // What is in force stays while the node runs. After a start nobody speaks for the site: the anchors that the settings
+    // name may be those that its bundle had taken back.
+    fs::write(path("north"), "{").expect("written");
+    let reloaded = south.command(&["ctl", "reload"]);
+    assert!(reloaded["rejected"].to_string().contains("bundles/north.json"), "{reloaded}");
+    assert_eq!(outcome(&alice.writes(&north, "south/s")), "ok");
+    let path = path("north");
+    let south = again(south, &text.replace("listen = \"127.0.0.1:0\"\nconnect = []", &dial(&north)));
+    assert!(partners(&desk, "south", &south)["detail"].to_string().contains("bundles/north.json"));
+    let token = fs::read_to_string(south.project.join("state/admin.token")).expect("a token");
+    let bearer = format!("authorization: Bearer {}", token.trim());
+    wait_until("its words are refused", SEEN_MAX, || {
+        let output = south.curl(&desk.anchors("south"), "/healthz?verbose", &["--header", &bearer], None);
+        let health = String::from_utf8_lossy(&output.stdout).into_owned();
+        if health.contains("bad_certificate") { Ok(()) } else { Err(health) }
+    });
+    assert_ne!(south.peer("north/a")["lifecycle_state"], "online");
+    // Removed and imported anew, it is there again.
+    fs::remove_file(path).expect("removed");
+    let file = desk.text("north.json");
+    let words = words_of(&desk, "north", &file);
+    let import = ["identity", "import-bundle", &file, "--site", "north", "--fingerprint", &words, "--project"];
+    let (done, _) = run_to_end(program().args(import).arg(&south.project), COMMAND_MAX);
+    assert!(done.status.success(), "{done:?}");
+    south.sees("north/a", "lifecycle_state", "online");
+}
+
+fn dial(other: &Plant) -> String {
+    format!("listen = \"127.0.0.1:0\"\nconnect = [{:?}]", other.mesh)
+}
+
+/// East is known by its bundle alone. Its entry goes, and with it all that it could say here.
+#[test]
+fn a_partner_whose_entry_is_taken_away_is_nobody_at_once() {
+    let desk = Desk::new(&["north", "south"]);
+    let known = "[[runtime.identity.partner]]\nsite = \"north\"";
+    let text = settings(&desk, "south", "s", &["south"], &[], known);
+    let south = play(&desk, "south", "s", &text);
+    let north = play(&desk, "north", "a", &settings(&desk, "north", "a", &["north", "south"], &[&south.mesh], ""));
+    let (alice, stick) = (Alice::of(&desk), Stick { node: &south });
+    let file = desk.text("north.json");
+    let words = words_of(&desk, "north", &file);
+    stick.takes(&file, Some(&words));
+    alice.writes_until(&north, "south/s", "ok", "target", SEEN_MAX);
+    fs::write(south.project.join("runtime.toml"), text.replace(known, "")).expect("written");
+    wait_until("no write is carried out", SEEN_MAX, || {
+        let answer = alice.writes(&north, "south/s");
+        if outcome(&answer) == "ok" { Err(answer.to_string()) } else { Ok(()) }
+    });
+    assert_eq!(partners(&desk, "south", &south)["status"], "not_configured");
+    assert!(kept(&south, "north").is_object(), "what was taken is kept, so that its number never goes back");
+    let again = south.command(&["ctl", "reload"]);
+    assert_eq!(again["needs_restart"], json!([]), "{again}");
+    fs::write(south.project.join("runtime.toml"), &text).expect("written");
+    let added = south.command(&["ctl", "reload"]);
+    assert_eq!(added["needs_restart"], json!(["runtime.identity"]), "{added}");
+}

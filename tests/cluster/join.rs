@@ -14,6 +14,10 @@ const COMMAND_MAX: Duration = Duration::from_secs(20);
 
 /// How many redeem one token at once.
 const AT_ONCE: usize = 64;
+/// How often a revocation meets those who redeem.
+const ROUNDS: usize = 6;
+/// How often a folder may be locked by somebody else.
+const TRIES_MAX: usize = 1_000;
 
 fn identity(arguments: &[&str]) -> Output {
     run_to_end(program().arg("identity").args(arguments), COMMAND_MAX).0
@@ -104,6 +108,97 @@ fn a_token_is_for_one_name_kind_site_and_request_and_its_answer_is_known() {
     let both = fs::read_to_string(&anchors).expect("anchors") + &foreign(&desk);
     fs::write(&anchors, both).expect("written");
     assert_eq!(accept("a"), Some(5));
+}
+
+/// The id in the name of a token's file.
+fn id_of(token: &str) -> &str {
+    token.rsplit_once('-').expect("an id").1
+}
+
+/// Asks again at once as long as another command is at work, so that it may also be the first.
+fn revoke(desk: &Desk, id: &str) -> (Option<i32>, String) {
+    for _ in 0..TRIES_MAX {
+        let done = identity(&["join-token", "revoke", "--ca", &desk.text("ca-north"), id]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        if !said.contains("another command is at work") {
+            return (done.status.code(), said);
+        }
+    }
+    panic!("never let in");
+}
+
+/// The word that the list has for a token.
+fn listed(desk: &Desk, id: &str) -> String {
+    let all = identity(&["join-token", "list", "--ca", &desk.text("ca-north"), "--json"]);
+    let all: Json = serde_json::from_slice(&all.stdout).unwrap_or_else(|error| panic!("{error}: {all:?}"));
+    let row = all.as_array().expect("a list").iter().find(|row| row["id"] == id).expect("listed");
+    row["state"].as_str().expect("a word").to_owned()
+}
+
+#[test]
+fn a_revoked_token_lets_nobody_in_and_the_list_says_so() {
+    let desk = Desk::new(&["north"]);
+    let [taken, left] = [token(&desk, "north", &["--node", "*"]), token(&desk, "north", &["--node", "*"])];
+    let request = enrol(&desk, "north/a", &taken, "a");
+    assert_eq!(listed(&desk, id_of(&taken)), "open");
+    assert_eq!(revoke(&desk, id_of(&taken)).0, Some(0));
+    assert_eq!((listed(&desk, id_of(&taken)), listed(&desk, id_of(&left))), ("revoked".into(), "open".into()));
+    let (code, reason) = redeem(&desk, &request);
+    assert!(code == Some(5) && reason.contains("was revoked") && issued(&desk) == 0, "{code:?} {reason}");
+    assert_eq!(revoke(&desk, id_of(&taken)).0, Some(0), "again is no fault");
+    // What was used is not taken back by this; its key is.
+    assert_eq!(redeem(&desk, &enrol(&desk, "north/b", &left, "b")).0, Some(0));
+    let (code, reason) = revoke(&desk, id_of(&left));
+    assert!(code == Some(6) && reason.contains("identity ban --key"), "{code:?} {reason}");
+    assert_eq!(listed(&desk, id_of(&left)), "redeemed");
+    let (code, reason) = revoke(&desk, "00000000");
+    assert!(code == Some(1) && reason.contains("no join token"), "{code:?} {reason}");
+}
+
+#[test]
+fn a_token_that_is_revoked_while_many_redeem_it_is_used_or_revoked_and_never_both() {
+    let desk = Desk::new(&["north"]);
+    for round in 0..ROUNDS {
+        let (token, before) = (token(&desk, "north", &["--node", "*"]), issued(&desk));
+        let requests: Vec<_> =
+            (0..=round).map(|it| enrol(&desk, &format!("north/n{it}"), &token, &format!("r{round}-{it}"))).collect();
+        let code = std::thread::scope(|scope| {
+            // The fewer there are, the likelier it is that the revocation comes first.
+            let revoked = scope.spawn(|| revoke(&desk, id_of(&token)).0);
+            let at_work: Vec<_> = requests.iter().map(|request| scope.spawn(|| redeem(&desk, request))).collect();
+            let code = revoked.join().expect("ended");
+            let redeemed = at_work.into_iter().map(|it| it.join().expect("ended").0);
+            assert!(redeemed.filter(|it| *it == Some(0)).count() <= 1);
+            code
+        });
+        let state = listed(&desk, id_of(&token));
+        match code {
+            Some(0) => assert_eq!((issued(&desk) - before, state.as_str()), (0, "revoked")),
+            Some(6) => assert_eq!((issued(&desk) - before, state.as_str()), (1, "redeemed")),
+            other => panic!("{other:?}"),
+        }
+        for request in &requests {
+            assert_eq!(redeem(&desk, request).0, Some(5), "over in both cases");
+        }
+    }
+}
+
+#[test]
+fn a_renewal_that_waits_for_its_input_keeps_nobody_off_the_folder() {
+    let desk = Desk::new(&["north"]);
+    let ca = desk.text("ca-north");
+    let mut command = program();
+    command.args(["identity", "renew", "--ca", &ca, "--certificate", "-"]);
+    let mut waiting =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    // Each takes longer than a start, so the other one has long come as far as it gets.
+    for _ in 0..AT_ONCE {
+        let listed = identity(&["list", "--ca", &ca]);
+        assert!(listed.status.success(), "{listed:?}");
+    }
+    assert_eq!(waiting.try_wait().expect("ours"), None, "it waits still");
+    waiting.kill().expect("ours");
+    waiting.wait().expect("ours");
 }
 
 /// Another node's request for the same name, with the proof of the first one.

@@ -35,3 +35,4 @@ mod shutdown;
 mod sites;
 mod walkthrough;
 mod witness;
+mod workload;

@@ -277,9 +277,9 @@ fn trusts_also(project: &Path, real: &str, false_one: &str) {
     fs::write(&path, text.replace(real, own.to_str().expect("text"))).expect("written");
 }
 
-/// The listener stays until the next start, and has nobody left whom it could let in.
+/// Entry and anchors together: nothing is left of it, until the next start with the file as it was.
 #[test]
-fn a_partner_that_is_taken_out_of_the_file_goes_at_once_and_comes_back_with_it() {
+fn a_partner_that_is_taken_out_of_the_file_goes_at_once_and_comes_back_with_a_start() {
     let world = World::new("out", &["north", "south"]);
     let north = world.start("north", "gw", &world.router("north"));
     let south = world.start("south", "gw", &world.router("south"));
@@ -292,11 +292,42 @@ fn a_partner_that_is_taken_out_of_the_file_goes_at_once_and_comes_back_with_it()
     assert!(rest.contains(&anchor), "{rest}");
     fs::write(&path, rest.replace(&anchor, "")).expect("written");
     north.sees("south/gw", "lifecycle_state", "partitioned");
-    let log = log_of(&north);
-    assert!(log.contains("a link was ended") && log.contains("no anchor for site south"), "{log}");
+    assert!(log_of(&north).contains("links with the partner are ended"), "{}", log_of(&north));
     south.sees("north/gw", "lifecycle_state", "partitioned");
     fs::write(&path, before).expect("written");
+    let project = north.project.clone();
+    drop(north);
+    fs::remove_file(project.join("ready.json")).expect("it was ready");
+    let north = Plant::start_in(Some(world.spaces.of("north")), project);
     sees(&north, &["south/gw"], "trusted", "online");
+}
+
+/// Its anchors stay in the file: it is known, and has no link any more.
+#[test]
+fn a_partner_whose_entry_is_taken_away_loses_its_links_at_once_and_one_that_is_added_takes_a_start() {
+    let world = World::new("entry", &["north", "south"]);
+    let north = world.start("north", "gw", &world.router("north"));
+    let south = world.start("south", "gw", &world.router("south"));
+    sees(&north, &["south/gw"], "trusted", "online");
+    let path = north.project.join("runtime.toml");
+    let before = fs::read_to_string(&path).expect("text");
+    let (rest, partner) = before.split_once("[[runtime.mesh.partner]]").expect("a partner");
+    let after = partner.split_once("\n[").map_or("", |(_, after)| after);
+    let rest = if after.is_empty() { rest.to_owned() } else { format!("{rest}[{after}") };
+    fs::write(&path, rest).expect("written");
+    sees(&north, &["south/gw"], "trusted", "partitioned");
+    south.sees("north/gw", "lifecycle_state", "partitioned");
+    // Nobody listens there any more.
+    wait_until("south is refused", SEEN_MAX, || {
+        let log = log_of(&south);
+        if log.contains("no link yet") && log.contains("refused") { Ok(()) } else { Err(log) }
+    });
+    let again = north.command(&["ctl", "reload"]);
+    assert_eq!(again["needs_restart"], json!([]), "it is as the file says: {again}");
+    fs::write(&path, before).expect("written");
+    let added = north.command(&["ctl", "reload"]);
+    assert_eq!(added["needs_restart"], json!(["runtime.mesh"]), "{added}");
+    assert_eq!(north.peer("south/gw")["lifecycle_state"], "partitioned", "until the next start");
 }
 
 #[test]

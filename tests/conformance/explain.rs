@@ -9,6 +9,7 @@ use trust_runtime::domain::envelope::dsse::PublicKey;
 use trust_runtime::domain::envelope::{Delegation, Envelope, Voucher};
 use trust_runtime::domain::identity::authority::Vouched;
 use trust_runtime::domain::identity::{Actor, IdentityKey, Role, TrustState};
+use trust_runtime::domain::offer::Known;
 use trust_runtime::domain::policy::explain::explain;
 use trust_runtime::domain::policy::{Side, granted_role};
 use trust_runtime::domain::preflight::{Asker, Case, Profile};
@@ -109,6 +110,7 @@ fn the_explanation_of_what_comes_in_is_the_targets_decision() {
                     origin: &received.envelope.origin,
                     policy: &view.settings.policy,
                     profile: view.settings.profile,
+                    offer: Known::Own(&view.settings.offer),
                     now: now().wall,
                 };
                 let explained = explain(case, Side::Inbound).outcome;

@@ -28,6 +28,7 @@ mod record;
 mod renewal;
 mod sealed;
 mod shown;
+mod spire;
 mod svid;
 mod vouched;
 mod wire;

@@ -5,6 +5,7 @@ use std::fs;
 
 use trust_runtime::domain::action::Action;
 use trust_runtime::domain::identity::Role;
+use trust_runtime::domain::offer::{Known, Offer};
 use trust_runtime::domain::policy::{Decision, Policy, Side};
 use trust_runtime::domain::preflight::{self, Asker, Case, Profile, Standing};
 use trust_runtime::domain::projection::Lifecycle;
@@ -28,12 +29,18 @@ fn actions() -> Vec<(&'static str, Action)> {
         plain("cmd_invoke/ping"),
         plain("cmd_invoke/restart"),
         plain("cmd_invoke/no-such"),
+        plain("cmd_invoke/purge"),
         apply("cfg_apply live", toml::toml! { "log.level" = "warn" }),
         apply("cfg_apply wrong value", toml::toml! { "log.level" = "loud" }),
         apply("cfg_apply unknown key", toml::toml! { "no.such" = 1 }),
         apply("cfg_apply protected", toml::toml! { "web.listen" = "0.0.0.0:80" }),
         apply("cfg_apply file only", toml::toml! { "workload.program" = "/bin/sh" }),
     ]
+}
+
+/// What every runtime here offers: no workload, and one command that not every role may invoke.
+fn offer() -> Offer {
+    Offer { commands: [(parsed("purge"), Role::Engineer)].into(), ..Offer::default() }
 }
 
 fn policies() -> [(&'static str, Policy); 2] {
@@ -54,14 +61,26 @@ fn shown(decision: &Decision) -> String {
 /// The three columns of the origin and the one of the target.
 fn row(asker: &Asker, action: &Action, policy: &Policy, profile: Profile) -> [String; 4] {
     let me = parsed(ME);
+    let offer = offer();
+    let said = offer.capabilities();
     let standing = Some(Standing { lifecycle: Lifecycle::Online, is_secure: true });
     let [own, peer, other] = TARGETS.map(|target| {
         let target = parsed(target);
-        let case = Case { asker, action, target: &target, origin: &me, policy, profile, now: now().wall };
+        let offer = if target == me { Known::Own(&offer) } else { Known::Said(&said) };
+        let case = Case { asker, action, target: &target, origin: &me, policy, profile, offer, now: now().wall };
         shown(&preflight::decide(case, standing))
     });
     let origin = parsed(&format!("{}/origin", asker.actor.site));
-    let case = Case { asker, action, target: &me, origin: &origin, policy, profile, now: now().wall };
+    let case = Case {
+        asker,
+        action,
+        target: &me,
+        origin: &origin,
+        policy,
+        profile,
+        offer: Known::Own(&offer),
+        now: now().wall,
+    };
     let here = match preflight::authorize(case, Side::Inbound) {
         Ok(rule) => Decision::Allow { rule },
         Err(denial) => Decision::Deny(denial),

@@ -1,6 +1,7 @@
 //! Rules as a settings file has them, and the decision they give at either end.
 
 use serde::Deserialize;
+use trust_runtime::domain::offer::{Known, Offer};
 use trust_runtime::domain::policy::Side;
 use trust_runtime::domain::preflight::{self, Asker, Case};
 use trust_runtime::domain::time::Wall;
@@ -56,6 +57,7 @@ fn check(file: &File, row: &Row) -> Result<(), String> {
     let policy = policy(&file.site, &file.policy);
     let asker = Asker { actor: parsed(&row.actor), role: parsed(&row.role), is_verified: true };
     let (action, target, origin) = (action(&row.action, &row.params), parsed(&row.target), parsed(&row.origin));
+    let offer = Offer::default();
     let case = Case {
         asker: &asker,
         action: &action,
@@ -63,6 +65,7 @@ fn check(file: &File, row: &Row) -> Result<(), String> {
         origin: &origin,
         policy: &policy,
         profile: profile(&file.profile),
+        offer: Known::Own(&offer),
         now: Wall::from_millis(row.now_ms),
     };
     let side = match row.at.as_str() {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::audit::witness::{Break, Head};
@@ -11,9 +12,10 @@ use trust_runtime::domain::audit::{AuditId, Checkpoint, Hash, NoteKey, Tree, log
 use trust_runtime::domain::config::{Overlay, Value};
 use trust_runtime::domain::envelope::{Health, Response, Status};
 use trust_runtime::domain::identity::{IdentityKey, TrustState};
+use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::record::{
-    Countersigned, Intent, IntentKey, NotContinued, Peer, Receipt, Record, RequestKey,
+    Countersigned, Deed, Intent, IntentKey, NotContinued, OpenRun, Peer, Receipt, Record, RequestKey,
 };
 use trust_runtime::wire::record::{Change, decode, encode};
 
@@ -87,6 +89,27 @@ fn countersigned() -> Countersigned {
     }
 }
 
+fn run_id() -> RunId {
+    RunId::new(now().wall, [7; 10])
+}
+
+fn deed() -> Deed {
+    let key = request();
+    Deed { key, origin: parsed(ORIGIN), is_verified: true, command: parsed("restart"), at: now().wall }
+}
+
+fn run() -> OpenRun {
+    OpenRun {
+        run: run_id(),
+        agent: parsed("cmd.purge"),
+        instance: parsed("me"),
+        payload: r#"{"line":4}"#.to_owned(),
+        is_streamed: false,
+        actor: request().actor,
+        at: now().wall,
+    }
+}
+
 /// Every fact by its file's name. A new one has to be named here: the compiler asks for its kind.
 fn facts() -> BTreeMap<&'static str, Record> {
     let key = IntentKey { request: request(), target: parsed(ME) };
@@ -97,13 +120,18 @@ fn facts() -> BTreeMap<&'static str, Record> {
         ("dropped_until", Record::DroppedUntil { wall: now().wall }),
         ("countersigned", Record::Countersigned(Box::new(countersigned()))),
         ("head", Record::Head { runtime: parsed(ORIGIN), head: Box::new(head()) }),
+        ("deed", Record::Deed(deed())),
         ("intent", Record::Intent(Intent { key, action: "cfg_apply".to_owned(), at: now().wall })),
         ("overlay", overlay()),
         ("peer.trusted", peer(TrustState::Trusted)),
         ("peer.untrusted", peer(TrustState::Untrusted)),
         ("receipt.applied", receipt(applied)),
+        ("receipt.cancelling", receipt(Response::Cancelling { run: run_id() })),
+        ("receipt.commanded", receipt(Response::Commanded { command: parsed("restart") })),
         ("receipt.pong", receipt(Response::Pong)),
+        ("receipt.started", receipt(Response::Started { run: run_id() })),
         ("receipt.status", receipt(status())),
+        ("run", Record::Run(Arc::new(run()))),
     ])
 }
 
@@ -115,15 +143,19 @@ const fn kind(record: &Record) -> Option<&'static str> {
         Record::DroppedUntil { .. } => Some("dropped_until"),
         Record::Countersigned(_) => Some("countersigned"),
         Record::Head { .. } => Some("head"),
+        Record::Deed(_) => Some("deed"),
         Record::Intent(_) => Some("intent"),
         Record::Overlay(_) => Some("overlay"),
         Record::Peer(_) => Some("peer"),
         Record::Receipt(_) => Some("receipt"),
+        Record::Run(_) => Some("run"),
         Record::CountersignedForgotten { .. }
+        | Record::DeedClosed(_)
         | Record::HeadForgotten { .. }
         | Record::IntentClosed(_)
         | Record::PeerForgotten { .. }
-        | Record::ReceiptDropped(_) => None,
+        | Record::ReceiptDropped(_)
+        | Record::RunClosed(_) => None,
     }
 }
 

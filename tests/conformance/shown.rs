@@ -197,10 +197,10 @@ fn said(engine: &mut Engine, now: Now, request: Request) -> String {
     let mut effects = Effects::default();
     engine.handle(now, &mut Zeros, Input::Request { reply: ReplyId(1), request }, &mut effects);
     let is_kept = effects.batch.records.iter().any(|record| matches!(record, Record::Head { .. }));
-    let answer = effects.after.iter().find_map(|effect| match effect {
-        Effect::Reply { answer, .. } => Some(answer.as_ref()),
-        Effect::Answer { .. } | Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Refuse { .. } => None,
-    });
+    let answer = effects
+        .after
+        .iter()
+        .find_map(|effect| if let Effect::Reply { answer, .. } = effect { Some(answer.as_ref()) } else { None });
     let Some(Answer::Witnessed(said)) = answer else { panic!("{effects:?}") };
     match said {
         Witnessed::Behind(size) => format!("behind: {size}"),

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use trust_runtime::domain::action::{Action, ActionKind};
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::identity::{Fingerprint, IdentityKey};
+use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::projection::{Limits, Presence};
@@ -76,9 +77,11 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,
@@ -98,6 +101,7 @@ pub(crate) fn view(settings: Settings, identity: Fingerprint) -> View {
         peers: Arc::default(),
         witnessing: Arc::default(),
         overlay: Arc::default(),
+        runs: Arc::default(),
         timeline: Arc::default(),
         clock: ClockState::Certain,
         refused: Arc::default(),

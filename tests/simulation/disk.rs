@@ -1,13 +1,17 @@
 //! One node's disk: a commit is all or nothing, may fail, and is all that outlives a crash.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use trust_runtime::domain::audit::witness::Head;
 use trust_runtime::domain::audit::{Entry, GENESIS, Hash, Position};
 use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::id::RuntimeId;
+use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::Wall;
-use trust_runtime::engine::record::{Batch, Countersigned, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+use trust_runtime::engine::record::{
+    Batch, Countersigned, Deed, Intent, IntentKey, OpenRun, Peer, Receipt, Record, RequestKey,
+};
 
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) peers: BTreeMap<RuntimeId, Peer>,
     pub(crate) receipts: BTreeMap<RequestKey, Receipt>,
     pub(crate) intents: BTreeMap<IntentKey, Intent>,
+    pub(crate) deeds: BTreeMap<RequestKey, Deed>,
+    pub(crate) runs: BTreeMap<RunId, Arc<OpenRun>>,
     pub(crate) countersigned: BTreeMap<RuntimeId, Box<Countersigned>>,
     pub(crate) heads: BTreeMap<RuntimeId, Box<Head>>,
 }
@@ -75,7 +81,8 @@ impl Disk {
 impl Facts {
     /// The newest of every fact, as records.
     pub(crate) fn recall(&self) -> Vec<Record> {
-        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents, countersigned, heads } = self.clone();
+        let Self { boot, mark, dropped_until, overlay, peers, receipts, intents, deeds, runs, countersigned, heads } =
+            self.clone();
         let mut records = Vec::new();
         records.extend(boot.map(|counter| Record::Boot { counter }));
         records.extend(mark.map(|wall| Record::ClockMark { wall }));
@@ -84,6 +91,8 @@ impl Facts {
         records.extend(peers.into_values().map(Record::Peer));
         records.extend(receipts.into_values().map(Record::Receipt));
         records.extend(intents.into_values().map(Record::Intent));
+        records.extend(deeds.into_values().map(Record::Deed));
+        records.extend(runs.into_values().map(Record::Run));
         records.extend(countersigned.into_values().map(Record::Countersigned));
         records.extend(heads.into_iter().map(|(runtime, head)| Record::Head { runtime, head }));
         records
@@ -100,6 +109,10 @@ impl Facts {
             Record::HeadForgotten { runtime } => drop(self.heads.remove(&runtime)),
             Record::Intent(intent) => drop(self.intents.insert(intent.key.clone(), intent)),
             Record::IntentClosed(key) => drop(self.intents.remove(&key)),
+            Record::Deed(deed) => drop(self.deeds.insert(deed.key.clone(), deed)),
+            Record::DeedClosed(key) => drop(self.deeds.remove(&key)),
+            Record::Run(run) => drop(self.runs.insert(run.run, run)),
+            Record::RunClosed(run) => drop(self.runs.remove(&run)),
             Record::Overlay(overlay) => self.overlay = Some(overlay),
             Record::Peer(peer) => drop(self.peers.insert(peer.runtime.clone(), peer)),
             Record::PeerForgotten { runtime } => drop(self.peers.remove(&runtime)),

@@ -54,7 +54,7 @@ impl World {
         self.ledger.dispatches += 1;
         let number = self.ledger.dispatches;
         let targets: Vec<_> = write.targets.iter().map(ToString::to_string).collect();
-        let action = trust_runtime::engine::action_name(&write.action);
+        let action = trust_runtime::domain::action::name(&write.action);
         self.log(format!(
             "n{origin} is asked #{number} {} {action} {} {targets:?}",
             write.request_id, write.asker.actor

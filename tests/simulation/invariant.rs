@@ -216,7 +216,11 @@ impl World {
                 | Record::HeadForgotten { .. }
                 | Record::DroppedUntil { .. }
                 | Record::Intent(_)
-                | Record::IntentClosed(_) => {}
+                | Record::IntentClosed(_)
+                | Record::Deed(_)
+                | Record::DeedClosed(_)
+                | Record::Run(_)
+                | Record::RunClosed(_) => {}
             }
         }
         self.check_heads_kept(node, before, turn);

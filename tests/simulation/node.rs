@@ -7,6 +7,7 @@ use trust_runtime::domain::action::ActionKind;
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::{IdentityKey, Role};
+use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::{Pattern, Policy, Rule, RuleEffect};
 use trust_runtime::domain::preflight::{Asker, Profile};
 use trust_runtime::domain::projection::{Edge, Limits};
@@ -161,9 +162,11 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         authority: authority(setup.profile),
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,

@@ -222,7 +222,11 @@ impl World {
                     let Some(purpose) = turn.replies.remove(&reply) else { continue };
                     self.take_reply(node, purpose, Some(*answer));
                 }
-                Effect::Apply { .. } | Effect::AuditLightly { .. } => {}
+                Effect::Apply { .. }
+                | Effect::AuditLightly { .. }
+                | Effect::CancelRun(_)
+                | Effect::Perform(_)
+                | Effect::StartRun(_) => {}
             }
         }
         self.check_all_answered(node, &turn);
@@ -285,6 +289,7 @@ pub(crate) fn word_of(answer: Option<&Answer>) -> String {
     match answer {
         None => "storage_unavailable".to_owned(),
         Some(Answer::Recorded) => "recorded".to_owned(),
+        Some(Answer::RunAccepted(run)) => format!("accepted {run}"),
         Some(Answer::Witnessed(said)) => format!("{said:?}"),
         Some(Answer::Refused { code, .. }) => code.to_string(),
         Some(Answer::Overtaken { denial, .. }) => denial.code.to_string(),

@@ -10,6 +10,7 @@ use crate::cli::explanation::{self, place};
 use crate::cli::{environment, output};
 use crate::domain::action::{Action, ActionKind};
 use crate::domain::id::RuntimeId;
+use crate::domain::offer::{Known, Offer};
 use crate::domain::policy::explain::{explain, wanted_elsewhere};
 use crate::domain::policy::{Side, granted_role};
 use crate::domain::preflight::{Asker, Case, Profile};
@@ -40,11 +41,17 @@ struct Question {
     now: Wall,
 }
 
+/// What the file says of the target's commands: those of another runtime, its own file declares.
+fn offered<'a>(offer: &'a Offer, target: &RuntimeId, settings: &Settings) -> Known<'a> {
+    if *target == settings.runtime_id { Known::Own(offer) } else { Known::Nothing }
+}
+
 fn explain_one(command: &Explain) -> Result<(), Failure> {
     let reading = read(&command.project)?;
     let settings = &reading.settings;
     let question = question(command, settings).map_err(|message| Failure::new(Exit::Usage, message))?;
     let sides = sides(command.side, &question, settings).map_err(|message| Failure::new(Exit::Usage, message))?;
+    let offer = settings.offer();
     let mut answers = Vec::new();
     let mut denied = None;
     for side in sides {
@@ -57,6 +64,7 @@ fn explain_one(command: &Explain) -> Result<(), Failure> {
             origin: &origin,
             policy: &settings.policy,
             profile: profile(settings),
+            offer: offered(&offer, &question.target, settings),
             now: question.now,
         };
         let explained = explain(case, side);

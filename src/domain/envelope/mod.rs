@@ -10,9 +10,10 @@ use self::dsse::PublicKey;
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditId, Hash, Position};
 use crate::domain::code::Code;
-use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::id::{RequestId, RuntimeId, Segment};
 use crate::domain::identity::{Actor, Fingerprint, Role};
 use crate::domain::policy::Denial;
+use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Wall};
 
 /// How far two clocks may differ (DESIGN, *An action across the mesh*).
@@ -174,10 +175,37 @@ pub enum Response {
         /// The keys that were asked for.
         keys: Vec<String>,
     },
+    /// The run is told to end.
+    Cancelling {
+        /// Which.
+        run: RunId,
+    },
+    /// The workload is told; what becomes of it, state and audit log say.
+    Commanded {
+        /// What it is told.
+        command: Segment,
+    },
     /// `ping` was heard.
     Pong,
+    /// A run has begun.
+    Started {
+        /// Its name, by which it is found from any runtime.
+        run: RunId,
+    },
     /// The target's status.
     Status(Box<Status>),
+}
+
+impl Response {
+    /// The run that was started, if one was.
+    pub const fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Started { run } => Some(*run),
+            Self::Applied { .. } | Self::Cancelling { .. } | Self::Commanded { .. } | Self::Pong | Self::Status(_) => {
+                None
+            }
+        }
+    }
 }
 
 /// A runtime's status as it says itself.

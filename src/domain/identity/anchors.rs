@@ -160,6 +160,15 @@ impl Anchors {
         Ok(())
     }
 
+    /// Sets the anchors of a site to those that it has there, and to none where it has none.
+    pub fn keep(&mut self, from: &Self, trust_domain: &TrustDomain, site: &SiteId) {
+        let key = (trust_domain.clone(), site.clone());
+        match from.0.get(&key) {
+            Some(anchors) => drop(self.0.insert(key, anchors.clone())),
+            None => drop(self.0.remove(&key)),
+        }
+    }
+
     /// Ends what a site could vouch for.
     pub fn remove(&mut self, trust_domain: &TrustDomain, site: &SiteId) {
         self.0.remove(&(trust_domain.clone(), site.clone()));

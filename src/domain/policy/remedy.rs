@@ -122,7 +122,7 @@ fn find(case: Case<'_>, side: Side, way: Way) -> Result<Remedy, Denial> {
 
 fn next_step(case: Case<'_>, side: Side, way: Way) -> Option<Step> {
     if !preflight::has_role(case, side.stage()) {
-        return Some(Step::RaiseRole(case.action.least_role()));
+        return Some(Step::RaiseRole(preflight::least_role(case)));
     }
     let question = question(case);
     let rules = case.policy.rules(side);

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::domain::time::Wall;
 
+/// Longest event in bytes of its JSON (contract, RR-58).
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+
 /// The closed set of what an event may be (contract, *Events*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

@@ -14,7 +14,7 @@ use ulid::Ulid;
 use crate::domain::id::{self, RuntimeId, Segment};
 use crate::domain::time::{Millis, Wall};
 
-pub use event::{Event, Kind, UnknownKind};
+pub use event::{EVENT_BYTES_MAX, Event, Kind, UnknownKind};
 
 /// What stands before the ULID of a run's id.
 const PREFIX: &str = "run_";
@@ -71,6 +71,11 @@ impl AgentName {
         Self(format!("{COMMAND_PREFIX}{command}").into())
     }
 
+    /// The name of a declared agent.
+    pub fn of_agent(name: &Segment) -> Self {
+        Self(name.as_str().into())
+    }
+
     /// The name's text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -88,7 +93,7 @@ impl FromStr for AgentName {
     fn from_str(text: &str) -> Result<Self, id::Error> {
         let name: Segment = text.strip_prefix(COMMAND_PREFIX).unwrap_or(text).parse()?;
         let is_command = text.starts_with(COMMAND_PREFIX);
-        Ok(if is_command { Self::of_command(&name) } else { Self(name.as_str().into()) })
+        Ok(if is_command { Self::of_command(&name) } else { Self::of_agent(&name) })
     }
 }
 

@@ -10,7 +10,7 @@ use zenoh::sample::Sample;
 use zenoh::{Session, Wait};
 
 use crate::mesh::authority::{Authority, address};
-use crate::mesh::support::{any_answer, in_time, wait_until};
+use crate::mesh::support::{any_answer, hears, wait_until};
 use crate::mesh::zenoh::session;
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Partner, Role, ZenohMesh, open};
@@ -100,15 +100,7 @@ impl Member {
 
     /// Waits for these facts, in any order, and passes over others.
     async fn hears<const N: usize>(&mut self, wanted: [Fact; N]) {
-        let mut missing = wanted.to_vec();
-        let what = format!("{missing:?}");
-        let hearing = async {
-            while !missing.is_empty() {
-                let heard = self.inbox.facts.recv().await.expect("open");
-                missing.retain(|it| *it != heard);
-            }
-        };
-        in_time(&what, hearing).await;
+        hears(&mut self.inbox, wanted).await;
     }
 
     fn appeared(&self) -> Fact {

@@ -15,7 +15,7 @@ use zenoh::{Session, Wait};
 
 use crate::domain::time::Millis;
 use crate::mesh::authority::{Authority, address};
-use crate::mesh::support::{any_answer, in_time, runtime, wait_until};
+use crate::mesh::support::{any_answer, hears, in_time, runtime, wait_until};
 use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Role, ZenohMesh, open};
@@ -44,10 +44,6 @@ async fn near(name: &str, identity: &Arc<Identity>, far: &ZenohMesh) -> (Arc<Zen
     let opened = open(options).await.expect("opens");
     opened.0.announce().await.expect("announced or noted");
     opened
-}
-
-async fn hears(inbox: &mut Inbox, wanted: Fact) {
-    in_time(&format!("{wanted:?}"), async { while inbox.facts.recv().await.expect("open") != wanted {} }).await;
 }
 
 fn appeared(name: &str) -> Fact {
@@ -84,12 +80,12 @@ async fn clients_and_peers_link_inside_tls_and_ask_each_other() {
         let (near, mut near_inbox) =
             open(Options { role, connect, ..options("near", &site.node("near")) }).await.expect("opens");
         near.announce().await.expect("announced or noted");
-        hears(&mut near_inbox, appeared("far")).await;
-        hears(&mut far_inbox, appeared("near")).await;
+        hears(&mut near_inbox, [appeared("far")]).await;
+        hears(&mut far_inbox, [appeared("near")]).await;
         asks(&near, "far", &mut far_inbox).await;
         asks(&far, "near", &mut near_inbox).await;
         near.close().await;
-        hears(&mut far_inbox, gone("near")).await;
+        hears(&mut far_inbox, [gone("near")]).await;
         let taken = open(Options { listen: at.parse().expect("an address"), ..options("b", &site.node("b")) }).await;
         assert!(taken.expect_err("taken").to_string().contains(&at));
     }
@@ -139,7 +135,7 @@ async fn strangers_are_refused_and_leave_the_others_alone() {
     asks(&good, "far", &mut far_inbox).await;
     let (late, _late_inbox) = near("late", &site.node("late"), &far).await;
     asks(&late, "far", &mut far_inbox).await;
-    hears(&mut inbox, appeared("late")).await;
+    hears(&mut inbox, [appeared("late")]).await;
     assert_eq!(far.links().await, 2);
     while let Ok(fact) = inbox.facts.try_recv() {
         assert_ne!(fact, gone("far"), "the good link was cut");
@@ -200,8 +196,8 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     let (far_identity, near_identity) = (old.node("far"), old.node("near"));
     let (far, mut far_inbox) = router("far", &far_identity).await;
     let (near, mut near_inbox) = near("near", &near_identity, &far).await;
-    hears(&mut near_inbox, appeared("far")).await;
-    hears(&mut far_inbox, appeared("near")).await;
+    hears(&mut near_inbox, [appeared("far")]).await;
+    hears(&mut far_inbox, [appeared("near")]).await;
     asks(&near, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
 
@@ -226,8 +222,8 @@ async fn renewed_certificates_bring_the_link_back_and_end_the_old_ones() {
     assert_eq!(answer, Err(QueryError::NoReply));
     held.responder.answer(Answer::Reply(b"to nobody".to_vec()));
 
-    hears(&mut far_inbox, gone("near")).await;
-    hears(&mut far_inbox, appeared("near")).await;
+    hears(&mut far_inbox, [gone("near")]).await;
+    hears(&mut far_inbox, [appeared("near")]).await;
     asks(&near, "far", &mut far_inbox).await;
     asks(&far, "near", &mut near_inbox).await;
     let renewed = Stranger::with(Some(new.proof("x")));
@@ -242,10 +238,10 @@ async fn a_link_that_was_proved_by_the_certificate_before_the_present_one_is_rep
     let near_identity = site.node("near");
     let (far, mut far_inbox) = router("far", &site.node("far")).await;
     let (near, _inbox) = near("near", &near_identity, &far).await;
-    hears(&mut far_inbox, appeared("near")).await;
+    hears(&mut far_inbox, [appeared("near")]).await;
     near_identity.swap(site.snapshot("near", site.proof("near"), ""));
-    hears(&mut far_inbox, gone("near")).await;
-    hears(&mut far_inbox, appeared("near")).await;
+    hears(&mut far_inbox, [gone("near")]).await;
+    hears(&mut far_inbox, [appeared("near")]).await;
     asks(&near, "far", &mut far_inbox).await;
 }
 
@@ -257,11 +253,10 @@ async fn a_ban_ends_the_links_of_whom_it_names_and_no_others() {
     let (far, mut far_inbox) = router("far", &identity).await;
     let (good, mut inbox) = near("good", &site.node("good"), &far).await;
     let (_banned, _) = near("banned", &site.node("banned"), &far).await;
-    hears(&mut inbox, appeared("far")).await;
-    hears(&mut inbox, appeared("banned")).await;
+    hears(&mut inbox, [appeared("far"), appeared("banned")]).await;
 
     identity.swap(site.snapshot("far", proof, "id spiffe://trust/s/runtime/banned # left the plant\n"));
-    hears(&mut inbox, gone("banned")).await;
+    hears(&mut inbox, [gone("banned")]).await;
     asks(&good, "far", &mut far_inbox).await;
     let [at] = far.listening().try_into().expect("one address");
     assert!(!Stranger::with(Some(site.proof("banned"))).is_let_in(&at).await);
@@ -278,9 +273,9 @@ async fn a_link_does_not_outlive_the_certificate_that_proved_it() {
     let identity = Identity::new(site.snapshot("far", long, ""), Arc::clone(&clock) as Arc<dyn tls::WallClock>);
     let (far, mut far_inbox) = router("far", &identity).await;
     let (_near, _inbox) = near("near", &site.node("near"), &far).await;
-    hears(&mut far_inbox, appeared("near")).await;
+    hears(&mut far_inbox, [appeared("near")]).await;
     clock.pass(Millis::from_hours(2));
-    hears(&mut far_inbox, gone("near")).await;
+    hears(&mut far_inbox, [gone("near")]).await;
     let [at] = far.listening().try_into().expect("one address");
     assert!(!Stranger::with(Some(site.proof("near"))).is_let_in(&at).await);
 }

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::mesh::support::{DEADLINE, any_answer, in_time, runtime, wait_until};
+use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Opened, Wires};
-use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
+use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open, unanswered};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, QueryError, Verb};
 
 /// How long `open` may take: far below any handshake, scouting or retry time, so that waiting for one shows.
@@ -46,10 +46,6 @@ fn scouting(name: &str) -> Options {
 
 async fn opened(options: Options) -> (Arc<ZenohMesh>, Inbox) {
     tokio::time::timeout(OPEN_MAX, open(options)).await.expect("waits for nobody").expect("opens")
-}
-
-async fn token(inbox: &mut Inbox, wanted: Fact) {
-    in_time(&format!("{wanted:?}"), async { while inbox.facts.recv().await.expect("open") != wanted {} }).await;
 }
 
 fn appeared(name: &str) -> Fact {
@@ -88,6 +84,13 @@ async fn a_port_in_use_is_named() {
     wait_until("the port is free again", async || open(Options { listen, ..options("b") }).await.is_ok()).await;
 }
 
+#[test]
+fn a_query_that_ends_unanswered_is_a_timeout_once_its_budget_is_over() {
+    let begun = Instant::now();
+    assert_eq!(unanswered(begun, DEADLINE), QueryError::NoReply);
+    assert_eq!(unanswered(begun, Duration::ZERO), QueryError::Timeout);
+}
+
 #[tokio::test]
 async fn one_thread_is_an_error_and_no_panic() {
     let error = open(options("a")).await.expect_err("refused");
@@ -110,8 +113,8 @@ async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come(
         early.publish(Document::Identity, b"early".to_vec()).await.expect("published or kept");
         let (late, mut late_inbox) = opened(Options { role: Role::Router, listen, ..options("late") }).await;
         late.announce().await.expect("announced");
-        token(&mut late_inbox, appeared("early")).await;
-        token(&mut early_inbox, appeared("late")).await;
+        hears(&mut late_inbox, [appeared("early")]).await;
+        hears(&mut early_inbox, [appeared("late")]).await;
         asks(&early, "late", &mut late_inbox).await;
         asks(&late, "early", &mut early_inbox).await;
         assert_eq!(late.fetch_identity(&runtime("early"), BUDGET, &any_answer).await, Ok(b"early".to_vec()));
@@ -135,12 +138,12 @@ async fn two_clients_ask_each_other_through_a_router() {
     let ((a, mut a_inbox), (b, mut b_inbox)) = (opened(client("a")).await, opened(client("b")).await);
     a.announce().await.expect("announced");
     b.announce().await.expect("announced");
-    token(&mut a_inbox, appeared("b")).await;
-    token(&mut b_inbox, appeared("a")).await;
+    hears(&mut a_inbox, [appeared("b")]).await;
+    hears(&mut b_inbox, [appeared("a")]).await;
     asks(&a, "b", &mut b_inbox).await;
     assert!(a.listening().is_empty(), "a client listens to nobody");
     b.close().await;
-    token(&mut a_inbox, gone("b")).await;
+    hears(&mut a_inbox, [gone("b")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,8 +153,8 @@ async fn nodes_meet_by_multicast_on_loopback() {
     let ((a, mut a_inbox), (b, mut b_inbox)) = (opened(options_a).await, opened(options_b).await);
     a.announce().await.expect("announced");
     b.announce().await.expect("announced");
-    token(&mut a_inbox, appeared("b")).await;
-    token(&mut b_inbox, appeared("a")).await;
+    hears(&mut a_inbox, [appeared("b")]).await;
+    hears(&mut b_inbox, [appeared("a")]).await;
     asks(&a, "b", &mut b_inbox).await;
 }
 
@@ -206,10 +209,10 @@ async fn nodes_of_two_processes_meet_by_multicast_on_loopback() {
     let (a, mut inbox) = opened(options.clone()).await;
     a.announce().await.expect("announced");
     let other = OtherProcess::start(&options);
-    token(&mut inbox, appeared("other-process")).await;
+    hears(&mut inbox, [appeared("other-process")]).await;
     other_process_answers(&a).await;
     drop(other);
-    token(&mut inbox, gone("other-process")).await;
+    hears(&mut inbox, [gone("other-process")]).await;
 }
 
 /// More than the sockets between two nodes hold, so that the link to a frozen neighbour is full before its lease ends.
@@ -220,7 +223,7 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
     let options = scouting("a");
     let (a, mut inbox) = opened(options.clone()).await;
     let mut other = OtherProcess::start(&options);
-    token(&mut inbox, appeared("other-process")).await;
+    hears(&mut inbox, [appeared("other-process")]).await;
     other_process_answers(&a).await;
     other.signal("STOP");
     wait_until("the other process stands still", async || {
@@ -240,9 +243,9 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
         });
     }
     in_time("every query", asking.join_all()).await;
-    token(&mut inbox, gone("other-process")).await;
+    hears(&mut inbox, [gone("other-process")]).await;
     other.signal("CONT");
-    token(&mut inbox, appeared("other-process")).await;
+    hears(&mut inbox, [appeared("other-process")]).await;
     other_process_answers(&a).await;
 }
 
@@ -331,8 +334,8 @@ async fn a_cut_link_to_a_configured_endpoint_heals() {
         let (near, mut near_inbox) = opened(Options { role, connect, ..options("near") }).await;
         far.announce().await.expect("announced");
         near.announce().await.expect("announced");
-        token(&mut near_inbox, appeared("far")).await;
-        token(&mut far_inbox, appeared("near")).await;
+        hears(&mut near_inbox, [appeared("far")]).await;
+        hears(&mut far_inbox, [appeared("near")]).await;
         asks(&near, "far", &mut far_inbox).await;
 
         // A query under way when the cable is pulled ends, and does not wait for its budget.
@@ -354,12 +357,12 @@ async fn a_cut_link_to_a_configured_endpoint_heals() {
         let (answer, held) = in_time("the cut query", async { tokio::join!(asked, pull) }).await;
         assert_eq!(answer, Err(QueryError::NoReply));
         held.responder.answer(Answer::Reply(b"to nobody".to_vec()));
-        token(&mut near_inbox, gone("far")).await;
-        token(&mut far_inbox, gone("near")).await;
+        hears(&mut near_inbox, [gone("far")]).await;
+        hears(&mut far_inbox, [gone("near")]).await;
 
         cable.whole.send_replace(true);
-        token(&mut near_inbox, appeared("far")).await;
-        token(&mut far_inbox, appeared("near")).await;
+        hears(&mut near_inbox, [appeared("far")]).await;
+        hears(&mut far_inbox, [appeared("near")]).await;
         asks(&near, "far", &mut far_inbox).await;
         asks(&far, "near", &mut near_inbox).await;
     }

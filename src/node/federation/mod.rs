@@ -12,6 +12,7 @@ use reqwest::header::ACCEPT;
 use reqwest::{StatusCode, redirect};
 use rustls::ClientConfig;
 
+use crate::domain::id::SiteId;
 use crate::domain::identity::bundle::{Bundle, Way, refresh_after};
 use crate::domain::time::Millis;
 use crate::node::bundles::{self, Bundles};
@@ -88,6 +89,11 @@ pub(super) fn polls(
 }
 
 impl Poll {
+    /// Whose endpoint it is.
+    pub(super) const fn site(&self) -> &SiteId {
+        &self.partner.site
+    }
+
     /// Asks, waits, asks again. A failure waits as long as a success, so that it is never a loop.
     pub(super) async fn run(self) {
         let mut hint = None;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::action::Action;
 use crate::domain::config::Value;
+use crate::domain::offer::Known;
 use crate::domain::policy::explain::{Explanation, explain};
 use crate::domain::policy::{Step, granted_role};
 use crate::domain::preflight::{Asker, Case, Profile as Rules};
@@ -29,6 +30,7 @@ fn ask<T>(settings: &Settings, action: &Action, look: impl FnOnce(&Explanation<'
         origin: &origin,
         policy: &settings.policy,
         profile: Rules::Dev,
+        offer: Known::Nothing,
         now,
     };
     look(&explain(case, Side::Outbound))

@@ -118,3 +118,43 @@ fn a_partner_may_be_known_by_its_bundle_alone() {
     assert!(read(&router(MESH, &linked)).is_err());
     assert!(read(&router(MESH, &format!("{linked}{known}"))).is_ok());
 }
+
+#[test]
+fn a_partner_goes_with_a_reload_and_comes_with_a_start() {
+    let link = |site: &str| partner(&format!("site = {site:?}\nconnect = [\"gw.{site}:1\"]"));
+    let bundle = |site: &str| format!("[[runtime.identity.partner]]\nsite = {site:?}\n");
+    let of = |links: &[&str], bundles: &[&str]| {
+        let links: String = links.iter().map(|site| link(site)).collect();
+        let bundles: String = bundles.iter().map(|site| bundle(site)).collect();
+        read(&router(MESH, &format!("{links}{bundles}"))).expect("valid")
+    };
+    let running = of(&["south", "east"], &["south", "east"]);
+    let sites = |settings: &Settings| {
+        let links = settings.mesh.partners.iter().map(|it| it.site.to_string());
+        links.chain(settings.identity.partners.iter().map(|it| it.site.to_string())).collect::<Vec<_>>()
+    };
+    let (mesh, identity) = ("runtime.mesh.partner", "runtime.identity.partner");
+    for (file, live, restart, left) in [
+        (of(&["east"], &["south", "east"]), vec![mesh], vec![], vec!["east", "south", "east"]),
+        (of(&["south", "east"], &["south"]), vec![identity], vec![], vec!["south", "east", "south"]),
+        (of(&[], &[]), vec![identity, mesh], vec![], vec![]),
+        // One goes and another comes: the first counts at once.
+        (
+            of(&["south", "west"], &["south", "west"]),
+            vec![identity, mesh],
+            vec!["runtime.identity", "runtime.mesh"],
+            vec!["south", "south"],
+        ),
+    ] {
+        let changes = running.changes_to(&file);
+        assert_eq!((changes.live, changes.restart), (live, restart));
+        assert_eq!(sites(&running.with_live_of(&file)), left);
+    }
+    // What is gone does not come back by itself, and another address of one that stays takes a start.
+    let without = running.with_live_of(&of(&[], &[]));
+    let changes = without.changes_to(&running);
+    assert_eq!((changes.live, changes.restart), (vec![], vec!["runtime.identity", "runtime.mesh"]));
+    let moved = read(&router(MESH, &partner("site = \"south\"\nconnect = [\"gw:2\"]"))).expect("valid");
+    let changes = of(&["south"], &[]).changes_to(&moved);
+    assert_eq!((changes.live, changes.restart), (vec![], vec!["runtime.mesh"]));
+}

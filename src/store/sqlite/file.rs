@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{opening, running};
+use super::runs::{RUN_OBJECTS, RUN_TABLES};
 use crate::store::Error;
 
 /// The oldest SQLite without the bug that loses frames when two connections reset the write-ahead log at once.
@@ -82,6 +83,8 @@ pub(super) enum Name {
     Control,
     /// The chain of reads.
     Events,
+    /// Runs, their events and where those of peers are.
+    Runs,
 }
 
 impl Name {
@@ -89,13 +92,15 @@ impl Name {
         match self {
             Self::Control => "control.db",
             Self::Events => "events.db",
+            Self::Runs => "runs.db",
         }
     }
 
     fn tables(self) -> String {
         match self {
-            Self::Control => format!("{CONTROL_TABLES}{CHECKPOINT_TABLE}"),
-            Self::Events => String::new(),
+            Self::Control => format!("{CHAIN_TABLES}{CONTROL_TABLES}{CHECKPOINT_TABLE}"),
+            Self::Events => CHAIN_TABLES.to_owned(),
+            Self::Runs => RUN_TABLES.to_owned(),
         }
     }
 
@@ -103,7 +108,7 @@ impl Name {
     const fn version(self) -> i32 {
         match self {
             Self::Control => 2,
-            Self::Events => 1,
+            Self::Events | Self::Runs => 1,
         }
     }
 
@@ -112,11 +117,12 @@ impl Name {
         let mut names = vec!["anchor", "audit", "audit_by_name", "audit_by_request"];
         match (self, version) {
             (Self::Events, 1) => {}
+            (Self::Runs, 1) => names = RUN_OBJECTS.to_vec(),
             (Self::Control, 1 | 2) => {
                 names.extend(["audit_by_action", "audit_by_actor", "audit_by_target", "fact"]);
                 names.extend((version == 2).then_some("checkpoint"));
             }
-            (Self::Control | Self::Events, _) => return None,
+            (Self::Control | Self::Events | Self::Runs, _) => return None,
         }
         names.sort_unstable();
         Some(names)
@@ -154,6 +160,23 @@ impl Drop for Lock {
 impl Folder {
     /// Makes the folder if absent, takes the lock, and makes the files if absent.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let folder = Self::hold(path, "lock")?;
+        folder.create_missing()?;
+        Ok(folder)
+    }
+
+    /// The same for the file of runs, which is held by a lock of its own: its store is another one than that of the audit.
+    pub(super) fn open_runs(path: &Path) -> Result<Self, Error> {
+        let folder = Self::hold(path, "runs.lock")?;
+        if !is_plain_file(&folder.file(Name::Runs))? {
+            folder.create(Name::Runs)?;
+        }
+        folder.protect(Name::Runs)?;
+        Ok(folder)
+    }
+
+    /// Makes the folder if absent and takes this lock in it.
+    fn hold(path: &Path, lock: &str) -> Result<Self, Error> {
         let version = rusqlite::version_number();
         if version < SQLITE_VERSION_MIN {
             let reason = format!("wanted SQLite {SQLITE_VERSION_MIN} or newer, got {version}");
@@ -163,10 +186,8 @@ impl Folder {
         // Links on the way to the folder are the operator's choice; inside it nothing may be one.
         let path = path.canonicalize().map_err(|error| system(path, &error))?;
         fs::set_permissions(&path, Permissions::from_mode(FOLDER_MODE)).map_err(|error| system(&path, &error))?;
-        let lock = Arc::new(take_lock(&path.join("lock"))?);
-        let folder = Self { path, lock };
-        folder.create_missing()?;
-        Ok(folder)
+        let lock = Arc::new(take_lock(&path.join(lock))?);
+        Ok(Self { path, lock })
     }
 
     /// Another hold on the lock.
@@ -221,7 +242,6 @@ impl Folder {
             "PRAGMA auto_vacuum = INCREMENTAL;
              PRAGMA journal_mode = WAL;
              BEGIN;
-             {CHAIN_TABLES}
              {}
              PRAGMA application_id = {APPLICATION_ID};
              PRAGMA user_version = {};
@@ -315,7 +335,7 @@ fn migrate(connection: &Connection, name: Name, version: i32) -> rusqlite::Resul
             let script = format!("BEGIN IMMEDIATE; {CHECKPOINT_TABLE} PRAGMA user_version = {version}; COMMIT;");
             connection.execute_batch(&script)
         }
-        (Name::Control | Name::Events, _) => Ok(()),
+        (Name::Control | Name::Events | Name::Runs, _) => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod events;
 mod evidence;
 mod file;
 mod query;
+pub mod runs;
 mod words;
 
 use std::path::PathBuf;

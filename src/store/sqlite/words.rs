@@ -47,6 +47,8 @@ pub fn read_words(folder: &Path) -> Result<Words, Error> {
             Record::Boot { .. }
             | Record::ClockMark { .. }
             | Record::CountersignedForgotten { .. }
+            | Record::Deed(_)
+            | Record::DeedClosed(_)
             | Record::DroppedUntil { .. }
             | Record::HeadForgotten { .. }
             | Record::Intent(_)
@@ -55,7 +57,9 @@ pub fn read_words(folder: &Path) -> Result<Words, Error> {
             | Record::Peer(_)
             | Record::PeerForgotten { .. }
             | Record::Receipt(_)
-            | Record::ReceiptDropped(_) => {}
+            | Record::ReceiptDropped(_)
+            | Record::Run(_)
+            | Record::RunClosed(_) => {}
         }
     }
     Ok(words)

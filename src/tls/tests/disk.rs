@@ -47,7 +47,7 @@ impl Folder {
     }
 
     fn load_beside(&self, in_use: &Snapshot) -> Option<Snapshot> {
-        load_beside(&self.sources(), Some(&[]), &naming(), in_use)
+        load_beside(&self.sources(), &[], &naming(), in_use)
     }
 
     /// Loads what must not load, and holds the text against the file and the words that it must have.

@@ -37,16 +37,22 @@ async fn answer(shared: &Shared, call: &Call) -> Answered {
     Ok(response)
 }
 
-/// The snapshot of this view, made anew only if the view or the freshness of somebody in it has changed.
+/// The snapshot of this view, made anew only if the view, the freshness of somebody in it or the workload has
+/// changed.
 async fn current(shared: &Shared, view: Arc<View>) -> Arc<Snapshot> {
     let mut newest = shared.snapshot.lock().await;
     let now = shared.node.now();
+    let workload = shared.node.workload();
     match &*newest {
         // A reader that waited may hold an older view than the one the snapshot was made of.
-        Some(snapshot) if view.generation <= snapshot.generation && now.monotonic < snapshot.good_until => {
+        Some(snapshot)
+            if view.generation <= snapshot.generation
+                && now.monotonic < snapshot.good_until
+                && snapshot.workload == workload =>
+        {
             Arc::clone(snapshot)
         }
-        Some(_) | None => Arc::clone(newest.insert(Arc::new(Snapshot::take(&view, now)))),
+        Some(_) | None => Arc::clone(newest.insert(Arc::new(Snapshot::take(&view, workload, now)))),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::wire::named::{Named, maybe, maybe_each};
 use crate::wire::value;
 
 /// Most capabilities in an identity document.
-const CAPABILITIES_MAX: usize = 64;
+const CAPABILITIES_MAX: usize = 256;
 /// Longest free text that is taken from a peer, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
 
@@ -217,7 +217,10 @@ struct PositionBody {
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "snake_case")]
 pub(crate) enum ResponseBody {
     Applied { revision: u64, keys: Vec<String> },
+    Cancelling { run_id: String },
+    Commanded { command: String },
     Pong {},
+    Started { run_id: String },
     Status(StatusBody),
 }
 
@@ -237,7 +240,10 @@ impl From<&Response> for ResponseBody {
     fn from(response: &Response) -> Self {
         match response {
             Response::Applied { revision, keys } => Self::Applied { revision: *revision, keys: keys.clone() },
+            Response::Cancelling { run } => Self::Cancelling { run_id: run.to_string() },
+            Response::Commanded { command } => Self::Commanded { command: command.to_string() },
             Response::Pong => Self::Pong {},
+            Response::Started { run } => Self::Started { run_id: run.to_string() },
             Response::Status(status) => Self::Status(StatusBody {
                 runtime: status.runtime.to_string(),
                 version: status.version.clone(),
@@ -257,7 +263,10 @@ impl TryFrom<ResponseBody> for Response {
     fn try_from(body: ResponseBody) -> Result<Self, Refusal> {
         Ok(match body {
             ResponseBody::Applied { revision, keys } => Self::Applied { revision, keys },
+            ResponseBody::Cancelling { run_id } => Self::Cancelling { run: parse(&run_id)? },
+            ResponseBody::Commanded { command } => Self::Commanded { command: parse(&command)? },
             ResponseBody::Pong {} => Self::Pong,
+            ResponseBody::Started { run_id } => Self::Started { run: parse(&run_id)? },
             ResponseBody::Status(status) => Self::Status(Box::new(envelope::Status {
                 runtime: parse(&status.runtime)?,
                 version: bounded(status.version)?,

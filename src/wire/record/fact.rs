@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::witness::{COUNTERSIGNED, HEAD, put_countersigned, put_head};
+use super::work::{DEED, RUN, put_deed, put_run};
 use super::{Change, Error};
 use crate::domain::config::{Overlay, Value};
 use crate::domain::identity::TrustState;
@@ -113,6 +114,10 @@ pub fn encode(record: &Record) -> Result<Change, Error> {
             let body = IntentBody { action: intent.action.clone(), at_ns: intent.at.0 };
             put(INTENT, intent_key(&intent.key), &body)
         }
+        Record::Deed(deed) => put_deed(deed),
+        Record::DeedClosed(key) => Ok(Change::Delete { kind: DEED, key: request_key(key) }),
+        Record::Run(run) => put_run(run),
+        Record::RunClosed(run) => Ok(Change::Delete { kind: RUN, key: run.to_string() }),
         Record::IntentClosed(key) => Ok(Change::Delete { kind: INTENT, key: intent_key(key) }),
         Record::Overlay(overlay) => put(OVERLAY, ONLY.to_owned(), &OverlayBody::from(overlay)),
         Record::Peer(peer) => put(PEER, peer.runtime.to_string(), &PeerBody::from(peer)),
@@ -139,6 +144,8 @@ pub fn decode(kind: &str, key: &str, body: &str) -> Result<Record, Error> {
             Ok(Record::DroppedUntil { wall: Wall(row.parse::<DroppedUntilBody>()?.wall_ns) })
         }
         COUNTERSIGNED => row.countersigned(),
+        DEED => row.deed(),
+        RUN => row.run(),
         HEAD => row.head(),
         INTENT => row.intent(),
         OVERLAY => {
@@ -158,7 +165,7 @@ pub(super) fn put(kind: &'static str, key: String, body: &impl Serialize) -> Res
     }
 }
 
-fn request_key(key: &RequestKey) -> String {
+pub(super) fn request_key(key: &RequestKey) -> String {
     format!("{}{SEPARATOR}{}", key.actor, key.request_id)
 }
 
@@ -190,6 +197,14 @@ impl Row<'_> {
         text.parse().map_err(|error| self.refused(format!("{name}: {error}")))
     }
 
+    pub(super) fn request_key(&self) -> Result<RequestKey, Error> {
+        let parts: Vec<_> = self.key.split(SEPARATOR).collect();
+        let [actor, request_id] = parts.as_slice() else {
+            return Err(self.refused("wanted a key of actor and request id"));
+        };
+        self.request(actor, request_id)
+    }
+
     fn request(&self, actor: &str, request_id: &str) -> Result<RequestKey, Error> {
         Ok(RequestKey { actor: self.field("actor", actor)?, request_id: self.field("request_id", request_id)? })
     }
@@ -215,13 +230,9 @@ impl Row<'_> {
     }
 
     fn receipt(&self) -> Result<Record, Error> {
-        let parts: Vec<_> = self.key.split(SEPARATOR).collect();
-        let [actor, request_id] = parts.as_slice() else {
-            return Err(self.refused("wanted a key of actor and request id"));
-        };
         let body: ReceiptBody = self.parse()?;
         Ok(Record::Receipt(Receipt {
-            key: self.request(actor, request_id)?,
+            key: self.request_key()?,
             origin: self.field("origin", &body.origin)?,
             digest: self.field("digest", &body.digest)?,
             at: Wall(body.at_ns),

@@ -6,6 +6,7 @@
 pub mod audit;
 mod fact;
 mod witness;
+mod work;
 
 pub use fact::{decode, encode};
 pub use witness::{COUNTERSIGNED, HEAD};

@@ -2,6 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "the numbers of test records are small")]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::audit::{Anchor, canonical, place, verify_chain};
@@ -12,8 +14,9 @@ use crate::domain::config::{Overlay, Value};
 use crate::domain::envelope::Response;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::{Actor, Fingerprint, TrustState};
+use crate::domain::run::RunId;
 use crate::domain::time::Wall;
-use crate::engine::record::{Countersigned, Intent, IntentKey, Peer, Receipt, Record, RequestKey};
+use crate::engine::record::{Countersigned, Deed, Intent, IntentKey, OpenRun, Peer, Receipt, Record, RequestKey};
 
 fn segment() -> impl Strategy<Value = String> {
     "[A-Za-z0-9_-][A-Za-z0-9._-]{0,15}"
@@ -70,8 +73,13 @@ fn peer() -> impl Strategy<Value = Peer> {
 
 fn receipt() -> impl Strategy<Value = Receipt> {
     let applied = (any::<u64>(), prop::collection::vec(any::<String>(), 0..4));
-    let response =
-        prop_oneof![Just(Response::Pong), applied.prop_map(|(revision, keys)| Response::Applied { revision, keys }),];
+    let response = prop_oneof![
+        Just(Response::Pong),
+        applied.prop_map(|(revision, keys)| Response::Applied { revision, keys }),
+        run_id().prop_map(|run| Response::Cancelling { run }),
+        segment().prop_map(|command| Response::Commanded { command: command.parse().expect("legal") }),
+        run_id().prop_map(|run| Response::Started { run }),
+    ];
     (request(), runtime(), any::<[u8; 32]>(), any::<u64>(), audit_id(), response).prop_map(
         |(key, origin, digest, at, audit_id, response)| Receipt {
             key,
@@ -80,6 +88,34 @@ fn receipt() -> impl Strategy<Value = Receipt> {
             at: Wall(at),
             audit_id,
             response,
+        },
+    )
+}
+
+fn run_id() -> impl Strategy<Value = RunId> {
+    (any::<u64>(), any::<[u8; 10]>()).prop_map(|(at, random)| RunId::new(Wall(at), random))
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    (request(), runtime(), any::<bool>(), segment(), any::<u64>()).prop_map(
+        |(key, origin, is_verified, command, at)| {
+            let command = command.parse().expect("legal");
+            Deed { key, origin, is_verified, command, at: Wall(at) }
+        },
+    )
+}
+
+fn run() -> impl Strategy<Value = OpenRun> {
+    let agent = prop_oneof![segment(), segment().prop_map(|name| format!("cmd.{name}"))];
+    (run_id(), agent, "[^\\p{C}]{0,30}[a-z]", any::<String>(), actor(), any::<u64>(), any::<bool>()).prop_map(
+        |(run, agent, instance, payload, actor, at, is_streamed)| OpenRun {
+            run,
+            agent: agent.parse().expect("legal"),
+            instance: instance.parse().expect("legal"),
+            payload,
+            is_streamed,
+            actor,
+            at: Wall(at),
         },
     )
 }
@@ -95,6 +131,8 @@ fn fact() -> impl Strategy<Value = Record> {
         overlay().prop_map(Record::Overlay),
         peer().prop_map(Record::Peer),
         receipt().prop_map(Record::Receipt),
+        deed().prop_map(Record::Deed),
+        run().prop_map(|run| Record::Run(Arc::new(run))),
     ]
 }
 

@@ -185,6 +185,8 @@ impl Memory {
                 | Record::ClockMark { .. }
                 | Record::Countersigned(_)
                 | Record::CountersignedForgotten { .. }
+                | Record::Deed(_)
+                | Record::DeedClosed(_)
                 | Record::DroppedUntil { .. }
                 | Record::Head { .. }
                 | Record::HeadForgotten { .. }
@@ -192,7 +194,9 @@ impl Memory {
                 | Record::IntentClosed(_)
                 | Record::Overlay(_)
                 | Record::Peer(_)
-                | Record::PeerForgotten { .. } => {}
+                | Record::PeerForgotten { .. }
+                | Record::Run(_)
+                | Record::RunClosed(_) => {}
             }
             self.facts.take(record.clone());
         }
@@ -473,6 +477,8 @@ fn dropped_early<'a>(records: &[Record], facts: &'a Facts, now: Wall, is_uncerta
         | Record::ClockMark { .. }
         | Record::Countersigned(_)
         | Record::CountersignedForgotten { .. }
+        | Record::Deed(_)
+        | Record::DeedClosed(_)
         | Record::DroppedUntil { .. }
         | Record::Head { .. }
         | Record::HeadForgotten { .. }
@@ -481,7 +487,9 @@ fn dropped_early<'a>(records: &[Record], facts: &'a Facts, now: Wall, is_uncerta
         | Record::Overlay(_)
         | Record::Peer(_)
         | Record::PeerForgotten { .. }
-        | Record::Receipt(_) => None,
+        | Record::Receipt(_)
+        | Record::Run(_)
+        | Record::RunClosed(_) => None,
     });
     dropped.into_iter().find(|receipt| is_uncertain || now < receipt.at.plus(KEPT))
 }
@@ -510,7 +518,12 @@ fn given(effects: &[Effect]) -> Result<Given, String> {
                 Ruling::Refused(denial) => Given::Refused(denial.code),
             },
             Effect::Refuse { code, .. } => Given::Refused(*code),
-            Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Reply { .. } => continue,
+            Effect::Apply { .. }
+            | Effect::AuditLightly { .. }
+            | Effect::CancelRun(_)
+            | Effect::Perform(_)
+            | Effect::Reply { .. }
+            | Effect::StartRun(_) => continue,
         };
         if given.replace(one).is_some() {
             return Err("a letter was answered twice".to_owned());

@@ -96,11 +96,18 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(SECRET).open(&path);
-        let file = file.map_err(|error| fault(&path, &error))?;
+        let mut file = file.map_err(|error| fault(&path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                // Whoever finds it locked is told by whom: a command that hangs keeps all renewals waiting.
+                let noted = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+                noted.map_err(|error| fault(&path, &error))?;
+                Ok(Self { _file: file })
+            }
             Err(fs::TryLockError::WouldBlock) => {
-                let message = format!("{}: another command is at work here: try again", folder.display());
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let place = folder.display();
+                let message = format!("{place}: another command is at work here: try again ({holder})");
                 Err(Failure::new(Exit::Conflict, message))
             }
             Err(fs::TryLockError::Error(error)) => Err(fault(&path, &error)),

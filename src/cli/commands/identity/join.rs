@@ -39,6 +39,44 @@ struct Row {
     until: u64,
     /// The fingerprint of the key that used it up.
     redeemed_by: Option<String>,
+    /// When it was taken back, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked: Option<u64>,
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Redeemed,
+    Revoked,
+    Expired,
+}
+
+impl Row {
+    /// What was done with it counts for more than what the clock says.
+    const fn state(&self, now: u64) -> State {
+        if self.redeemed_by.is_some() {
+            State::Redeemed
+        } else if self.revoked.is_some() {
+            State::Revoked
+        } else if self.until <= now {
+            State::Expired
+        } else {
+            State::Open
+        }
+    }
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Redeemed => "redeemed",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// What travels with a request.
@@ -61,6 +99,7 @@ pub(super) fn run(command: &Command, now: Wall) -> Result<(), Failure> {
             create(&Authority::open(&ca.ca)?, (kind, name), *minutes, ca.json, now)
         }
         Command::List { ca } => show(&Authority::open(&ca.ca)?, ca.json, now),
+        Command::Revoke { ca, id } => revoke(&Authority::open(&ca.ca)?, id, ca.json, now),
     }
 }
 
@@ -76,9 +115,9 @@ fn create(
         return Err(Failure::new(Exit::Usage, message));
     }
     let mut rows = read(authority)?;
-    // What is over or used up is kept as long as there is room for it.
+    // What is over, used up or revoked is kept as long as there is room for it.
     while TOKENS_MAX <= rows.len() {
-        let Some(old) = rows.iter().position(|row| row.redeemed_by.is_some() || row.until <= seconds(now)) else {
+        let Some(old) = rows.iter().position(|row| row.state(seconds(now)) != State::Open) else {
             let message = format!("there are {TOKENS_MAX} open tokens: wait until some are over");
             return Err(Failure::new(Exit::Conflict, message));
         };
@@ -95,6 +134,7 @@ fn create(
         created: seconds(now),
         until: seconds(until),
         redeemed_by: None,
+        revoked: None,
     });
     write(authority, &rows)?;
     let shown = list::shown(until)?;
@@ -112,15 +152,7 @@ fn create(
 }
 
 fn show(authority: &Authority, as_json: bool, now: Wall) -> Result<(), Failure> {
-    let state = |row: &Row| {
-        if row.redeemed_by.is_some() {
-            "redeemed"
-        } else if row.until <= seconds(now) {
-            "expired"
-        } else {
-            "open"
-        }
-    };
+    let state = |row: &Row| row.state(seconds(now)).word();
     let rows = read(authority)?;
     if as_json {
         let rows: Vec<_> = rows
@@ -130,6 +162,25 @@ fn show(authority: &Authority, as_json: bool, now: Wall) -> Result<(), Failure> 
         return output::json(&json!(rows));
     }
     rows.iter().try_for_each(|it| output::line(&format!("{} {:<8} {} {}", it.id, state(it), it.kind, it.name)))
+}
+
+/// Takes a token back. Under the folder's lock it is used or revoked, never both.
+fn revoke(authority: &Authority, id: &str, as_json: bool, now: Wall) -> Result<(), Failure> {
+    let mut rows = read(authority)?;
+    let Some(row) = rows.iter_mut().find(|row| row.id == id) else {
+        let message = format!("no join token has the id {id:?}: `identity join-token list` shows those there are");
+        return Err(Failure::failed(message));
+    };
+    if let Some(key) = &row.redeemed_by {
+        let message = format!("token {id} was used already: shut its key out with `identity ban --key {key}`");
+        return Err(Failure::new(Exit::Conflict, message));
+    }
+    // One that is over is marked too: a clock that is set back must not open it again.
+    let is_new = row.revoked.is_none();
+    row.revoked.get_or_insert(seconds(now));
+    write(authority, &rows)?;
+    let state = if is_new { "is revoked" } else { "was revoked already" };
+    say(as_json, &json!({ "id": id, "revoked": true, "is_new": is_new }), &[format!("token {id} {state}")])
 }
 
 /// On the node: binds a request to the token, and says whose answer will be taken.
@@ -186,14 +237,12 @@ fn admitted<'a>(
         SubjectName::Runtime(name) => ("node", name),
         SubjectName::Actor(name) => ("actor", name),
     };
-    if row.redeemed_by.is_some() {
-        Err("the token was used already")
-    } else if row.until <= seconds(now) {
-        Err("the token is over")
-    } else if row.kind != kind || (row.name != ANY && row.name != name.as_str()) {
-        Err("the token is for another kind or name")
-    } else {
-        Ok(row)
+    match row.state(seconds(now)) {
+        State::Redeemed => Err("the token was used already"),
+        State::Revoked => Err("the token was revoked"),
+        State::Expired => Err("the token is over"),
+        State::Open if row.kind == kind && (row.name == ANY || row.name == name.as_str()) => Ok(row),
+        State::Open => Err("the token is for another kind or name"),
     }
 }
 

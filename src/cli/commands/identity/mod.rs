@@ -73,7 +73,7 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
             let (issued, files) = approve(&authority, &asked, life, &folder, now)?;
             say_issued(ca.json, &issued, &files)
         }
-        Identity::Renew { ca, certificate } => renew::run(&Authority::open(&ca.ca)?, certificate, ca.json, now),
+        Identity::Renew { ca, certificate } => renew::run(ca, certificate, now),
         Identity::Rotate(step) => rotate(step, now),
         Identity::Ban { ca, what, reason } => ban(&Authority::open(&ca.ca)?, what, reason, ca.json),
         Identity::ExportBundle { ca, out, days, refresh_hint_s } => {

@@ -16,6 +16,7 @@ use super::authority::{Authority, Issued, pem, seconds};
 use super::certificate::{self, Names};
 use super::ledger::{Entry, Ledger};
 use super::{disk, is_own, list};
+use crate::cli::args::Ca;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::domain::identity::SubjectName;
@@ -26,11 +27,13 @@ use crate::domain::time::{Millis, Wall};
 /// Longest certificate that is read, in bytes.
 const PEM_BYTES_MAX: u64 = 64 * 1_024;
 
-pub(super) fn run(authority: &Authority, certificate: &Path, as_json: bool, now: Wall) -> Result<(), Failure> {
+pub(super) fn run(ca: &Ca, certificate: &Path, now: Wall) -> Result<(), Failure> {
+    // First, because the folder is locked from then on, and a terminal may stay silent for long.
     let text = read(certificate)?;
+    let (authority, as_json) = (Authority::open(&ca.ca)?, ca.json);
     let in_force = CertificateDer::from_pem_slice(text.as_bytes())
         .map_err(|error| Failure::new(Exit::Usage, format!("--certificate: not PEM ({error})")))?;
-    let issued = renew(authority, &in_force, now)?;
+    let issued = renew(&authority, &in_force, now)?;
     let text = pem(&issued.der);
     if !as_json {
         return output::line(text.trim_end());

@@ -11,6 +11,7 @@ use crate::domain::action::Action;
 use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::Role;
+use crate::domain::offer::Known;
 use crate::domain::policy::{Pattern, Policy, RuleEffect, Step};
 use crate::domain::preflight::{Asker, Profile, Standing, decide};
 use crate::domain::projection::Lifecycle;
@@ -31,7 +32,7 @@ struct World {
 impl World {
     fn case(&self) -> Case<'_> {
         let Self { asker, action, target, origin, policy, profile, now, side: _ } = self;
-        Case { asker, action, target, origin, policy, profile: *profile, now: *now }
+        Case { asker, action, target, origin, policy, profile: *profile, offer: Known::Nothing, now: *now }
     }
 
     fn with(&self, policy: Policy) -> Self {

@@ -54,6 +54,8 @@ pub(in crate::mesh) struct Tunnel {
     pub(in crate::mesh) partners: Vec<Wires>,
     /// Where others find this node: the own site's first, then each partner's.
     pub(in crate::mesh) listening: Vec<String>,
+    /// What ends a partner's side: its doors, and its links.
+    dismissals: Vec<(SiteId, [CancellationToken; 2])>,
     accepting: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -116,6 +118,7 @@ impl Tunnel {
             wires: Wires::default(),
             partners: Vec::new(),
             listening: Vec::new(),
+            dismissals: Vec::new(),
             accepting: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
@@ -130,13 +133,15 @@ impl Tunnel {
     }
 
     async fn add(&mut self, index: usize, plan: Plan<'_>, identity: &Arc<Identity>) -> Result<Wires, OpenError> {
+        let (accepting, stop) = (self.accepting.child_token(), self.stop.child_token());
+        self.dismissals.push((plan.site.clone(), [accepting.clone(), stop.clone()]));
         let side = Arc::new(Side {
             site: plan.site.clone(),
             identity: Arc::clone(identity),
             inside: self.folder.socket(&format!("in-{index}")),
             handshakes: Arc::new(Semaphore::new(plan.handshakes_max)),
             links: Semaphore::new(plan.links_max),
-            stop: self.stop.clone(),
+            stop,
             tasks: self.tasks.clone(),
         });
         let mut wires = Wires::default();
@@ -145,16 +150,21 @@ impl Tunnel {
             self.listening.push(address.to_string());
             wires.listen.push(locator(&side.inside));
             let acceptor = TlsAcceptor::from(tls::link_server(identity).map_err(failed)?);
-            side.spawn(&self.accepting, inward::accept(Arc::clone(&side), listener, acceptor));
+            side.spawn(&accepting, inward::accept(Arc::clone(&side), listener, acceptor));
         }
         for (number, endpoint) in plan.connect.into_iter().enumerate() {
             let door = self.folder.socket(&format!("out-{index}-{number}"));
             let far = Far::parse(endpoint).ok_or_else(|| failed(format!("cannot dial {endpoint} over TLS")))?;
             let listener = UnixListener::bind(&door).map_err(failed)?;
             wires.connect.push(locator(&door));
-            side.spawn(&self.accepting, outward::lead_out(Arc::clone(&side), listener, far));
+            side.spawn(&accepting, outward::lead_out(Arc::clone(&side), listener, far));
         }
         Ok(wires)
+    }
+
+    /// Ends the links with a site, and closes its listener and its doors.
+    pub(in crate::mesh) fn dismiss(&self, site: &SiteId) {
+        self.dismissals.iter().filter(|(known, _)| known == site).flat_map(|(_, ends)| ends).for_each(|it| it.cancel());
     }
 
     /// Lets no more in, gives what was said last a moment to leave, and ends.

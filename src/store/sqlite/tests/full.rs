@@ -13,12 +13,12 @@ use crate::engine::record::Batch;
 use crate::store::sqlite::{INTERVAL, file, open_within};
 
 /// A file system of a few MiB. Needs the right to mount; without it the test has nothing to run on and says so.
-struct SmallDisk {
+pub(in crate::store::sqlite) struct SmallDisk {
     folder: TempDir,
 }
 
 impl SmallDisk {
-    fn mount(bytes: u64) -> Option<Self> {
+    pub(in crate::store::sqlite) fn mount(bytes: u64) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let size = format!("size={bytes}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).status();
@@ -29,7 +29,7 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> PathBuf {
+    pub(in crate::store::sqlite) fn path(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
@@ -41,7 +41,7 @@ impl SmallDisk {
     }
 
     /// Takes all the space that is left, and returns what gives it back.
-    fn fill(&self) -> PathBuf {
+    pub(in crate::store::sqlite) fn fill(&self) -> PathBuf {
         let filler = self.folder.path().join("filler");
         let filled = fs::write(&filler, vec![1; 64 << 20]);
         assert!(filled.is_err(), "the disk is small");

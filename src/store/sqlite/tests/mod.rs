@@ -4,7 +4,7 @@
 
 mod death;
 mod evidence;
-mod full;
+pub(super) mod full;
 mod strange;
 
 use std::fs;

@@ -175,6 +175,10 @@ pub struct ResultBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     response: Option<ResponseBody<'a>>,
+    /// The run that was started, by which it is found from any runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    run_id: Option<String>,
     /// The target's signed receipt as it came over the mesh, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -192,10 +196,25 @@ pub enum ResponseBody<'a> {
         /// The keys that were asked for.
         keys: &'a [String],
     },
+    /// Of the command `cancel`: the run is told to end.
+    Cancelling {
+        /// Which.
+        cancelling: String,
+    },
+    /// Of a command to the workload: it is told, and `state` says what became of it.
+    Commanded {
+        /// What it is told.
+        commanded: &'a str,
+    },
     /// Of the command `ping`.
     Pong {
         /// Always true.
         pong: bool,
+    },
+    /// Of a declared command: it has begun.
+    Started {
+        /// Whether it has.
+        started: bool,
     },
     /// Of `status_read`.
     Status {
@@ -368,6 +387,7 @@ fn result<'a>(me: &'a RuntimeId, outcome: Outcome<'a>) -> ResultBody<'a> {
         remediation: denial.map(|denial| denial.code.remediation()),
         audit_id: outcome.audit_id.map(|audit_id| audit_id.to_string()),
         response: outcome.result.ok().map(|brought| response(me, brought)),
+        run_id: outcome.result.ok().and_then(Response::run).map(|run| run.to_string()),
         receipt: outcome.receipt.map(|receipt| STANDARD.encode(receipt)),
     }
 }
@@ -375,7 +395,10 @@ fn result<'a>(me: &'a RuntimeId, outcome: Outcome<'a>) -> ResultBody<'a> {
 fn response<'a>(me: &'a RuntimeId, response: &'a Response) -> ResponseBody<'a> {
     match response {
         Response::Applied { revision, keys } => ResponseBody::Applied { applied_revision: *revision, keys },
+        Response::Cancelling { run } => ResponseBody::Cancelling { cancelling: run.to_string() },
+        Response::Commanded { command } => ResponseBody::Commanded { commanded: command.as_str() },
         Response::Pong => ResponseBody::Pong { pong: true },
+        Response::Started { run: _ } => ResponseBody::Started { started: true },
         Response::Status(status) => {
             let Status { runtime, version, boot, uptime, health, config_revision, peers_online } = &**status;
             ResponseBody::Status {

@@ -2,10 +2,20 @@
 //!
 //! The authority's key is read by a process of its own, `trust-runtime identity renew`, for as long as one certificate takes:
 //! the process that listens on the network never has it in its memory. That process checks everything again.
+//!
+//! It may hang: on a folder that does not answer, or because somebody has stopped it. Then it is ended, and whoever waits for
+//! his turn gets it while his own question still counts.
 
-use std::io::Write;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Child;
+use std::sync::{self, PoisonError};
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -25,18 +35,46 @@ use crate::wire::mesh::{self as message, Renewed};
 /// Longest reason that is handed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
+/// How long the program may take. It reads a folder and writes a line.
+const PROGRAM_MAX: Duration = Duration::from_secs(5);
+/// How long somebody waits for his turn: with the program's time and a record, less than he waits for the answer.
+const TURN_MAX: Duration = Duration::from_secs(7);
+/// How many nodes wait at once; each asks again by itself.
+const WAITING_MAX: usize = 16;
+/// Told to whoever is to ask again.
+const BUSY: &str = "server_busy";
+
 /// The authority's folder and the program that works on it.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    folder: PathBuf,
+    program: Program,
     mailbox: mpsc::Sender<Mail>,
-    /// One at a time: whoever comes meanwhile comes again.
-    work: Mutex<()>,
+    /// One at a time, because the folder takes no more. A program that could not be ended stays here, and nothing is started
+    /// beside it.
+    turn: Mutex<Option<Child>>,
+    /// Whose questions are here: one of each node, so that nobody has all the places.
+    asking: sync::Mutex<BTreeSet<RuntimeId>>,
+}
+
+/// What is started, and how long it may take.
+#[derive(Debug, Clone)]
+struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    time: Duration,
 }
 
 impl Issuer {
     pub(super) fn new(folder: PathBuf, mailbox: mpsc::Sender<Mail>) -> Self {
-        Self { folder, mailbox, work: Mutex::new(()) }
+        let arguments = ["identity", "renew", "--certificate", "-", "--ca"].map(OsString::from);
+        let arguments = arguments.into_iter().chain([folder.into_os_string()]).collect();
+        // The running program itself, as long as it runs.
+        let path = PathBuf::from("/proc/self/exe");
+        Self::of(Program { path, arguments, time: PROGRAM_MAX }, mailbox)
+    }
+
+    fn of(program: Program, mailbox: mpsc::Sender<Mail>) -> Self {
+        Self { program, mailbox, turn: Mutex::default(), asking: sync::Mutex::default() }
     }
 
     /// Renews a certificate whose key was proved. It is on record before it is given.
@@ -45,10 +83,8 @@ impl Issuer {
         runtime: &RuntimeId,
         certificate: &CertificateDer<'static>,
     ) -> Result<CertificateDer<'static>, String> {
-        let Ok(_one_at_a_time) = self.work.try_lock() else { return Err("server_busy".to_owned()) };
-        let (folder, in_force) = (self.folder.clone(), certificate.clone());
-        let run = tokio::task::spawn_blocking(move || run(&folder, &in_force)).await;
-        let issued = run.map_err(|error| error.to_string())??;
+        let _place = self.enter(runtime).ok_or(BUSY)?;
+        let issued = self.run(certificate).await?;
         let detail = format!("certificate {}", Fingerprint::of_der(&issued));
         let (reply, recorded) = oneshot::channel();
         let request = Request::Renewed { runtime: runtime.clone(), detail };
@@ -58,21 +94,48 @@ impl Issuer {
             (_, _) => Err("it could not be put on record".to_owned()),
         }
     }
+
+    /// Waits for its turn, and gives it back however the program ends.
+    async fn run(&self, certificate: &CertificateDer<'static>) -> Result<CertificateDer<'static>, String> {
+        let turn = tokio::time::timeout(TURN_MAX, self.turn.lock()).await;
+        let mut left = turn.map_err(|_elapsed| BUSY)?;
+        if let Some(child) = left.as_mut() {
+            program::ended(child).ok_or("the authority's program hangs and cannot be ended: look at its folder")?;
+        }
+        *left = None;
+        let (program, input) = (self.program.clone(), super::renewal::pem(certificate).into_bytes());
+        let run = tokio::task::spawn_blocking(move || program::run(&program, input)).await;
+        match run.map_err(|error| error.to_string())? {
+            Ok(output) => issued(&output),
+            Err(program::Failed::Hangs(child)) => {
+                *left = child;
+                Err(format!("the authority's program did not end within {} ms", self.program.time.as_millis()))
+            }
+            Err(program::Failed::System(error)) => Err(format!("the authority's program: {error}")),
+        }
+    }
+
+    /// A place, given back when it is dropped.
+    fn enter(&self, runtime: &RuntimeId) -> Option<Place<'_>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in = asking.len() < WAITING_MAX && asking.insert(runtime.clone());
+        is_in.then(|| Place { asking: &self.asking, runtime: runtime.clone() })
+    }
 }
 
-/// Lets the program issue, with nothing of this process but the certificate in force.
-fn run(folder: &std::path::Path, certificate: &CertificateDer<'_>) -> Result<CertificateDer<'static>, String> {
-    let failed = |error: std::io::Error| format!("the authority's program: {error}");
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(program);
-    command.args(["identity", "renew", "--certificate", "-", "--ca"]).arg(folder).env_clear();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(super::renewal::pem(certificate).as_bytes()).map_err(failed)?;
+struct Place<'a> {
+    asking: &'a sync::Mutex<BTreeSet<RuntimeId>>,
+    runtime: RuntimeId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.runtime);
     }
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
+}
+
+fn issued(output: &program::Output) -> Result<CertificateDer<'static>, String> {
+    if !output.is_success {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(text.lines().last().unwrap_or("refused").chars().take(REASON_CHARS_MAX).collect());
     }

@@ -1,15 +1,18 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
+mod work;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::action::Action;
+use crate::domain::action::{self, Action};
 use crate::domain::audit::Hash;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::PublicKey;
-use crate::domain::envelope::{Delegation, Envelope, Ruling, Voucher};
+use crate::domain::envelope::{Delegation, Envelope, Health, Ruling, Voucher};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -18,8 +21,8 @@ use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received};
 use crate::engine::record::{Peer, Record};
 use crate::engine::view::Settings;
-use crate::engine::word::Signer;
-use crate::engine::{Engine, Entropy, action_name};
+use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
+use crate::engine::{Engine, Entropy};
 
 /// No chance at all.
 pub(super) struct Zeros;
@@ -43,9 +46,11 @@ pub(super) fn settings() -> Settings {
         authority: None,
         certificate: None,
         partners: BTreeMap::new(),
+        damaged: BTreeMap::new(),
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
+        offer: Offer::default(),
         receipts_kept: Millis(0),
         file_values: BTreeMap::new(),
         host: None,
@@ -117,7 +122,13 @@ fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
 fn ruling(effects: &Effects) -> Option<&Ruling> {
     effects.after.iter().find_map(|effect| match effect {
         Effect::Answer { receipt, .. } => Some(&receipt.ruling),
-        Effect::Apply { .. } | Effect::AuditLightly { .. } | Effect::Refuse { .. } | Effect::Reply { .. } => None,
+        Effect::Apply { .. }
+        | Effect::AuditLightly { .. }
+        | Effect::CancelRun(_)
+        | Effect::Perform(_)
+        | Effect::Refuse { .. }
+        | Effect::Reply { .. }
+        | Effect::StartRun(_) => None,
     })
 }
 
@@ -188,10 +199,56 @@ fn nothing_is_dropped_while_the_store_takes_no_writes() {
     assert_eq!(count(&effects, |record| matches!(record, Record::ReceiptDropped(_))), 0);
 }
 
+/// Until it says so again, nothing is known of a runtime that was started anew, whatever it said before.
+#[test]
+fn what_a_peer_said_in_an_earlier_life_does_not_count_in_this_one() {
+    let mut engine = engine(&["s/b"]);
+    let signer = signed_by("s/b", letter("s/b", "r", "debug", at(1))).signer;
+    let runtime: RuntimeId = "s/b".parse().expect("legal");
+    let identity = |boot, now: Now| Identity {
+        runtime: runtime.clone(),
+        boot,
+        at: now.wall,
+        api_version: "1.0".to_owned(),
+        version: "0".to_owned(),
+        capabilities: vec!["status_read".to_owned()],
+        host: None,
+        web: None,
+        is_secure: true,
+        policy_hash: Hash([0; 32]),
+        config_revision: 1,
+        config_etag: Hash([0; 32]),
+    };
+    let observation = |boot, revision, now: Now| Observation {
+        runtime: runtime.clone(),
+        boot,
+        sequence: now.wall.0,
+        at: now.wall,
+        health: Health::Healthy,
+        config_revision: revision,
+        edges: None,
+        is_leaving: false,
+    };
+    let mut hear = |seconds, word| {
+        let input = Input::Word { signer: signer.clone(), word };
+        engine.handle(at(seconds), &mut Zeros, input, &mut Effects::default());
+        let view = engine.view();
+        let peer = view.peers.get(&runtime).expect("known");
+        (view.standing(&runtime, at(seconds).monotonic).expect("known").is_secure, peer.health, peer.wants_identity())
+    };
+    let healthy = Some(Health::Healthy);
+    assert_eq!(hear(1, Word::Observation(observation(1, 1, at(1)))), (false, healthy, true));
+    assert_eq!(hear(2, Word::Identity(identity(1, at(2)))), (true, healthy, false));
+    assert_eq!(hear(3, Word::Observation(observation(1, 2, at(3)))), (true, healthy, true), "a newer one was missed");
+    let echo = Word::Echo(Echo { boot: 2, round_trip_us: 1 });
+    assert_eq!(hear(4, echo), (false, None, true));
+    assert_eq!(hear(5, Word::Identity(identity(2, at(5)))), (true, None, false));
+}
+
 #[test]
 fn the_record_names_the_action_and_its_command() {
-    assert_eq!(action_name(&Action::ping()), "cmd_invoke/ping");
-    assert_eq!(action_name(&Action::StatusRead), "status_read");
+    assert_eq!(action::name(&Action::ping()), "cmd_invoke/ping");
+    assert_eq!(action::name(&Action::StatusRead), "status_read");
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! Runs as callers of this node see them, wherever in the mesh they are.
+//!
+//! A caller has a run's bare id and nothing else; where the run is, the implementation finds out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::domain::code::Code;
+use crate::domain::preflight::Asker;
+use crate::domain::run::{AgentName, Event, Instance, Kind, Pointer, Run, RunId, Status};
+use crate::engine::input::Invoke;
+use crate::handle::{Failure, Pending};
+
+/// Most events on one page (contract, RR-34).
+pub const EVENTS_MAX: usize = 1_000;
+
+/// Which events are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsAsked {
+    /// Of which run.
+    pub run: RunId,
+    /// Only those behind this number; all of them if absent.
+    pub after: Option<u64>,
+    /// Only these kinds; any if absent.
+    pub kinds: Option<BTreeSet<Kind>>,
+    /// At most this many: 1 to [`EVENTS_MAX`].
+    pub limit: usize,
+}
+
+/// Why a run cannot be shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    /// Nobody who could be asked knows it.
+    #[error("no runtime that could be asked knows this run")]
+    Unknown,
+    /// It is at a runtime that cannot be reached now. What was last known of it is here.
+    #[error("the run is at {}, which cannot be reached now", .0.owner)]
+    OwnerUnreachable(Box<Pointer>),
+    /// The asker may not see it, or this node cannot look.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Absent {
+    /// A failure with its code.
+    pub fn failed(code: Code, reason: impl Into<String>) -> Self {
+        Self::Failed(Failure { code, reason: reason.into() })
+    }
+}
+
+/// What comes next in a run that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// At least one event, in order, none of them seen before.
+    Events(Vec<Event>),
+    /// All events were given, and there will be no more.
+    End,
+    /// Where the reader stands nothing is kept any more: the run was forgotten, or its history was cut.
+    Gone,
+}
+
+/// One reader of one run. Its memory is bounded, and its slowness costs nobody else anything.
+pub trait Follower: Send + fmt::Debug {
+    /// Waits until there is something. Dropped while it waits, it has lost nothing.
+    fn next(&mut self) -> Pending<'_, Result<Next, Absent>>;
+}
+
+/// Which own runs are wanted. Absent means any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunsAsked {
+    /// Only those which are this far.
+    pub status: Option<Status>,
+    /// Only those of this agent.
+    pub agent: Option<AgentName>,
+    /// Only those for this instance.
+    pub instance: Option<Instance>,
+    /// Where the page begins: behind this run.
+    pub cursor: Option<(crate::domain::time::Wall, RunId)>,
+    /// At most this many: 1 to 1,000.
+    pub limit: usize,
+}
+
+/// A page of own runs, newest first, and where the next one begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunPage {
+    /// The runs.
+    pub pointers: Vec<Pointer>,
+    /// Where the next page begins, if there is more.
+    pub next: Option<(crate::domain::time::Wall, RunId)>,
+}
+
+/// A page of instances that have own runs, ascending, and where the next one begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstancePage {
+    /// The instances.
+    pub instances: Vec<(AgentName, Instance)>,
+    /// Where the next page begins, if there is more.
+    pub next: Option<(AgentName, Instance)>,
+}
+
+/// Runs, started here and seen from here.
+pub trait Runs: Send + Sync + fmt::Debug {
+    /// Starts a run of a declared agent on this runtime. It is readable from the moment of this answer.
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>>;
+
+    /// The record of a run anywhere in the mesh.
+    fn run(&self, asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>>;
+
+    /// A page of its events, ascending.
+    fn events(&self, asker: Asker, asked: EventsAsked) -> Pending<'_, Result<Vec<Event>, Absent>>;
+
+    /// Follows it from behind this number on, from the beginning if absent: what is stored, then what comes, each event
+    /// once.
+    fn follow(&self, asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>>;
+
+    /// Own runs.
+    fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>>;
+
+    /// Instances of own runs, of this agent if one is named, behind this one.
+    fn instances(
+        &self,
+        agent: Option<AgentName>,
+        cursor: Option<(AgentName, Instance)>,
+        limit: usize,
+    ) -> Pending<'_, Result<InstancePage, Failure>>;
+}

@@ -1,0 +1,260 @@
+//! How any number of readers follow one growing log, none of them at the cost of another.
+//!
+//! A reader has no queue: only the number of the entry that it wants next. It takes entries from what all readers share: the
+//! newest ones, which the writer leaves in a small ring, else the pages last read from where the log is kept. At the end of
+//! the log it waits until the end moves. So there is nothing that can overflow, and nothing between replay and tail that
+//! could be lost or doubled.
+//!
+//! What must hold of the writer: an entry can be read from the log before it is published.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Head;
+use crate::store::{Error, Pending};
+
+/// Most entries in the ring: what a reader may fall behind by without reading pages.
+pub const RING_MAX: usize = 256;
+
+/// Most bytes in the ring, but for one entry that is larger by itself.
+pub const RING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most entries of a page read from the log. Pages end at multiples of it, so that readers who began at different places soon
+/// want the same ones.
+pub const SEGMENT_MAX: u64 = 256;
+
+/// Most bytes of such a page, but for one entry that is larger by itself.
+pub const SEGMENT_BYTES_MAX: usize = 512 * 1024;
+
+/// Most bytes in all pages that one hub keeps, but for the newest page.
+pub const CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// A log whose entries are numbered from 0 without a gap, and can be read.
+pub trait Log: Send + Sync + fmt::Debug + 'static {
+    /// What it consists of; cheap to clone.
+    type Entry: Clone + Send + Sync + fmt::Debug + 'static;
+
+    /// How long it is. None if it is gone.
+    fn head(&self) -> Pending<'_, Result<Option<Head>, Error>>;
+
+    /// The entries from a number on: at most this many and this many bytes, but at least one if there is one. None if the log
+    /// is gone.
+    fn page(&self, from: u64, limit: usize, bytes_max: usize) -> Pending<'_, Result<Option<Vec<Self::Entry>>, Error>>;
+
+    /// What an entry costs.
+    fn bytes(entry: &Self::Entry) -> usize;
+}
+
+/// How far the log is known to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct State {
+    head: Head,
+    is_gone: bool,
+}
+
+/// Entries one after the other.
+#[derive(Debug)]
+struct Run<E> {
+    first: u64,
+    entries: VecDeque<E>,
+    bytes: usize,
+}
+
+impl<E> Default for Run<E> {
+    fn default() -> Self {
+        Self { first: 0, entries: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<E: Clone> Run<E> {
+    /// The number behind the last.
+    fn end(&self) -> u64 {
+        self.first.saturating_add(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The entries from a number on, as many as fit and at least one. None if that number is not here.
+    fn from(&self, from: u64, bytes_max: usize, bytes_of: fn(&E) -> usize) -> Option<Vec<E>> {
+        let skipped = usize::try_from(from.checked_sub(self.first)?).ok()?;
+        let mut bytes = 0_usize;
+        let fits = |entry: &&E| {
+            let is_first = bytes == 0;
+            // At least one byte each, so that only the first is the first.
+            bytes = bytes.saturating_add(bytes_of(entry).max(1));
+            is_first || bytes <= bytes_max
+        };
+        let entries: Vec<E> = self.entries.iter().skip(skipped).take_while(fits).cloned().collect();
+        if entries.is_empty() { None } else { Some(entries) }
+    }
+}
+
+/// What the readers of one log share.
+#[derive(Debug)]
+pub struct Hub<L: Log> {
+    log: L,
+    state: watch::Sender<State>,
+    ring: Mutex<Run<L::Entry>>,
+    /// The pages last read, newest last.
+    cache: Mutex<VecDeque<Arc<Run<L::Entry>>>>,
+    /// Held while a page is read, so that the others who want it wait for it and do not read it too.
+    reading: tokio::sync::Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under these locks can leave a value half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<L: Log> Hub<L> {
+    /// A hub that knows nothing of its log yet. Publish to it first, then let it [`Self::look`], and nothing is missed.
+    pub fn new(log: L) -> Self {
+        let (state, _) = watch::channel(State::default());
+        Self { log, state, ring: Mutex::default(), cache: Mutex::default(), reading: tokio::sync::Mutex::default() }
+    }
+
+    /// Asks the log how long it is. False if it is gone.
+    pub async fn look(&self) -> Result<bool, Error> {
+        match self.log.head().await? {
+            None => self.set_gone(),
+            Some(head) => self.raise(head),
+        }
+        Ok(!self.state.borrow().is_gone)
+    }
+
+    /// Entries that have just been made durable, and whether the last of them is the log's last.
+    pub fn publish(&self, first: u64, entries: &[L::Entry], is_ended: bool) {
+        let count = {
+            let mut ring = lock(&self.ring);
+            if first != ring.end() {
+                // Some were published before this hub was there, or twice: what the ring cannot continue it forgets.
+                *ring = Run { first, ..Run::default() };
+            }
+            ring.bytes = entries.iter().map(L::bytes).fold(ring.bytes, usize::saturating_add);
+            ring.entries.extend(entries.iter().cloned());
+            let count = ring.end();
+            while 1 < ring.entries.len()
+                && (RING_MAX < ring.entries.len() || RING_BYTES_MAX < ring.bytes)
+                && let Some(oldest) = ring.entries.pop_front()
+            {
+                ring.bytes = ring.bytes.saturating_sub(L::bytes(&oldest));
+                ring.first = ring.first.saturating_add(1);
+            }
+            count
+        };
+        self.raise(Head { count, is_ended });
+    }
+
+    /// The log is no more: readers who are not at its end are told so.
+    pub fn set_gone(&self) {
+        self.state.send_modify(|state| state.is_gone = true);
+    }
+
+    /// What is known of the length only grows.
+    fn raise(&self, head: Head) {
+        self.state.send_if_modified(|state| {
+            let known = state.head;
+            state.head.count = known.count.max(head.count);
+            state.head.is_ended |= head.is_ended;
+            state.head != known
+        });
+    }
+
+    /// Entries from a number that is there. None if the log is gone.
+    async fn entries(&self, from: u64, bytes_max: usize) -> Result<Option<Vec<L::Entry>>, Error> {
+        if let Some(entries) = self.shared(from, bytes_max) {
+            return Ok(Some(entries));
+        }
+        let _reading = self.reading.lock().await;
+        // Whoever read before may have brought it.
+        if let Some(entries) = self.shared(from, bytes_max) {
+            return Ok(Some(entries));
+        }
+        let limit = SEGMENT_MAX.saturating_sub(from.checked_rem(SEGMENT_MAX).unwrap_or_default());
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let Some(entries) = self.log.page(from, limit, SEGMENT_BYTES_MAX).await? else { return Ok(None) };
+        let bytes = entries.iter().map(L::bytes).fold(0, usize::saturating_add);
+        let page = Arc::new(Run { first: from, entries: entries.into(), bytes });
+        let taken = page.from(from, bytes_max, L::bytes);
+        self.keep(page);
+        Ok(taken)
+    }
+
+    /// Entries from what is in memory.
+    fn shared(&self, from: u64, bytes_max: usize) -> Option<Vec<L::Entry>> {
+        let newest = lock(&self.ring).from(from, bytes_max, L::bytes);
+        newest.or_else(|| {
+            let page = lock(&self.cache).iter().find(|page| page.first <= from && from < page.end()).cloned()?;
+            page.from(from, bytes_max, L::bytes)
+        })
+    }
+
+    fn keep(&self, page: Arc<Run<L::Entry>>) {
+        let mut cache = lock(&self.cache);
+        cache.push_back(page);
+        let bytes = |cache: &VecDeque<Arc<Run<L::Entry>>>| cache.iter().map(|it| it.bytes).sum::<usize>();
+        while 1 < cache.len() && CACHE_BYTES_MAX < bytes(&cache) {
+            cache.pop_front();
+        }
+    }
+}
+
+/// What a reader is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next<E> {
+    /// The next entries, at least one.
+    Page(Vec<E>),
+    /// There will be no more.
+    End,
+    /// The log was forgotten before its end was read.
+    Gone,
+}
+
+/// One who reads a log from some place to its end.
+#[derive(Debug)]
+pub struct Reader<L: Log> {
+    hub: Arc<Hub<L>>,
+    state: watch::Receiver<State>,
+    next: u64,
+}
+
+impl<L: Log> Reader<L> {
+    /// Begins behind the entry `after`, or at the first.
+    pub fn new(hub: Arc<Hub<L>>, after: Option<u64>) -> Self {
+        let state = hub.state.subscribe();
+        Self { hub, state, next: after.map_or(0, |after| after.saturating_add(1)) }
+    }
+
+    /// The next entries: at most this many bytes, but at least one entry; waits for it at the end of a log that goes on. A
+    /// dropped call loses nothing: the next one gives the same. After an error it may be tried again.
+    pub async fn next_page(&mut self, bytes_max: usize) -> Result<Next<L::Entry>, Error> {
+        loop {
+            let State { head, is_gone } = *self.state.borrow_and_update();
+            if head.count <= self.next && head.is_ended {
+                return Ok(Next::End);
+            }
+            if is_gone {
+                return Ok(Next::Gone);
+            }
+            if self.next < head.count {
+                let Some(entries) = self.hub.entries(self.next, bytes_max).await? else {
+                    self.hub.set_gone();
+                    return Ok(Next::Gone);
+                };
+                self.next = self.next.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
+                return Ok(Next::Page(entries));
+            }
+            // The hub, and with it the sender, lives as long as this reader.
+            self.state.changed().await.map_err(|_gone| Error::Closed)?;
+        }
+    }
+
+    /// The number of the entry that comes next.
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests;

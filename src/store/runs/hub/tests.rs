@@ -1,0 +1,230 @@
+//! What every reader of a log sees, over a log that counts how often it is read.
+
+#![expect(clippy::arithmetic_side_effects, reason = "the numbers of test entries are small")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+
+/// Longest that a test waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A log in memory; its reads may be held up.
+#[derive(Debug, Default)]
+struct Content {
+    entries: Mutex<Option<Vec<u64>>>,
+    is_ended: Mutex<bool>,
+    reads: AtomicUsize,
+    /// Reads wait while it is held.
+    gate: tokio::sync::Mutex<()>,
+    /// How many have come to the gate.
+    arrived: AtomicUsize,
+}
+
+#[derive(Debug, Clone)]
+struct Numbers(Arc<Content>);
+
+impl Log for Numbers {
+    type Entry = u64;
+
+    fn head(&self) -> Pending<'_, Result<Option<Head>, Error>> {
+        Box::pin(async {
+            let entries = self.0.entries.lock().expect("no panic under the lock");
+            let is_ended = *self.0.is_ended.lock().expect("no panic under the lock");
+            Ok(entries.as_ref().map(|it| Head { count: it.len() as u64, is_ended }))
+        })
+    }
+
+    fn page(&self, from: u64, limit: usize, bytes_max: usize) -> Pending<'_, Result<Option<Vec<u64>>, Error>> {
+        Box::pin(async move {
+            self.0.reads.fetch_add(1, Ordering::SeqCst);
+            let page = self.0.entries.lock().expect("no panic under the lock").as_ref().map(|it| {
+                let wanted = it.iter().copied().skip(usize::try_from(from).expect("small")).take(limit);
+                wanted.take((bytes_max / Self::bytes(&0)).max(1)).collect()
+            });
+            self.0.arrived.fetch_add(1, Ordering::SeqCst);
+            let _open = self.0.gate.lock().await;
+            Ok(page)
+        })
+    }
+
+    fn bytes(_entry: &u64) -> usize {
+        100
+    }
+}
+
+struct World {
+    content: Arc<Content>,
+    hub: Arc<Hub<Numbers>>,
+}
+
+impl World {
+    fn new(count: u64) -> Self {
+        let content = Arc::new(Content::default());
+        *content.entries.lock().expect("fresh") = Some((0..count).collect());
+        let hub = Arc::new(Hub::new(Numbers(Arc::clone(&content))));
+        Self { content, hub }
+    }
+
+    /// Durable first, then published.
+    fn write(&self, count: u64, is_ended: bool) {
+        let first = {
+            let mut entries = self.content.entries.lock().expect("no panic under the lock");
+            let entries = entries.as_mut().expect("is there");
+            let first = entries.len() as u64;
+            entries.extend(first..first + count);
+            first
+        };
+        *self.content.is_ended.lock().expect("no panic under the lock") = is_ended;
+        let new: Vec<u64> = (first..first + count).collect();
+        self.hub.publish(first, &new, is_ended);
+    }
+
+    fn reads(&self) -> usize {
+        self.content.reads.load(Ordering::SeqCst)
+    }
+}
+
+async fn all(mut reader: Reader<Numbers>, bytes_max: usize) -> Vec<u64> {
+    let mut seen = Vec::new();
+    let walk = async {
+        loop {
+            match reader.next_page(bytes_max).await.expect("reads") {
+                Next::Page(entries) => seen.extend(entries),
+                Next::End => return,
+                Next::Gone => panic!("it is there"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, walk).await.expect("comes to an end");
+    seen
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("happens in time");
+}
+
+#[tokio::test]
+async fn a_reader_begins_where_it_says_and_ends_with_the_log() {
+    let world = World::new(1_000);
+    world.write(10, true);
+    assert!(world.hub.look().await.expect("looks"));
+    for (after, first) in [(None, 0), (Some(0), 1), (Some(254), 255), (Some(1_008), 1_009), (Some(1_009), 1_010)] {
+        for bytes_max in [0, 1_000, usize::MAX] {
+            let seen = all(Reader::new(Arc::clone(&world.hub), after), bytes_max).await;
+            assert_eq!(seen, (first..1_010).collect::<Vec<_>>(), "{after:?} {bytes_max}");
+        }
+    }
+    assert_eq!(all(Reader::new(Arc::clone(&world.hub), Some(u64::MAX)), 9).await, Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn what_is_published_while_the_replay_reads_is_neither_lost_nor_doubled() {
+    let world = World::new(600);
+    world.hub.look().await.expect("looks");
+    let held = world.content.gate.lock().await;
+    let reader = Reader::new(Arc::clone(&world.hub), None);
+    let reading = tokio::task::JoinSet::from_iter([all(reader, usize::MAX)]);
+    until(|| world.content.arrived.load(Ordering::SeqCst) == 1).await;
+    // More than the ring holds, in uneven steps, while the first page is on its way.
+    for count in [1, 7, 300, 2, 90] {
+        world.write(count, false);
+    }
+    world.write(1, true);
+    drop(held);
+    assert_eq!(reading.join_all().await, [(0..1_001).collect::<Vec<_>>()]);
+}
+
+#[tokio::test]
+async fn what_was_published_before_the_first_look_is_not_missed() {
+    let world = World::new(5);
+    let reader = Reader::new(Arc::clone(&world.hub), Some(3));
+    world.write(2, false);
+    world.hub.look().await.expect("looks");
+    world.write(1, true);
+    world.hub.publish(3, &[3, 4], false);
+    assert_eq!(all(reader, usize::MAX).await, [4, 5, 6, 7], "and what is published late does no harm");
+}
+
+#[tokio::test]
+async fn a_thousand_readers_of_one_log_read_its_pages_once() {
+    let world = World::new(10_000);
+    world.write(0, true);
+    world.hub.look().await.expect("looks");
+    let readers = (0..1_000).map(|_| all(Reader::new(Arc::clone(&world.hub), None), usize::MAX));
+    for seen in tokio::task::JoinSet::from_iter(readers).join_all().await {
+        assert_eq!(seen.len(), 10_000);
+    }
+    // Forty pages, the last of them with none left over.
+    assert!(world.reads() <= 40, "{} reads", world.reads());
+}
+
+#[tokio::test]
+async fn those_who_keep_up_never_read_the_log() {
+    let world = World::new(0);
+    world.hub.look().await.expect("looks");
+    let readers = (0..20).map(|_| all(Reader::new(Arc::clone(&world.hub), None), usize::MAX));
+    let readers = tokio::task::JoinSet::from_iter(readers);
+    for _ in 0..50 {
+        world.write(10, false);
+        tokio::task::yield_now().await;
+    }
+    world.write(1, true);
+    for seen in readers.join_all().await {
+        assert_eq!(seen, (0..501).collect::<Vec<_>>());
+    }
+    assert_eq!(world.reads(), 0);
+}
+
+#[tokio::test]
+async fn memory_is_bounded_whatever_is_written_and_read() {
+    let world = World::new(0);
+    world.hub.look().await.expect("looks");
+    for _ in 0..1_000 {
+        world.write(100, false);
+    }
+    assert_eq!(lock(&world.hub.ring).entries.len(), RING_MAX);
+    let mut reader = Reader::new(Arc::clone(&world.hub), None);
+    while reader.next() < 99_000 {
+        assert!(matches!(reader.next_page(usize::MAX).await, Ok(Next::Page(_))));
+    }
+    let kept: usize = lock(&world.hub.cache).iter().map(|page| page.bytes).sum();
+    assert!((CACHE_BYTES_MAX / 2..=CACHE_BYTES_MAX).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn a_log_that_vanishes_says_so_unless_it_was_read_to_its_end() {
+    let world = World::new(600);
+    world.write(1, true);
+    world.hub.look().await.expect("looks");
+    let mut early = Reader::new(Arc::clone(&world.hub), None);
+    assert!(matches!(early.next_page(1).await, Ok(Next::Page(_))));
+    let mut done = Reader::new(Arc::clone(&world.hub), Some(600));
+    *world.content.entries.lock().expect("no panic under the lock") = None;
+    // What is in memory may still be given; what is not cannot.
+    let mut late = Reader::new(Arc::clone(&world.hub), Some(300));
+    assert_eq!(late.next_page(1).await, Ok(Next::Gone));
+    assert_eq!(early.next_page(1).await, Ok(Next::Gone));
+    assert_eq!(done.next_page(1).await, Ok(Next::End));
+    assert_eq!(world.hub.look().await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_dropped_call_loses_nothing() {
+    let world = World::new(300);
+    world.hub.look().await.expect("looks");
+    let mut reader = Reader::new(Arc::clone(&world.hub), None);
+    let held = world.content.gate.lock().await;
+    let dropped = tokio::time::timeout(Duration::from_millis(1), reader.next_page(usize::MAX)).await;
+    assert!(dropped.is_err(), "the page is held up");
+    drop(held);
+    world.write(1, true);
+    assert_eq!(all(reader, usize::MAX).await, (0..301).collect::<Vec<_>>());
+}

@@ -1,0 +1,109 @@
+//! What a line of a program's output says (DESIGN, *The project folder*).
+//!
+//! A JSON object with the type of an event becomes that event, but for those that frame a run, and names its result or its
+//! error. Anything else is a line for people, kept as a `log`: a program that knows nothing of events is understood too.
+
+use serde_json::{Map, Value as Json};
+
+use crate::domain::run::Kind;
+
+/// The name of an error that a program has not named.
+const UNNAMED: &str = "Error";
+
+/// How much a line for people matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Maybe not.
+    Warn,
+    /// Not.
+    Error,
+}
+
+impl Level {
+    /// The stable text on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The fields of an event that are the program's to say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fields(pub(super) Map<String, Json>);
+
+/// What a program says with a line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// An event of a kind that a program may say.
+    Event {
+        /// Its kind.
+        kind: Kind,
+        /// What it says beside what the node says.
+        fields: Fields,
+    },
+    /// What the run brings, as a JSON text. Of several the last counts.
+    Result(String),
+    /// What went wrong.
+    Error {
+        /// The name of the error.
+        name: String,
+        /// What it says.
+        message: String,
+    },
+    /// A line for people.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// The line.
+        message: String,
+    },
+}
+
+/// Whether a field is the node's to say, whatever the program puts there.
+pub(super) fn reserved(name: &str) -> bool {
+    matches!(name, "type" | "runId" | "eventIndex" | "timestamp")
+}
+
+/// What a line of standard output says, its line feed left out. Bytes that are no text are shown as U+FFFD.
+pub fn line(bytes: &[u8]) -> Said {
+    let object = serde_json::from_slice::<Map<String, Json>>(bytes).ok();
+    object.and_then(event).unwrap_or_else(|| Said::Log { level: Level::Info, message: shown(bytes) })
+}
+
+/// What a line of standard error says: a warning. Many programs tell their progress there; whether one has failed, its exit
+/// says.
+pub fn complaint(bytes: &[u8]) -> Said {
+    Said::Log { level: Level::Warn, message: shown(bytes) }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What an object says, if it says anything that is known.
+fn event(mut object: Map<String, Json>) -> Option<Said> {
+    let name = object.get("type")?.as_str()?.to_owned();
+    match name.as_str() {
+        "result" => Some(Said::Result(object.remove("value").unwrap_or_default().to_string())),
+        "error" => {
+            let mut text = |field| match object.remove(field) {
+                None | Some(Json::Null) => String::new(),
+                Some(Json::String(text)) => text,
+                Some(other @ (Json::Array(_) | Json::Bool(_) | Json::Number(_) | Json::Object(_))) => other.to_string(),
+            };
+            let (name, message) = (text("name"), text("message"));
+            Some(Said::Error { name: if name.is_empty() { UNNAMED.to_owned() } else { name }, message })
+        }
+        _ => {
+            let kind = name.parse::<Kind>().ok().filter(|kind| kind.may_be_said())?;
+            object.retain(|name, _| !reserved(name));
+            Some(Said::Event { kind, fields: Fields(object) })
+        }
+    }
+}
