@@ -81,8 +81,7 @@ pub async fn run(
 ) -> Result<Running, Error> {
     let agent = agent(settings, &environment).await?;
     let folder = state_folder(project, settings);
-    let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
-    let store = Arc::new(sqlite::open(options)?);
+    let store = open_store(settings, &folder)?;
     let certificates = certificates::identity(project, settings, &agent.offers)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
@@ -103,33 +102,27 @@ pub async fn run(
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let mut partners = Partners::new(Arc::clone(&mesh));
-    let polls = federation::polls(project, &folder, settings, certificates.as_ref());
-    let polls: Vec<_> = polls.into_iter().map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
+    let polls = federation::polls(project, &folder, settings, certificates.as_ref()).into_iter();
+    let polls: Vec<_> = polls.map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
-    let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
-    let work = Work::of(settings, &folder, Arc::clone(&launcher));
-    let runs = runs_outside(settings, &folder, launcher)?;
+    let (work, runs) = programs(project, &folder, settings, &environment)?;
     let sources =
         Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
-    let probe_ms = settings.timing.probe_ms.0;
-    let witnessing = witnessing(settings, audit_key);
-    let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
-    let workload = work.as_ref().map(|work| work.handle.clone());
     let parts = Parts {
         mesh,
         inbox,
         web: web_url.clone(),
-        probe_ms,
+        probe_ms: settings.timing.probe_ms.0,
         apply,
         sources,
-        witnessing,
-        authority,
+        witnessing: witnessing(settings, audit_key),
+        authority: settings.identity.authority.as_ref().map(|path| project.join(path)),
         renewing,
-        workload,
+        workload: work.as_ref().map(|work| work.handle.clone()),
         runs,
     };
     let node = prepared.start(parts, stop.clone());
@@ -155,12 +148,24 @@ pub async fn run(
     })
 }
 
-/// The store of runs, and what may be started.
-fn runs_outside(settings: &Settings, folder: &Path, launcher: Arc<dyn Launcher>) -> Result<runs::Outside, Error> {
+fn open_store(settings: &Settings, folder: &Path) -> Result<Arc<SqliteStore>, Error> {
+    let read_audit_max_mb = settings.store.read_audit_max_mb;
+    Ok(Arc::new(sqlite::open(sqlite::Options { folder: folder.to_owned(), read_audit_max_mb })?))
+}
+
+/// What this node starts: its workload, and its runs with their store.
+fn programs(
+    project: &Path,
+    folder: &Path,
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Result<(Option<Work>, runs::Outside), Error> {
+    let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
+    let work = Work::of(settings, folder, Arc::clone(&launcher));
     let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
     let store = Arc::new(sqlite::runs::open(&sqlite::runs::Options { folder: folder.to_owned(), runs_kept })?);
     let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
-    Ok(runs::Outside { store, registry, launcher, declared: runs::declared(settings) })
+    Ok((work, runs::Outside { store, registry, launcher, declared: runs::declared(settings) }))
 }
 
 impl Running {

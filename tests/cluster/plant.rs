@@ -159,7 +159,6 @@ impl Plant {
         drop(fs::remove_file(&ready));
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().expect("the program starts");
         // From here on it ends with this value, whatever happens.
         let mut plant = Self { child, namespace, project, web: String::new(), mesh: String::new() };

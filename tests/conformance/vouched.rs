@@ -30,11 +30,11 @@ pub(crate) type Site = CertifiedIssuer<'static, KeyPair>;
 
 pub(crate) const RUNTIME: &str = "spiffe://trust/site-a/runtime/origin";
 
-fn naming() -> Naming {
+pub(crate) fn naming() -> Naming {
     Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite }
 }
 
-fn moment() -> OffsetDateTime {
+pub(crate) fn moment() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(now().wall.0)).expect("a moment")
 }
 

@@ -271,3 +271,17 @@ fn a_clock_in_doubt_is_told_once_and_marked_only_while_the_store_takes_it() {
     assert_eq!(tick(&mut engine, 101), 0);
     assert_eq!(rows(&engine), 1);
 }
+
+#[test]
+fn a_failed_commit_does_not_make_a_mark_due_that_the_disk_has() {
+    let mut engine = engine(&["s/b"]);
+    let marks = |engine: &mut Engine, seconds| {
+        let mut effects = Effects::default();
+        engine.handle(at(seconds), &mut Zeros, Input::Timer, &mut effects);
+        count(&effects, |record| matches!(record, Record::ClockMark { .. }))
+    };
+    assert_eq!(marks(&mut engine, 61), 1);
+    // The disk took the mark; of a later batch it did not.
+    let mut engine = engine.rebuilt([Record::ClockMark { wall: at(61).wall }], at(70)).expect("facts");
+    assert_eq!((marks(&mut engine, 120), marks(&mut engine, 121)), (0, 1));
+}
