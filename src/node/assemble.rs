@@ -110,7 +110,18 @@ pub async fn run(
         every: Duration::from_millis(settings.store.witness_every.0),
     };
     let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
+    let parts = Parts {
+        mesh,
+        inbox,
+        web: web_url.clone(),
+        probe_ms,
+        apply,
+        sources,
+        witnessing,
+        authority,
+        renewing,
+        reach: None,
+    };
     let node = prepared.start(parts, stop);
     polls.into_iter().for_each(|poll| node.attend(poll));
     let stop_web = CancellationToken::new();

@@ -21,6 +21,7 @@ mod partners;
 mod plan_hash;
 mod presence;
 mod project;
+mod reach;
 mod reload;
 mod renewal;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
 use crate::handle::Operations;
+use crate::handle::runs::Runs;
 use crate::mesh::{Inbox, Mesh};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::Courier;
@@ -55,6 +57,7 @@ use crate::node::keyring::Keyring;
 use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
+use crate::node::reach::{Asking, Desk, DeskParts, Known, MeshRuns, Replicator, RunsHead};
 use crate::node::renewal::Renewer;
 use crate::node::witness::Witnesses;
 use crate::store::Store;
@@ -62,6 +65,7 @@ use crate::store::Store;
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
+pub use reach::{Patience, Reach, Shelf};
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;
@@ -163,6 +167,8 @@ pub struct Parts {
     pub authority: Option<PathBuf>,
     /// How the own certificate is renewed, if it is.
     pub renewing: Option<Renewing>,
+    /// What makes runs visible across the mesh; absent where none are kept.
+    pub reach: Option<Reach>,
 }
 
 impl fmt::Debug for Parts {
@@ -186,6 +192,7 @@ pub struct Node {
     stop: CancellationToken,
     stop_core: CancellationToken,
     is_ready: Arc<AtomicBool>,
+    runs: Option<Arc<dyn Runs>>,
 }
 
 impl Prepared {
@@ -231,6 +238,7 @@ impl Prepared {
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
         let renewing = parts.renewing;
+        let reach = parts.reach;
         let assembly = Assembly {
             clock,
             views,
@@ -241,6 +249,8 @@ impl Prepared {
             witnessing,
             issuer,
             renewing,
+            reach,
+            runs_head: RunsHead::default(),
             work,
             core,
             stop,
@@ -278,6 +288,8 @@ struct Assembly {
     witnessing: Witnessing,
     issuer: Option<Arc<Issuer>>,
     renewing: Option<Renewing>,
+    reach: Option<Reach>,
+    runs_head: RunsHead,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -297,14 +309,57 @@ impl Assembly {
         if let Some(renewer) = self.renewer() {
             self.work.spawn(renewer.run(self.stop.clone()));
         }
+        let runs = self.runs(&ingress);
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
         let Self { store, mesh, work, core, stop, stop_core, .. } = self;
-        Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready }
+        Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready, runs }
+    }
+
+    /// Runs of the whole mesh, where own ones are kept, and the copying of pointers.
+    fn runs(&self, ingress: &Ingress) -> Option<Arc<dyn Runs>> {
+        let Reach { shelf, local, patience } = self.reach.clone()?;
+        let replicator = Replicator {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            registry: Arc::clone(&shelf.registry),
+            refused: ingress.refused.clone(),
+            head: self.runs_head.clone(),
+            every: patience.pull,
+            sequence: AtomicU64::new(0),
+        };
+        self.work.spawn(replicator.run(self.stop.clone()));
+        let asking = Asking {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            keyring: Arc::clone(&self.keyring),
+            mesh: Arc::clone(&self.mesh),
+            refused: ingress.refused.clone(),
+            sequence: AtomicU64::new(0),
+        };
+        Some(Arc::new(MeshRuns::new(local, Arc::new(asking), Arc::new(Known::new(shelf)), patience)))
+    }
+
+    fn desk(&self, refused: &Counters) -> Option<Arc<Desk>> {
+        let parts = DeskParts {
+            clock: self.clock,
+            views: Arc::clone(&self.views),
+            keyring: Arc::clone(&self.keyring),
+            audit: Arc::clone(&self.store),
+            shelf: self.reach.as_ref()?.shelf.clone(),
+            refused: refused.clone(),
+            tasks: self.work.clone(),
+            stop: self.stop.clone(),
+        };
+        Some(Arc::new(Desk::new(parts)))
     }
 
     fn ingress(&self) -> Ingress {
+        let refused = Counters::default();
+        let desk = self.desk(&refused);
         Ingress {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -313,9 +368,10 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
-            refused: Counters::default(),
+            refused,
             witnessing: self.witnessing.clone(),
             issuer: self.issuer.clone(),
+            desk,
         }
     }
 
@@ -363,6 +419,7 @@ impl Assembly {
             probe_ms,
             links: Arc::clone(links),
             sequence: AtomicU64::new(0),
+            runs_head: self.runs_head.clone(),
         }
     }
 
@@ -404,6 +461,11 @@ impl Node {
     /// What callers of this node may do.
     pub fn operations(&self) -> Arc<dyn Operations> {
         Arc::new(self.operations.clone())
+    }
+
+    /// Runs of the whole mesh; none where none are kept here.
+    pub fn runs(&self) -> Option<Arc<dyn Runs>> {
+        self.runs.clone()
     }
 
     /// Does something beside the node's own loops until the node stops.

@@ -22,6 +22,7 @@ use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::keyring::Keyring;
+use crate::node::reach::RunsHead;
 use crate::wire;
 
 /// The version of the contract that this node speaks.
@@ -57,6 +58,7 @@ pub(super) struct Presence {
     pub(super) probe_ms: Arc<AtomicU64>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sequence: AtomicU64,
+    pub(super) runs_head: RunsHead,
 }
 
 /// What was last said, so that only changes are said again.
@@ -134,6 +136,7 @@ impl Presence {
             at: now.wall,
             health: view.health(),
             config_revision: view.overlay.revision,
+            runs_head: self.runs_head.get(),
             edges,
             is_leaving,
         };

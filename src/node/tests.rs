@@ -126,6 +126,7 @@ impl Alone {
             },
             authority: None,
             renewing: None,
+            reach: None,
         };
         Self { node: prepared.start(parts, CancellationToken::new()), store }
     }

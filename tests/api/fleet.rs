@@ -440,6 +440,7 @@ fn peer(seed: u8, heard_ms: u64, is_known: bool) -> Peer {
         sequence: 10,
         health: is_known.then_some(Health::Healthy),
         config_revision: is_known.then_some(3),
+        runs_head: None,
         edges: Arc::new(if is_known { vec![edge] } else { Vec::new() }),
         link,
         told: Lifecycle::Online,

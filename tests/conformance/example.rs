@@ -112,6 +112,7 @@ fn documents() -> Examples {
         at: now().wall,
         health: Health::Healthy,
         config_revision: 3,
+        runs_head: None,
         edges,
         is_leaving,
     };
