@@ -60,7 +60,7 @@ pub(super) fn engineer() -> Asker {
 }
 
 /// A node without a project.
-struct NoFiles;
+pub(super) struct NoFiles;
 
 impl Sources for NoFiles {
     fn stamp(&self) -> Stamp {

@@ -24,7 +24,8 @@ use crate::wire::mesh::{RunAnswer, RunAsked};
 /// Pointers of other sites that are remembered: those of the own site are copied. The oldest go first.
 const FOUND_MAX: usize = 1_024;
 
-/// Questions to everybody at once. Each is a signature and a message per peer, and made-up names ask them too.
+/// Questions to everybody at once; others wait as long as one takes. Each is a signature and a message per peer, and made-up
+/// names ask them too.
 const LOCATING_MAX: usize = 16;
 
 /// Most bytes of events in one answer. The caller goes on behind the last one.
@@ -62,7 +63,11 @@ impl Known {
     pub(super) async fn forget(&self, pointer: &Pointer) {
         self.found().remove(&pointer.run);
         let (owner, registry) = (pointer.owner.clone(), &self.shelf.registry);
-        let Ok(upto) = registry.replicated_upto(owner.clone()).await else { return };
+        let (Ok(Some(_)), Ok(upto)) =
+            (registry.lookup(pointer.run).await, registry.replicated_upto(owner.clone()).await)
+        else {
+            return;
+        };
         let changes = vec![PointerChange::Forgotten(pointer.run)];
         if let Err(error) = registry.replicate(Replica { owner, is_restart: false, changes, upto }).await {
             tracing::debug!(%error, "a pointer to a forgotten run was not dropped");
@@ -108,16 +113,17 @@ impl MeshRuns {
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
         }
-        let pointer = self.locate(asker, run).await?;
-        self.known.remember(pointer.clone());
-        Ok(Place::There(pointer))
+        Ok(Place::There(self.locate(asker, run).await?))
     }
 
     /// Asks everybody who is there. Only a run's owner knows it.
     async fn locate(&self, asker: &Asker, run: RunId) -> Result<Pointer, Absent> {
-        let Ok(_place) = self.locating.try_acquire() else {
+        let Ok(Ok(_place)) = tokio::time::timeout(self.patience.locate, self.locating.acquire()).await else {
             return Err(Absent::failed(Code::ServerBusy, "too many runs are being looked for"));
         };
+        if let Some(pointer) = self.known.found().get(&run).cloned() {
+            return Ok(pointer);
+        }
         let owners = self.asking.reachable(asker);
         let ask = |owner| async move {
             let asked = (run, &RunAsked::Pointer);
@@ -130,6 +136,7 @@ impl MeshRuns {
         let first = async {
             while let Some(answer) = answers.next().await {
                 if let Some(pointer) = answer {
+                    self.known.remember(pointer.clone());
                     return Ok(pointer);
                 }
             }
