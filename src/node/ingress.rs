@@ -50,8 +50,7 @@ pub(super) struct Ingress {
     pub(super) refused: Counters,
     pub(super) witnessing: Witnessing,
     pub(super) issuer: Option<Arc<Issuer>>,
-    /// Absent where no runs are kept.
-    pub(super) desk: Option<Arc<Desk>>,
+    pub(super) desk: Arc<Desk>,
 }
 
 /// Counts of refused messages by reason.

@@ -16,6 +16,7 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod offers;
 mod operations;
 mod partners;
 mod plan_hash;
@@ -24,9 +25,13 @@ mod project;
 mod reach;
 mod reload;
 mod renewal;
+pub mod runs;
+#[cfg(feature = "spire")]
+mod spire;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,15 +62,18 @@ use crate::node::keyring::Keyring;
 use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
-use crate::node::reach::{Asking, Desk, DeskParts, Known, MeshRuns, Replicator, RunsHead};
+use crate::node::reach::{MeshRuns, Reach, ReachParts};
 use crate::node::renewal::Renewer;
+use crate::node::runs::{Keeper, LocalRuns};
 use crate::node::witness::Witnesses;
 use crate::store::Store;
+use crate::workload::supervisor::Handle as WorkloadHandle;
 
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
-pub use reach::{Patience, Reach, Shelf};
+pub use project::NoteKey;
+pub use reach::Patience;
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;
@@ -167,8 +175,12 @@ pub struct Parts {
     pub authority: Option<PathBuf>,
     /// How the own certificate is renewed, if it is.
     pub renewing: Option<Renewing>,
-    /// What makes runs visible across the mesh; absent where none are kept.
-    pub reach: Option<Reach>,
+    /// The workload, if there is one.
+    pub workload: Option<WorkloadHandle>,
+    /// What runs need of the outside.
+    pub runs: runs::Outside,
+    /// How long to wait for the runtimes that have other runs.
+    pub patience: Patience,
 }
 
 impl fmt::Debug for Parts {
@@ -185,6 +197,8 @@ pub struct Node {
     ingress: Arc<Ingress>,
     mesh: Arc<dyn Mesh>,
     store: Arc<dyn Store>,
+    keeper: Arc<Keeper>,
+    runs: Arc<MeshRuns>,
     /// What is in flight: finished or answered at a stop.
     work: TaskTracker,
     /// The loop, which ends last.
@@ -192,7 +206,6 @@ pub struct Node {
     stop: CancellationToken,
     stop_core: CancellationToken,
     is_ready: Arc<AtomicBool>,
-    runs: Option<Arc<dyn Runs>>,
 }
 
 impl Prepared {
@@ -220,7 +233,8 @@ impl Prepared {
         let stop_core = CancellationToken::new();
         let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
         let apply = apply_with_probe(parts.apply, Arc::clone(&probe_ms));
-        let (work_tx, _nobody_yet) = mpsc::channel(driver::WORK_MAX);
+        let (errands, accepted) = mpsc::channel(driver::ERRANDS_MAX);
+        let left = engine.view().runs.values().cloned().collect();
         let driver = Driver {
             engine,
             clock,
@@ -230,15 +244,29 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
-            work: work_tx,
+            errands,
             retry_at: clock.now().monotonic,
             is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
+        let around = (clock, Arc::clone(&views), mailbox.clone());
+        let keeper = Keeper::new(around, (parts.runs, parts.workload.clone()), stop.clone());
+        core.spawn(Arc::clone(&keeper).run(left, accepted));
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
-        let renewing = parts.renewing;
-        let reach = parts.reach;
+        let (renewing, workload) = (parts.renewing, parts.workload);
+        let around = ReachParts {
+            clock,
+            views: Arc::clone(&views),
+            keyring: Arc::clone(&keyring),
+            mesh: Arc::clone(&mesh),
+            audit: Arc::clone(&store),
+            refused: Counters::default(),
+            tasks: work.clone(),
+            stop: stop.clone(),
+        };
+        let local = LocalRuns::new(Arc::clone(&keeper), mailbox.clone());
+        let reach = Reach::new(around, Arc::new(local), parts.patience);
         let assembly = Assembly {
             clock,
             views,
@@ -249,8 +277,9 @@ impl Prepared {
             witnessing,
             issuer,
             renewing,
+            workload,
+            keeper,
             reach,
-            runs_head: RunsHead::default(),
             work,
             core,
             stop,
@@ -288,8 +317,9 @@ struct Assembly {
     witnessing: Witnessing,
     issuer: Option<Arc<Issuer>>,
     renewing: Option<Renewing>,
-    reach: Option<Reach>,
-    runs_head: RunsHead,
+    workload: Option<WorkloadHandle>,
+    keeper: Arc<Keeper>,
+    reach: Reach,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -309,57 +339,15 @@ impl Assembly {
         if let Some(renewer) = self.renewer() {
             self.work.spawn(renewer.run(self.stop.clone()));
         }
-        let runs = self.runs(&ingress);
+        let runs = self.reach.begin();
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
-        let Self { store, mesh, work, core, stop, stop_core, .. } = self;
-        Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready, runs }
-    }
-
-    /// Runs of the whole mesh, where own ones are kept, and the copying of pointers.
-    fn runs(&self, ingress: &Ingress) -> Option<Arc<dyn Runs>> {
-        let Reach { shelf, local, patience } = self.reach.clone()?;
-        let replicator = Replicator {
-            clock: self.clock,
-            views: Arc::clone(&self.views),
-            keyring: Arc::clone(&self.keyring),
-            mesh: Arc::clone(&self.mesh),
-            registry: Arc::clone(&shelf.registry),
-            refused: ingress.refused.clone(),
-            head: self.runs_head.clone(),
-            every: patience.pull,
-            sequence: AtomicU64::new(0),
-        };
-        self.work.spawn(replicator.run(self.stop.clone()));
-        let asking = Asking {
-            clock: self.clock,
-            views: Arc::clone(&self.views),
-            keyring: Arc::clone(&self.keyring),
-            mesh: Arc::clone(&self.mesh),
-            refused: ingress.refused.clone(),
-            sequence: AtomicU64::new(0),
-        };
-        Some(Arc::new(MeshRuns::new(local, Arc::new(asking), Arc::new(Known::new(shelf)), patience)))
-    }
-
-    fn desk(&self, refused: &Counters) -> Option<Arc<Desk>> {
-        let parts = DeskParts {
-            clock: self.clock,
-            views: Arc::clone(&self.views),
-            keyring: Arc::clone(&self.keyring),
-            audit: Arc::clone(&self.store),
-            shelf: self.reach.as_ref()?.shelf.clone(),
-            refused: refused.clone(),
-            tasks: self.work.clone(),
-            stop: self.stop.clone(),
-        };
-        Some(Arc::new(Desk::new(parts)))
+        let Self { store, mesh, keeper, work, core, stop, stop_core, .. } = self;
+        Node { operations, presence, ingress, mesh, store, keeper, runs, work, core, stop, stop_core, is_ready }
     }
 
     fn ingress(&self) -> Ingress {
-        let refused = Counters::default();
-        let desk = self.desk(&refused);
         Ingress {
             clock: self.clock,
             views: Arc::clone(&self.views),
@@ -368,10 +356,10 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
-            refused,
+            refused: self.reach.refused(),
             witnessing: self.witnessing.clone(),
             issuer: self.issuer.clone(),
-            desk,
+            desk: self.reach.desk(),
         }
     }
 
@@ -417,9 +405,10 @@ impl Assembly {
                 web,
             },
             probe_ms,
+            workload: self.workload.clone(),
             links: Arc::clone(links),
             sequence: AtomicU64::new(0),
-            runs_head: self.runs_head.clone(),
+            runs_head: self.reach.head(),
         }
     }
 
@@ -452,6 +441,7 @@ impl Assembly {
             is_ready: Arc::clone(is_ready),
             links: Arc::clone(links),
             sources,
+            workload: self.workload.clone(),
             reloading: tokio::sync::Mutex::default(),
         }
     }
@@ -463,9 +453,9 @@ impl Node {
         Arc::new(self.operations.clone())
     }
 
-    /// Runs of the whole mesh; none where none are kept here.
-    pub fn runs(&self) -> Option<Arc<dyn Runs>> {
-        self.runs.clone()
+    /// The runs of this node, and those of all others that can be seen from it.
+    pub fn runs(&self) -> Arc<dyn Runs> {
+        Arc::<MeshRuns>::clone(&self.runs)
     }
 
     /// Does something beside the node's own loops until the node stops.
@@ -517,6 +507,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_millis(200), self.work.wait()).await.is_err() {
             tracing::debug!("a late receipt was not sent; its origin will ask again");
         }
+        self.keeper.ended().await;
         tokio::join!(self.store.close(), self.mesh.close());
         tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
     }

@@ -50,7 +50,7 @@ fn validate_and_play_show_every_fault_at_once_and_start_nothing() {
 }
 
 /// Two settings without effect: one that looks like protection, and one that does not.
-const INERT: &str = "[runtime.control]\nmode = \"debug\"\n[runtime.workload]\nprogram = \"/bin/true\"\n";
+const INERT: &str = "[runtime.control]\nmode = \"debug\"\n[runtime.admin]\nlisten = \"127.0.0.1:1\"\n";
 
 #[test]
 fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() {
@@ -73,7 +73,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let open = format!("{}: is open to others (mode 644); set its mode to 600", path.display());
     assert!(said.contains(&format!("\n  runtime.control.auth_token: {open}")), "{said}");
     assert!(
-        said.contains("warning: ") && said.contains(": runtime.workload: has no effect in this version: "),
+        said.contains("warning: ") && said.contains(": runtime.admin.listen: has no effect in this version: "),
         "{said}"
     );
 
@@ -88,7 +88,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let settings = fs::read_to_string(node.project().join("runtime.toml")).expect("settings");
     fs::write(node.project().join("runtime.toml"), format!("{settings}\n{INERT}")).expect("written");
     node.restart();
-    for setting in ["runtime.control.mode", "runtime.workload"] {
+    for setting in ["runtime.control.mode", "runtime.admin.listen"] {
         assert!(node.log().contains(&format!(": {setting}: has no effect in this version: ")), "{}", node.log());
     }
 }

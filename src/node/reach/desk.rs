@@ -6,11 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use super::{Shelf, is_trusted};
+use super::{ReachParts, Shelf, is_trusted};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
@@ -20,11 +16,10 @@ use crate::engine::act_draft;
 use crate::engine::judge;
 use crate::engine::view::View;
 use crate::mesh::{Answer, Responder};
-use crate::node::clock::{Clock, SystemEntropy};
-use crate::node::ingress::{Counters, Ingress};
-use crate::node::keyring::Keyring;
+use crate::node::clock::SystemEntropy;
+use crate::node::ingress::Ingress;
+use crate::store;
 use crate::store::runs::{EventsAsked, PointerChange, Upto};
-use crate::store::{self, Store};
 use crate::wire::mesh::{self as message, POINTERS_MAX, PointerNews, PointersPage, RUN_EVENTS_BYTES_MAX};
 use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunQuestion};
 
@@ -43,24 +38,11 @@ const FOLLOWED: Millis = Millis::from_secs(60);
 /// Followers that are remembered for that. Beyond it each page is on record.
 const FOLLOWERS_MAX: usize = 4_096;
 
-/// What the desk is made of.
-#[derive(Debug)]
-pub(in crate::node) struct DeskParts {
-    pub(in crate::node) clock: Clock,
-    pub(in crate::node) views: Arc<ArcSwap<View>>,
-    pub(in crate::node) keyring: Arc<Keyring>,
-    /// For the chain of reads.
-    pub(in crate::node) audit: Arc<dyn Store>,
-    pub(in crate::node) shelf: Shelf,
-    pub(in crate::node) refused: Counters,
-    pub(in crate::node) tasks: TaskTracker,
-    pub(in crate::node) stop: CancellationToken,
-}
-
 /// Answers for own runs.
 #[derive(Debug)]
 pub(in crate::node) struct Desk {
-    parts: DeskParts,
+    parts: ReachParts,
+    shelf: Shelf,
     waiters: Arc<Waiters>,
     followers: Mutex<BTreeMap<(RuntimeId, String, RunId), Monotonic>>,
 }
@@ -106,20 +88,18 @@ impl Drop for Place {
 impl Ingress {
     /// Answers an actor's question about a run.
     pub(in crate::node) async fn tell_of_run(&self, origin: &RuntimeId, payload: &[u8], responder: Responder) {
-        let Some(desk) = &self.desk else { return refuse(responder, Code::NotConfigured) };
         let view = self.views.load_full();
         match message::open_run_question(&view, origin, payload, self.clock.now().wall) {
             Err(refusal) => self.refuse(refusal, responder),
             Ok(question) => {
                 self.introduce(&view, &question.read).await;
-                Arc::clone(desk).answer(question, responder).await;
+                Arc::clone(&self.desk).answer(question, responder).await;
             }
         }
     }
 
     /// Tells a peer of the own site what became of the own pointers.
     pub(in crate::node) async fn tell_pointers(&self, origin: &RuntimeId, payload: &[u8], responder: Responder) {
-        let Some(desk) = &self.desk else { return refuse(responder, Code::NotConfigured) };
         let view = self.views.load_full();
         let (signer, asked, digest) = match message::open_pointers_asked(&view, origin, payload, self.clock.now().wall)
         {
@@ -131,7 +111,7 @@ impl Ingress {
             return refuse(responder, Code::PermissionDenied);
         }
         let after = Upto { number: asked.number, floor: asked.floor };
-        match desk.pointers(after).await {
+        match self.desk.pointers(after).await {
             Ok(page) => {
                 let keys = self.keyring.keys();
                 responder.answer(Answer::Reply(message::seal_pointers(&keys, digest, &page)));
@@ -146,12 +126,12 @@ fn refuse(responder: Responder, code: Code) {
 }
 
 impl Desk {
-    pub(in crate::node) fn new(parts: DeskParts) -> Self {
-        Self { parts, waiters: Arc::default(), followers: Mutex::default() }
+    pub(in crate::node) fn new(parts: ReachParts, shelf: Shelf) -> Self {
+        Self { parts, shelf, waiters: Arc::default(), followers: Mutex::default() }
     }
 
     async fn pointers(&self, after: Upto) -> Result<PointersPage, store::Error> {
-        let page = self.parts.shelf.registry.changes(after, POINTERS_MAX).await?;
+        let page = self.shelf.registry.changes(after, POINTERS_MAX).await?;
         let news = |(_, change)| match change {
             PointerChange::Put(pointer) => PointerNews::Put(pointer),
             PointerChange::Forgotten(run) => PointerNews::Forgotten(run),
@@ -192,7 +172,7 @@ impl Desk {
     }
 
     async fn look_up(&self, question: &RunQuestion) -> Result<RunAnswer, store::Error> {
-        let (store, run) = (&self.parts.shelf.store, question.run);
+        let (store, run) = (&self.shelf.store, question.run);
         Ok(match &question.asked {
             RunAsked::Pointer => {
                 store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
@@ -229,7 +209,7 @@ impl Desk {
 
     /// The reader is a bell here: what is answered is read from the store.
     async fn waited(&self, question: &RunQuestion, (next, wait): (u64, Duration)) -> Result<RunAnswer, store::Error> {
-        let feeds = &self.parts.shelf.feeds;
+        let feeds = &self.shelf.feeds;
         let Some(mut reader) = feeds.reader(question.run, next.checked_sub(1)).await? else {
             return Ok(RunAnswer::Unknown);
         };

@@ -14,39 +14,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use crate::domain::identity::TrustState;
 use crate::domain::preflight::Profile;
 use crate::engine::view::{Peer, View};
 use crate::engine::word::Signer;
 use crate::handle::runs::Runs;
+use crate::mesh::Mesh;
+use crate::node::clock::Clock;
+use crate::node::ingress::Counters;
+use crate::node::keyring::Keyring;
+use crate::node::runs::LocalRuns;
+use crate::store::Store;
 use crate::store::runs::feed::Feeds;
 use crate::store::runs::{Registry, RunStore};
 
-pub(super) use asking::Asking;
-pub(super) use desk::{Desk, DeskParts};
-pub(super) use replicate::Replicator;
-pub(super) use resolve::{Known, MeshRuns};
+use self::asking::Asking;
+use self::replicate::Replicator;
+use self::resolve::Known;
+
+pub(super) use desk::Desk;
+pub(super) use resolve::MeshRuns;
 
 /// Where this node keeps its own runs and the pointers to others.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub(super) struct Shelf {
     /// Own records and events.
-    pub store: Arc<dyn RunStore>,
+    pub(super) store: Arc<dyn RunStore>,
     /// Pointers, own and copied.
-    pub registry: Arc<dyn Registry>,
+    pub(super) registry: Arc<dyn Registry>,
     /// Those who follow own runs.
-    pub feeds: Arc<Feeds>,
-}
-
-/// What makes runs visible across the mesh.
-#[derive(Debug, Clone)]
-pub struct Reach {
-    /// Where own runs are.
-    pub shelf: Shelf,
-    /// Own runs, as callers of this node see them.
-    pub local: Arc<dyn Runs>,
-    /// How long to wait for others.
-    pub patience: Patience,
+    pub(super) feeds: Arc<Feeds>,
 }
 
 /// How long this node waits for the owners of runs.
@@ -96,6 +97,77 @@ impl RunsHead {
 
     fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
+    }
+}
+
+/// What runs of the whole mesh need of the node.
+#[derive(Debug, Clone)]
+pub(super) struct ReachParts {
+    pub(super) clock: Clock,
+    pub(super) views: Arc<ArcSwap<View>>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) mesh: Arc<dyn Mesh>,
+    /// For the chain of reads.
+    pub(super) audit: Arc<dyn Store>,
+    pub(super) refused: Counters,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+/// What makes runs visible across the mesh.
+#[derive(Debug)]
+pub(super) struct Reach {
+    parts: ReachParts,
+    local: Arc<LocalRuns>,
+    patience: Patience,
+    head: RunsHead,
+    desk: Arc<Desk>,
+}
+
+impl Reach {
+    pub(super) fn new(parts: ReachParts, local: Arc<LocalRuns>, patience: Patience) -> Self {
+        let desk = Arc::new(Desk::new(parts.clone(), local.shelf()));
+        Self { parts, local, patience, head: RunsHead::default(), desk }
+    }
+
+    /// Where others ask for own runs.
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
+    }
+
+    pub(super) fn head(&self) -> RunsHead {
+        self.head.clone()
+    }
+
+    pub(super) fn refused(&self) -> Counters {
+        self.parts.refused.clone()
+    }
+
+    /// Starts to copy pointers, and gives the runs of the whole mesh.
+    pub(super) fn begin(&self) -> Arc<MeshRuns> {
+        let (parts, shelf) = (&self.parts, self.local.shelf());
+        let replicator = Replicator {
+            clock: parts.clock,
+            views: Arc::clone(&parts.views),
+            keyring: Arc::clone(&parts.keyring),
+            mesh: Arc::clone(&parts.mesh),
+            registry: Arc::clone(&shelf.registry),
+            refused: parts.refused.clone(),
+            head: self.head.clone(),
+            every: self.patience.pull,
+            sequence: AtomicU64::new(0),
+        };
+        parts.tasks.spawn(replicator.run(parts.stop.clone()));
+        let asking = Asking {
+            clock: parts.clock,
+            views: Arc::clone(&parts.views),
+            keyring: Arc::clone(&parts.keyring),
+            mesh: Arc::clone(&parts.mesh),
+            refused: parts.refused.clone(),
+            sequence: AtomicU64::new(0),
+        };
+        let local: Arc<dyn Runs> = Arc::<LocalRuns>::clone(&self.local);
+        Arc::new(MeshRuns::new(local, Arc::new(asking), Arc::new(Known::new(shelf)), self.patience))
     }
 }
 

@@ -59,7 +59,6 @@ fn what_merely_has_no_function_yet_is_a_warning_everywhere() {
         ("runtime.admin.listen", "[runtime.admin]\nlisten = \"127.0.0.1:1\"\n".to_owned()),
         ("runtime.discovery.advertise", "[runtime.discovery]\nadvertise = false\n".to_owned()),
         ("runtime.store.runs_kept", "[runtime.store]\nruns_kept = 51\n".to_owned()),
-        ("runtime.workload", format!("[runtime.workload]\n{program}")),
         ("runtime.command", format!("[[runtime.command]]\nname = \"x\"\n{program}")),
         ("runtime.agent", format!("[[runtime.agent]]\nname = \"x\"\n{program}")),
         (

@@ -15,7 +15,7 @@ mod sealed;
 pub(crate) use body::ResponseBody;
 pub use body::{Echo, Probe};
 pub use delegation::{CertificateKey, delegate, delegate_by_certificate};
-pub use head::{Head, Word as WitnessWord};
+pub use head::{Head, Heard, Unheard, Word as WitnessWord, checkpoint_of};
 pub use head::{open_countersignature, open_head, seal_countersignature, seal_head};
 pub use pointers::{POINTERS_MAX, PointerNews, PointersAsked, PointersPage};
 pub use pointers::{open_pointers, open_pointers_asked, seal_pointers, seal_pointers_asked};

@@ -11,7 +11,7 @@ mod record;
 
 pub use cursor::{instance_cursor, read_instance_cursor, read_run_cursor, run_cursor};
 pub use cut::shortened;
-pub use event::{Frame, run_end, run_start, said};
+pub use event::{Frame, idle, run_end, run_start, said};
 pub use line::{Fields, Level, Said, complaint, line};
 pub use moment::{iso, read_iso};
 pub use record::{InstanceBody, PointerBody, RunBody, error_of};

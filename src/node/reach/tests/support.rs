@@ -1,4 +1,4 @@
-//! Several nodes on one mesh in memory, each with a store of runs, and what stands in for the starting of programs.
+//! Several nodes on one mesh in memory, each with a store of runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,26 +6,22 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::{Draft, NoteKey};
-use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{IdentityKey, TrustState};
-use crate::domain::preflight::Asker;
 use crate::domain::projection::Limits;
-use crate::domain::run::{AgentName, End, Event, Instance, Pointer, Run, RunId};
+use crate::domain::run::{End, Event, Pointer, RunId};
 use crate::domain::time::{Millis, Wall};
-use crate::engine::input::Invoke;
 use crate::engine::record::{self, Batch, Record};
 use crate::engine::view::Settings;
-use crate::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
-use crate::handle::{Failure, Pending};
+use crate::handle::runs::{Follower, Next, Runs};
 use crate::mesh::memory::Hub;
-use crate::node::reach::{Patience, Reach, Shelf};
-use crate::node::tests::{NoFiles, parsed, settings};
+use crate::node::reach::Patience;
+use crate::node::runs::Outside;
+use crate::node::tests::{NoFiles, parsed, runs_in_memory, settings};
 use crate::node::{Node, Parts, Witnessing, prepare};
 use crate::store::memory::MemoryStore;
-use crate::store::runs::feed::Feeds;
 use crate::store::runs::memory::MemoryRuns;
-use crate::store::runs::{Change, RUNS_KEPT, Registry as _, RunStore as _};
+use crate::store::runs::{Change, RUNS_KEPT, Registry, RunStore as _};
 use crate::store::{Chain, Store as _};
 use crate::wire::run::{Frame, Level, Said, run_end, run_start, said};
 
@@ -106,12 +102,8 @@ impl Member {
         let prepared = prepare(settings, key(name), Arc::new(kept.store.clone())).await.expect("prepared");
         let (mesh, inbox) = hub.join(id.clone(), prepared.boot());
         let store = Arc::new(kept.runs.clone());
-        let shelf = Shelf {
-            store: Arc::<MemoryRuns>::clone(&store) as _,
-            registry: Arc::<MemoryRuns>::clone(&store) as _,
-            feeds: Feeds::new(store),
-        };
-        let local = Arc::new(Local(shelf.clone()));
+        let registry: Arc<dyn Registry> = Arc::<MemoryRuns>::clone(&store);
+        let runs = Outside { store, registry, ..runs_in_memory() };
         let parts = Parts {
             mesh,
             inbox,
@@ -126,11 +118,13 @@ impl Member {
             },
             authority: None,
             renewing: None,
-            reach: Some(Reach { shelf, local, patience }),
+            workload: None,
+            runs,
+            patience,
         };
         let node = prepared.start(parts, CancellationToken::new());
         node.announce().await;
-        let all = node.runs().expect("runs are kept");
+        let all = node.runs();
         Self { id, node, kept, all }
     }
 
@@ -231,49 +225,5 @@ pub(super) async fn read_all(follower: &mut Box<dyn Follower>) -> Vec<Event> {
             Next::End => return all,
             Next::Gone => panic!("gone after {} events", all.len()),
         }
-    }
-}
-
-/// Own runs as the store has them. Nothing can be started.
-#[derive(Debug)]
-struct Local(Shelf);
-
-fn not_here<T>() -> Result<T, Failure> {
-    Err(Failure { code: Code::NotConfigured, reason: "nothing is started in this test".to_owned() })
-}
-
-impl Runs for Local {
-    fn start(&self, _asker: Asker, _invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
-        Box::pin(async { not_here() })
-    }
-
-    fn run(&self, _asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>> {
-        Box::pin(async move { self.0.store.run(run).await.expect("reads").ok_or(Absent::Unknown) })
-    }
-
-    fn events(&self, _asker: Asker, asked: EventsAsked) -> Pending<'_, Result<Vec<Event>, Absent>> {
-        Box::pin(async move {
-            let EventsAsked { run, after, kinds, limit } = asked;
-            let from = after.map_or(0, |after| after.saturating_add(1));
-            let asked = crate::store::runs::EventsAsked { run, from, kinds, limit, bytes_max: usize::MAX };
-            Ok(self.0.store.events(asked).await.expect("reads").ok_or(Absent::Unknown)?.events)
-        })
-    }
-
-    fn follow(&self, _asker: Asker, run: RunId, _after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>> {
-        Box::pin(async move { panic!("{run} is followed where it is") })
-    }
-
-    fn list(&self, _asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
-        Box::pin(async { not_here() })
-    }
-
-    fn instances(
-        &self,
-        _agent: Option<AgentName>,
-        _cursor: Option<(AgentName, Instance)>,
-        _limit: usize,
-    ) -> Pending<'_, Result<InstancePage, Failure>> {
-        Box::pin(async { not_here() })
     }
 }
