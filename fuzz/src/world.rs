@@ -41,6 +41,7 @@ pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
         witnessing: Arc::default(),
         overlay: Arc::default(),
         runs: Arc::default(),
+        retired: Arc::default(),
         timeline: Arc::default(),
         clock: ClockState::Certain,
         refused: Arc::default(),
