@@ -50,7 +50,7 @@ fn validate_and_play_show_every_fault_at_once_and_start_nothing() {
 }
 
 /// Two settings without effect: one that looks like protection, and one that does not.
-const INERT: &str = "[runtime.control]\nmode = \"debug\"\n[runtime.workload]\nprogram = \"/bin/true\"\n";
+const INERT: &str = "[runtime.time]\nsource = \"synchronised\"\n[runtime.workload]\nprogram = \"/bin/true\"\n";
 
 #[test]
 fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() {
@@ -61,7 +61,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let text_of = |profile: &str| {
         format!(
             "[bundle]\nversion = 1\n[runtime.cloud]\nprofile = {profile:?}\n{}",
-            INERT.replace("mode", &format!("{token}\nmode"))
+            INERT.replace("[runtime.time]", &format!("[runtime.control]\n{token}\n[runtime.time]"))
         )
     };
     fs::write(&path, text_of("plant")).expect("written");
@@ -69,7 +69,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let refused = run(&["play"], &project);
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(3), "{said}");
-    assert!(said.contains("\n  runtime.control.mode: has no effect in this version: "), "{said}");
+    assert!(said.contains("\n  runtime.time.source: has no effect in this version: "), "{said}");
     let open = format!("{}: is open to others (mode 644); set its mode to 600", path.display());
     assert!(said.contains(&format!("\n  runtime.control.auth_token: {open}")), "{said}");
     assert!(
@@ -88,7 +88,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let settings = fs::read_to_string(node.project().join("runtime.toml")).expect("settings");
     fs::write(node.project().join("runtime.toml"), format!("{settings}\n{INERT}")).expect("written");
     node.restart();
-    for setting in ["runtime.control.mode", "runtime.workload"] {
+    for setting in ["runtime.time.source", "runtime.workload"] {
         assert!(node.log().contains(&format!(": {setting}: has no effect in this version: ")), "{}", node.log());
     }
 }

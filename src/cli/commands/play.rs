@@ -97,6 +97,9 @@ fn greet(project: &Path, settings: &Settings, running: &Running) {
     }
     output::note(&format!("mesh         {}", running.mesh.join(", ")));
     output::note(&format!("web          {}", running.web.as_deref().unwrap_or("not served")));
+    if let Some(admin) = &running.admin {
+        output::note(&format!("admin        {admin}"));
+    }
     output::note(&format!("next         trust-runtime status --project {folder}"));
     output::note(&format!("             trust-runtime peers list --project {folder}"));
     output::note(&format!("             trust-runtime audit verify --project {folder}"));
@@ -111,6 +114,7 @@ fn write_ready(
     let ready = json!({
         "runtime_id": settings.runtime_id.to_string(),
         "web": running.web,
+        "admin": running.admin,
         "web_key": running.web_key.map(|key| key.to_string()),
         "mesh": running.mesh,
         "fingerprint": running.fingerprint.to_string(),
