@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Breaks the security core in every small way that cargo-mutants knows, and shows each break that no test notices.
 #
-#   scripts/mutants.sh [option of cargo-mutants ...]     such as: --re src/engine/act.rs, --iterate, --list
+#   scripts/mutants.sh [--re REGEX] [--only N,N,...] [--jobs N]     all in one build (scripts/mutants_at_once.py)
+#   scripts/mutants.sh --each [option of cargo-mutants ...]         one build for each, such as: --re 'Condition', --list
 #
-# Only the layers that need no IO are built, as a package of their own with the tests that judge them: a mutant costs a
-# fourth of what the whole program would. What is broken and what is left out says .cargo/mutants.toml.
+# Only the layers that need no IO are built, as a package of their own with the tests that judge them. What is broken and
+# what is left out says .cargo/mutants.toml. Verdicts of the first form go to target/mutants/verdicts.tsv.
 #
 # Environment:
 #   CARGO_TARGET_DIR          where to work [target]
@@ -27,7 +28,11 @@ main() {
   # Few seeds for each mutant: what only one world in hundreds shows has a scenario of its own.
   export CARGO_TARGET_DIR="$target/mutants/build" SIM_SEEDS="${SIM_SEEDS:-8}" MODEL_DEPTH="${MODEL_DEPTH:-3}"
   export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
-  exec cargo mutants --dir "$package" --in-place --output "$target/mutants" --no-times "$@"
+  if [ "${1:-}" = --each ]; then
+    exec cargo mutants --dir "$package" --in-place --output "$target/mutants" --no-times "${@:2}"
+  fi
+  cargo mutants --dir "$package" --list --json --diff >"$target/mutants/list.json"
+  exec python3 scripts/mutants_at_once.py "$package" "$target/mutants/verdicts.tsv" "$target/mutants/list.json" "$@"
 }
 
 need_mutants() {

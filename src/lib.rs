@@ -10,6 +10,7 @@ pub mod wire;
 pub mod tls;
 pub mod store;
 pub mod mesh;
+pub mod workload;
 pub mod web;
 pub mod node;
 pub mod cli;

@@ -17,3 +17,4 @@ pub mod projection;
 pub mod run;
 pub mod text;
 pub mod time;
+pub mod workload;

@@ -47,7 +47,7 @@ impl Engine {
         let memory = self.remember(&key, envelope.digest());
         if let Memory::Same(receipt) = memory {
             // Asked before window, trust and policy: a refusal would claim that it was not carried out.
-            match judge::identify(&view, received) {
+            match judge::identify(&view, received, now.wall) {
                 Ok(()) => {
                     self.count_refused("repeated_request");
                     self.answer(query, received, *receipt, true, effects);
@@ -79,9 +79,9 @@ impl Engine {
     }
 
     /// Says what became of a write, and changes nothing: a request never seen stays unseen.
-    pub(super) fn tell_outcome(&mut self, query: QueryId, received: &Received, effects: &mut Effects) {
+    pub(super) fn tell_outcome(&mut self, now: Now, query: QueryId, received: &Received, effects: &mut Effects) {
         let envelope = &received.envelope;
-        let is_from_origin = judge::identify(&self.view(), received).is_ok();
+        let is_from_origin = judge::identify(&self.view(), received, now.wall).is_ok();
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         match self.remember(&key, envelope.digest()) {
             Memory::Same(receipt) if is_from_origin => self.answer(query, received, *receipt, true, effects),

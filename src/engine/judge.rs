@@ -18,7 +18,7 @@ use crate::engine::view::{BUNDLE_RULE, ClockState, Peer, View, stale_reason};
 /// Signature and delegation are already verified. The order is that of `reference` section 4: audience, origin, window,
 /// trust, then policy.
 pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
-    identify(view, received)?;
+    identify(view, received, now)?;
     let envelope = &received.envelope;
     envelope.check_window(now)?;
     check_origin(view, received, now)?;
@@ -44,9 +44,9 @@ pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static,
 /// Whether the envelope is for this runtime and comes from whom it names: all that an answer from memory demands.
 ///
 /// What was carried out stays carried out, whatever window, policy or trust say by now.
-pub fn identify(view: &View, received: &Received) -> Result<(), Denial> {
+pub fn identify(view: &View, received: &Received, now: Wall) -> Result<(), Denial> {
     let Received { signer, envelope, .. } = received;
-    check_audience(view, envelope)?;
+    check_audience(view, envelope, now)?;
     if signer.runtime() != &envelope.origin {
         let reason = format!("signed by {}, not by its origin {}", signer.runtime(), envelope.origin);
         return Err(Denial::at_target(Code::UntrustedIdentity, "origin", reason));
@@ -55,7 +55,7 @@ pub fn identify(view: &View, received: &Received) -> Result<(), Denial> {
         let reason = format!("{} cannot vouch for {}", envelope.origin, envelope.actor);
         return Err(Denial::at_target(Code::PermissionDenied, "actor_site", reason));
     }
-    pinned(view, received).map(|_peer| ())
+    pinned(view, received, now).map(|_peer| ())
 }
 
 /// In plant and wan nobody acts whom no credential vouched for, whatever profile the origin runs in; and a ban on an actor
@@ -72,17 +72,17 @@ fn check_actor(view: &View, envelope: &Envelope) -> Result<(), Denial> {
     Ok(())
 }
 
-fn pinned<'a>(view: &'a View, received: &Received) -> Result<&'a Peer, Denial> {
+fn pinned<'a>(view: &'a View, received: &Received, now: Wall) -> Result<&'a Peer, Denial> {
     let origin = &received.envelope.origin;
-    let is_pinned = |peer: &&Arc<Peer>| peer.pinned == received.signer.identity;
-    view.peers.get(origin).filter(is_pinned).map(Arc::as_ref).ok_or_else(|| {
+    let is_its_key = |peer: &&Arc<Peer>| peer.speaks_by(&received.signer, now);
+    view.peers.get(origin).filter(is_its_key).map(Arc::as_ref).ok_or_else(|| {
         let reason = format!("the key of {origin} is not the one pinned here");
         Denial::at_target(Code::UntrustedIdentity, "pin", reason)
     })
 }
 
-fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
-    if envelope.target == *view.me() && envelope.target_key == view.identity {
+fn check_audience(view: &View, envelope: &Envelope, now: Wall) -> Result<(), Denial> {
+    if envelope.target == *view.me() && view.is_own_key(envelope.target_key, now) {
         return Ok(());
     }
     let reason = format!("meant for {} with the key {}", envelope.target, envelope.target_key);
@@ -91,7 +91,7 @@ fn check_audience(view: &View, envelope: &Envelope) -> Result<(), Denial> {
 
 fn check_origin(view: &View, received: &Received, now: Wall) -> Result<(), Denial> {
     let origin = &received.envelope.origin;
-    let peer = pinned(view, received)?;
+    let peer = pinned(view, received, now)?;
     if received.envelope.boot < peer.boot {
         let reason =
             format!("signed in boot {} of {origin}, which is now in boot {}", received.envelope.boot, peer.boot);

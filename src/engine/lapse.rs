@@ -111,7 +111,8 @@ mod tests {
         let known = Some(Known { sequence: 1, confirmed: at(0).wall });
         let standing = Standing { known, fresh_until: bundle.map(|end| at(end).wall) };
         let partners = BTreeMap::from([("t".parse().expect("legal"), standing)]);
-        let certificate = Some(OwnCertificate { from: at(0).wall, until: at(certificate).wall });
+        let certificate =
+            Some(OwnCertificate { key: crate::engine::tests::ME, from: at(0).wall, until: at(certificate).wall });
         Arc::new(Settings { partners, certificate, ..settings() })
     }
 

@@ -22,6 +22,8 @@ mod reload;
 mod run;
 mod steady;
 #[cfg(test)]
+mod rollover_tests;
+#[cfg(test)]
 mod tests;
 pub mod view;
 mod witness;
@@ -45,7 +47,7 @@ use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
 use crate::engine::steady::SteadyClock;
-use crate::engine::view::{Category, Event, Peer, Settings, Severity, TIMELINE_MAX, View, Witnessing};
+use crate::engine::view::{Category, Event, Peer, RetiredKey, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
 pub use act::act_draft;
 pub use dispatch::{among, plan_overtaken};
@@ -66,6 +68,8 @@ pub struct Engine {
     limits: Limits,
     receipts_kept: Millis,
     identity: Fingerprint,
+    /// Keys that this runtime had before in this boot, the newest first.
+    retired: Arc<Vec<RetiredKey>>,
     boot: u64,
     started: Now,
     clock: SteadyClock,
@@ -107,7 +111,7 @@ impl Engine {
         self.watch_clock(now, effects);
         match input {
             Input::Act { query, received } => self.act(now, entropy, query, &received, effects),
-            Input::AskOutcome { query, received } => self.tell_outcome(query, &received, effects),
+            Input::AskOutcome { query, received } => self.tell_outcome(now, query, &received, effects),
             Input::Met { signer, boot } => self.meet(now, &signer, boot, effects),
             Input::ProbeLost { runtime } => self.lose_probe(&runtime),
             Input::Request { reply, request } => {
@@ -165,6 +169,7 @@ impl Engine {
             settings: Arc::clone(&self.settings),
             limits: self.limits,
             identity: self.identity,
+            retired: Arc::clone(&self.retired),
             boot: self.boot,
             started: self.started,
             peers: Arc::clone(&self.peers),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::audit::Hash;
 use crate::domain::code::Code;
 use crate::domain::envelope::SKEW;
 use crate::domain::id::RuntimeId;
@@ -11,7 +12,7 @@ use crate::domain::projection::{Lifecycle, Link, Presence};
 use crate::domain::time::{Now, Wall};
 use crate::engine::effect::Effects;
 use crate::engine::record::{self, Record};
-use crate::engine::view::{Category, Peer, Severity};
+use crate::engine::view::{Category, Peer, RetiredKey, Severity};
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
 use crate::engine::{Engine, Happening};
 
@@ -63,6 +64,7 @@ impl Engine {
             return;
         }
         let boot = boot_of(&word);
+        let before = self.delegation_of(signer.runtime());
         if let Err(reason) = self.admit(now, signer, boot, effects) {
             self.count_refused(reason);
             return;
@@ -81,11 +83,17 @@ impl Engine {
                     }
                     peer.heard_at = Some(now.wall);
                 }
-                peer.signer = Some(signer.clone());
+                take_signer(now, peer, signer, before);
                 self.change();
             }
             Some(_) | None => self.count_refused("repeated_word"),
         }
+    }
+
+    /// Under which delegation a peer speaks, and in which boot.
+    fn delegation_of(&self, runtime: &RuntimeId) -> Option<(u64, Hash)> {
+        let peer = self.peers.get(runtime)?;
+        Some((peer.boot, peer.signer.as_ref()?.delegation_hash))
     }
 
     /// A signed envelope introduces its origin as well as a document would.
@@ -93,11 +101,12 @@ impl Engine {
         if signer.runtime() == self.me() {
             return;
         }
+        let before = self.delegation_of(signer.runtime());
         match self.admit(now, signer, boot, effects) {
             Err(reason) => self.count_refused(reason),
             Ok(()) => {
                 if let Some(peer) = self.peer_mut(signer.runtime()) {
-                    peer.signer = Some(signer.clone());
+                    take_signer(now, peer, signer, before);
                     self.change();
                 }
             }
@@ -119,8 +128,7 @@ impl Engine {
                 _ if signer.vouched.is_none() => return Err(self.meet_impostor(now, signer)),
                 // Somebody repeats a word from before the key was changed.
                 Some(newer) if signer.delegation.not_before < newer.delegation.not_before => return Err("old_key"),
-                // Whoever has stolen the old key may have counted its boots up to the end: a new key counts anew.
-                Some(_) | None => known_boot = self.take_new_key(signer, effects),
+                Some(_) | None => known_boot = self.take_new_key(now, signer, boot, effects),
             }
         }
         if boot < known_boot {
@@ -145,20 +153,27 @@ impl Engine {
     /// A certificate says whose key it is, so a new one needs no person: it was renewed, or the runtime came under an
     /// authority. Back from a certificate to a bare key there is no way but `peers forget`.
     /// Gives the boot counter to go on from.
-    fn take_new_key(&mut self, signer: &Signer, effects: &mut Effects) -> u64 {
+    fn take_new_key(&mut self, now: Now, signer: &Signer, boot: u64, effects: &mut Effects) -> u64 {
         let is_read_only = self.is_read_only;
         let runtime = signer.runtime();
         let Some(peer) = self.peer_mut(runtime) else { return 0 };
+        peer.retired = Some(RetiredKey::at(peer.pinned, now.wall));
         peer.pinned = signer.identity;
         peer.trust = TrustState::Trusted;
-        peer.boot = 0;
+        // Whoever has stolen the old key may have counted its boots and words up to the end: a new key counts anew. In the same
+        // boot it is the same run, of which all that was heard still counts.
+        peer.sequence = 0;
+        if peer.boot != boot {
+            peer.boot = 0;
+        }
+        let known_boot = peer.boot;
         let record = peer_record(runtime, peer);
         if is_read_only {
             self.unsaved_boots.insert(runtime.clone());
         } else {
             effects.persist(record);
         }
-        0
+        known_boot
     }
 
     fn pin(&mut self, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
@@ -265,7 +280,8 @@ impl Engine {
 
     /// Somebody else signs with this runtime's name: with its key it is a copy of this node, else an impostor.
     fn meet_own_name(&mut self, now: Now, signer: &Signer, word: &Word) {
-        let is_clone = signer.identity == self.identity;
+        let is_retired = self.retired.iter().any(|retired| retired.key == signer.identity);
+        let is_clone = signer.identity == self.identity || is_retired;
         if is_clone && boot_of(word) == self.boot {
             return;
         }
@@ -317,6 +333,7 @@ impl Peer {
     pub fn unheard(pinned: crate::domain::identity::Fingerprint) -> Self {
         Self {
             pinned,
+            retired: None,
             trust: TrustState::Untrusted,
             boot: 0,
             presence: Presence::default(),
@@ -331,6 +348,16 @@ impl Peer {
             told: Lifecycle::Offline,
         }
     }
+}
+
+/// Notes under what a peer signs. Another delegation in the same boot goes with another certificate, as a rule, and so with new
+/// links: what little else it can mean does no harm.
+fn take_signer(now: Now, peer: &mut Peer, signer: &Signer, before: Option<(u64, Hash)>) {
+    let is_renewed = before.is_some_and(|(boot, hash)| boot == peer.boot && hash != signer.delegation_hash);
+    if is_renewed && signer.vouched.is_some() {
+        peer.presence.relink(now.monotonic);
+    }
+    peer.signer = Some(signer.clone());
 }
 
 /// Whether the word says that its sender lives now. Somebody may have kept a genuine one back, or send it again to a

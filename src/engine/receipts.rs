@@ -72,6 +72,8 @@ impl Receipts {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::audit::{AuditId, Hash};
     use crate::domain::envelope::Response;
@@ -89,6 +91,113 @@ mod tests {
             at: Wall(at),
             audit_id: AuditId::new(Wall(at), [0; 10]),
             response: Response::Pong,
+        }
+    }
+
+    const ORIGINS: [&str; 2] = ["s/a", "s/b"];
+    const NUMBERS: usize = 5;
+
+    /// What happens to a table: few requests and few moments, so that the same ones meet.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Keep { number: usize, origin: usize },
+        Drop { number: usize },
+        DropOld { ago: u64, most: usize },
+        Jump { to: u64 },
+        Restart,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..NUMBERS, 0..ORIGINS.len()).prop_map(|(number, origin)| Step::Keep { number, origin }),
+            2 => (0..NUMBERS).prop_map(|number| Step::Drop { number }),
+            1 => (0..4_u64, 0..4_usize).prop_map(|(ago, most)| Step::DropOld { ago, most }),
+            2 => (0..8_u64).prop_map(|to| Step::Jump { to }),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    /// The same table the slow way: one list, searched from end to end.
+    #[derive(Debug, Default)]
+    struct Naive {
+        list: Vec<Receipt>,
+        now: u64,
+    }
+
+    impl Naive {
+        fn remove(&mut self, key: &RequestKey) -> Option<Wall> {
+            let place = self.list.iter().position(|it| it.key == *key)?;
+            Some(self.list.remove(place).at)
+        }
+
+        fn oldest_first(&self, is_wanted: impl Fn(&Receipt) -> bool) -> Vec<(Wall, RequestKey)> {
+            let mut places: Vec<_> =
+                self.list.iter().filter(|it| is_wanted(it)).map(|it| (it.at, it.key.clone())).collect();
+            places.sort();
+            places
+        }
+
+        fn given_until(&self, moment: Wall, most: usize) -> Vec<RequestKey> {
+            self.oldest_first(|it| it.at <= moment).into_iter().map(|(_, key)| key).take(most).collect()
+        }
+
+        /// Does to both what the step says. Gives what each said of it.
+        fn take(&mut self, step: &Step, table: &mut Receipts) -> [Vec<Option<Wall>>; 2] {
+            let mut said = [Vec::new(), Vec::new()];
+            let mut forget = |naive: &mut Self, key: &RequestKey| {
+                said[0].push(naive.remove(key));
+                said[1].push(table.remove(key));
+            };
+            match step {
+                Step::Keep { number, origin } => {
+                    let receipt = receipt(*number, ORIGINS[*origin], self.now);
+                    self.remove(&receipt.key);
+                    self.list.push(receipt.clone());
+                    table.keep(receipt);
+                }
+                Step::Drop { number } => forget(self, &key(*number)),
+                Step::DropOld { ago, most } => {
+                    let old = self.given_until(Wall(self.now.saturating_sub(*ago)), *most);
+                    old.iter().for_each(|key| forget(self, key));
+                }
+                Step::Jump { to } => self.now = *to,
+                // What was durable comes back in an order of its own.
+                Step::Restart => {
+                    *table = Receipts::default();
+                    self.list.iter().rev().for_each(|receipt| table.keep(receipt.clone()));
+                }
+            }
+            said
+        }
+
+        fn check(&self, table: &Receipts) {
+            for number in 0..NUMBERS {
+                let kept = self.list.iter().find(|it| it.key == key(number));
+                assert_eq!(table.get(&key(number)), kept);
+            }
+            for (moment, most) in (0..9).flat_map(|moment| [0, 1, 3, NUMBERS].map(|most| (Wall(moment), most))) {
+                assert_eq!(table.given_until(moment, most), self.given_until(moment, most));
+            }
+            for origin in ORIGINS.map(|origin| origin.parse::<RuntimeId>().expect("legal")) {
+                let its = self.oldest_first(|it| it.origin == origin);
+                let listed: Vec<_> = table.of_origin.get(&origin).into_iter().flatten().cloned().collect();
+                assert_eq!(listed, its);
+                assert_eq!(table.of_origin.contains_key(&origin), !its.is_empty(), "what is empty takes no room");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_is_a_list_of_receipts_whatever_comes_goes_jumps_and_restarts(
+            steps in prop::collection::vec(any_step(), 0..60)
+        ) {
+            let (mut naive, mut table) = (Naive::default(), Receipts::default());
+            for step in &steps {
+                let [expected, said] = naive.take(step, &mut table);
+                prop_assert_eq!(said, expected);
+                naive.check(&table);
+            }
         }
     }
 

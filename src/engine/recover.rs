@@ -73,6 +73,7 @@ impl Engine {
             limits: Limits::default(),
             receipts_kept: Millis::default(),
             identity,
+            retired: Arc::default(),
             boot: facts.boot,
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
@@ -151,6 +152,7 @@ impl Engine {
         let mark = engine.clock.durable_mark();
         engine.boot = self.boot;
         engine.started = self.started;
+        engine.retired = Arc::clone(&self.retired);
         engine.clock = self.clock.with_durable_mark(mark);
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);

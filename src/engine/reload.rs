@@ -8,8 +8,11 @@ use crate::domain::config::Value;
 use crate::domain::preflight::Asker;
 use crate::domain::time::Now;
 use crate::engine::effect::{Answer, Effect, Effects};
-use crate::engine::view::{Category, Settings, Severity};
+use crate::engine::view::{Category, OwnCertificate, RetiredKey, Settings, Severity};
 use crate::engine::{Engine, Entropy, Happening};
+
+/// Most former keys that are remembered: a node whose agent gives it another one every few seconds forgets the oldest.
+const RETIRED_MAX: usize = 16;
 
 impl Engine {
     /// Runs with these settings from now on. What was decided before stays decided.
@@ -25,6 +28,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Answer {
         let before = self.values_in_force();
+        self.take_certificate(now, settings.certificate);
         self.settings = settings;
         if !self.is_read_only {
             self.let_the_file_win(now, entropy, effects);
@@ -45,6 +49,22 @@ impl Engine {
             effects.audit(draft);
         }
         Answer::Recorded
+    }
+
+    /// With another certificate all links are replaced, and with another key this runtime is addressed by another name. Whoever
+    /// has not heard of it yet still means this very run, whose memory of requests goes on.
+    fn take_certificate(&mut self, now: Now, certificate: Option<OwnCertificate>) {
+        let Some(certificate) = certificate.filter(|it| self.settings.certificate != Some(*it)) else { return };
+        if certificate.key != self.identity {
+            let retired = Arc::make_mut(&mut self.retired);
+            retired.insert(0, RetiredKey::at(self.identity, now.wall));
+            retired.truncate(RETIRED_MAX);
+            self.identity = certificate.key;
+        }
+        for peer in Arc::make_mut(&mut self.peers).values_mut() {
+            Arc::make_mut(peer).presence.relink(now.monotonic);
+        }
+        self.change();
     }
 
     /// The live values: the file's, and over them the applied ones.

@@ -11,7 +11,7 @@ use crate::domain::audit::Hash;
 use crate::domain::audit::witness::{Break, Head};
 use crate::domain::code::Code;
 use crate::domain::config::Overlay;
-use crate::domain::envelope::{Envelope, Health, Status};
+use crate::domain::envelope::{Envelope, Health, KEY_ROLLOVER, Status};
 use crate::domain::id::{RequestId, RuntimeId, SiteId};
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::bundle::{Bundle, Stale, Standing};
@@ -41,6 +41,8 @@ pub const TIMELINE_MAX: usize = 200;
 /// When this runtime's certificate holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnCertificate {
+    /// SHA-256 of its public key: the name by which others address this runtime.
+    pub key: Fingerprint,
     /// From when.
     pub from: Wall,
     /// Until when: the first end of all certificates on its path.
@@ -121,11 +123,34 @@ pub struct Settings {
     pub version: String,
 }
 
+/// A key that another one has followed while its owner went on running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetiredKey {
+    /// Which.
+    pub key: Fingerprint,
+    /// Until when what was under way with it is taken.
+    pub until: Wall,
+}
+
+impl RetiredKey {
+    /// One that is followed at this moment.
+    pub fn at(key: Fingerprint, now: Wall) -> Self {
+        Self { key, until: now.plus(KEY_ROLLOVER) }
+    }
+
+    /// Whether this is the key, and what was under way with it is still taken.
+    pub fn is(&self, key: Fingerprint, now: Wall) -> bool {
+        self.key == key && now <= self.until
+    }
+}
+
 /// One peer as this runtime knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The identity key pinned for it.
     pub pinned: Fingerprint,
+    /// The key before it, if a certificate proved the change.
+    pub retired: Option<RetiredKey>,
     /// How far it is trusted.
     pub trust: TrustState,
     /// Its present boot counter, the highest it has signed.
@@ -153,6 +178,13 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether this is the key that it has, or the one before it for as long as what was signed by it may be under way. That
+    /// one has to be proved by its certificate now, so that a ban on it counts at once.
+    pub fn speaks_by(&self, signer: &Signer, now: Wall) -> bool {
+        let is_retired = || self.retired.is_some_and(|retired| retired.is(signer.identity, now));
+        self.pinned == signer.identity || (signer.vouched.is_some() && is_retired())
+    }
+
     /// Whether its newest identity document is missing: it never came, or its configuration has changed since. It is
     /// published when something in it changes, and may be lost then.
     pub fn wants_identity(&self) -> bool {
@@ -269,6 +301,8 @@ pub struct View {
     pub limits: Limits,
     /// The name of this runtime's identity key.
     pub identity: Fingerprint,
+    /// The keys that it had before in this boot, the newest first.
+    pub retired: Arc<Vec<RetiredKey>>,
     /// This runtime's boot counter.
     pub boot: u64,
     /// When this boot began.
@@ -295,6 +329,19 @@ impl View {
     /// This runtime.
     pub fn me(&self) -> &RuntimeId {
         &self.settings.me
+    }
+
+    /// Whether a runtime itself signed this. A certificate proves it by whatever key, because it may have taken another one since
+    /// it was asked; without one the pinned key has to.
+    pub fn is_by(&self, runtime: &RuntimeId, signer: &Signer) -> bool {
+        let is_pinned = || self.peers.get(runtime).is_some_and(|peer| peer.pinned == signer.identity);
+        signer.runtime() == runtime && (signer.vouched.is_some() || is_pinned())
+    }
+
+    /// Whether an envelope for this key is meant for this runtime: the key of now, or one before it that the origin could not
+    /// know to be over.
+    pub fn is_own_key(&self, key: Fingerprint, now: Wall) -> bool {
+        key == self.identity || self.retired.iter().any(|retired| retired.is(key, now))
     }
 
     /// What is known of a target; absent when it was never heard of.

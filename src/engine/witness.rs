@@ -10,7 +10,7 @@ use crate::domain::envelope::SKEW;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{SpiffeId, TrustState};
 use crate::domain::preflight::Profile;
-use crate::domain::time::{Millis, Now};
+use crate::domain::time::{Millis, Now, Wall};
 use crate::engine::effect::{Answer, Effects, Witnessed};
 use crate::engine::record::{Countersigned, NotContinued, Record};
 use crate::engine::view::{Category, Severity};
@@ -28,7 +28,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Witnessed {
         let runtime = signer.runtime();
-        if let Some(reason) = self.refuse_to_witness(signer, claim) {
+        if let Some(reason) = self.refuse_to_witness(now.wall, signer, claim) {
             self.count_refused(reason);
             return Witnessed::Refused(reason);
         }
@@ -50,13 +50,14 @@ impl Engine {
         }
     }
 
-    fn refuse_to_witness(&self, signer: &Signer, claim: &Claim) -> Option<&'static str> {
+    fn refuse_to_witness(&self, now: Wall, signer: &Signer, claim: &Claim) -> Option<&'static str> {
         let runtime = signer.runtime();
         // In `dev` on loopback whoever is there may do more than this.
         let is_among_friends = self.settings.profile == Profile::Dev && self.settings.is_mesh_on_loopback;
-        let may_ask = self.peers.get(runtime).is_some_and(|peer| {
-            peer.pinned == signer.identity && (peer.trust == TrustState::Trusted || is_among_friends)
-        });
+        let may_ask = self
+            .peers
+            .get(runtime)
+            .is_some_and(|peer| peer.speaks_by(signer, now) && (peer.trust == TrustState::Trusted || is_among_friends));
         if !may_ask || runtime.site != self.me().site || runtime == self.me() {
             Some(Code::UntrustedIdentity.as_str())
         } else if claim.name() != log_name(runtime) {
@@ -263,6 +264,7 @@ mod tests {
         assert_eq!(found.held, head.note);
         let [draft] = effects.batch.audits.as_slice() else { panic!("{effects:?}") };
         assert_eq!((draft.action.as_str(), draft.target.to_string()), ("continuity_broken", "s/b".to_owned()));
+        assert!(draft.detail.ends_with("; 5 records in boot 1 were countersigned here"), "{}", draft.detail);
         assert_eq!(engine.view().witnessing.broken().count(), 1);
         let (said, again) = ask(&mut engine, &b, &claim(LOG, 3, 99, 3, 120), 120);
         assert!(matches!(said, Witnessed::Broken(_)) && again.batch.is_empty(), "{said:?} {again:?}");
@@ -277,7 +279,13 @@ mod tests {
 
     #[test]
     fn only_a_trusted_peer_of_the_site_is_answered_about_its_own_log() {
-        let mut engine = engine(Vec::new());
+        let partner = record::Peer {
+            runtime: "t/b".parse().expect("legal"),
+            pinned: identity(2).fingerprint(),
+            trust: TrustState::Trusted,
+            boot: 1,
+        };
+        let mut engine = engine(vec![Record::Peer(partner)]);
         let untrusted = Witnessed::Refused("untrusted_identity");
         let own = claim(LOG, 5, 99, 0, 0);
         for (who, claim, wanted) in [
@@ -292,6 +300,26 @@ mod tests {
         }
         engine.stop_writing();
         assert_eq!(ask(&mut engine, &signer("s/b", 2), &own, 0).0, Witnessed::Refused("storage_unavailable"));
+    }
+
+    #[test]
+    fn whom_nobody_has_approved_is_answered_in_dev_on_loopback_alone() {
+        let untrusted = Record::Peer(record::Peer {
+            runtime: "s/b".parse().expect("legal"),
+            pinned: identity(2).fingerprint(),
+            trust: TrustState::Untrusted,
+            boot: 1,
+        });
+        for (profile, is_mesh_on_loopback, is_answered) in
+            [(Profile::Dev, true, true), (Profile::Dev, false, false), (Profile::Plant, true, false)]
+        {
+            let settings = Settings { profile, is_mesh_on_loopback, ..tests::settings() };
+            let records = [untrusted.clone()];
+            let me = identity(1).fingerprint();
+            let mut engine = Engine::recover(Arc::new(settings), me, records, at(0)).expect("no removal");
+            let (said, _) = ask(&mut engine, &signer("s/b", 2), &claim(LOG, 5, 99, 0, 0), 0);
+            assert_eq!(said == Witnessed::Continues, is_answered, "{profile:?} {is_mesh_on_loopback}: {said:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Plan};
 use crate::domain::time::{Millis, Now};
+use crate::domain::workload;
 use crate::engine::view::{Basis, View};
 
 /// A boxed future, so that the operations can be a trait object.
@@ -155,6 +156,11 @@ pub trait Operations: Send + Sync + fmt::Debug {
 
     /// How many mesh transports are up, as last counted.
     fn mesh_links(&self) -> usize;
+
+    /// How the workload does, if there is one. Never waits.
+    fn workload(&self) -> Option<workload::Status> {
+        None
+    }
 
     /// What was refused since the start, by reason: at the mesh's boundary, by signature and by the engine.
     fn refused(&self) -> BTreeMap<String, u64> {

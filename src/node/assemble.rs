@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::audit::Hash;
+use crate::domain::audit::{Hash, NoteKey};
 use crate::domain::config::Value;
 use crate::domain::identity::{self, Fingerprint};
-use crate::domain::offer::Offer;
 use crate::domain::policy::Pattern;
 use crate::domain::preflight::Profile;
 use crate::domain::projection::Limits;
@@ -18,16 +17,22 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::offers::Offers;
 use crate::node::partners::Partners;
-use crate::node::project::{InForce, InUse, Project};
+use crate::node::project::{self, InForce, InUse, Project};
+use crate::node::runs;
+use crate::node::work::{self, Work};
 use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
+use crate::store::runs::Registry;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
+use crate::workload::Launcher;
+use crate::workload::process::Processes;
 
 /// The identity key's file in the state folder.
 pub const IDENTITY_FILE: &str = "identity.key";
@@ -41,12 +46,13 @@ pub struct Running {
     node: Node,
     web_ended: Vec<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
+    work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
     /// Where the admin listener is, with its scheme, if it is open.
     pub admin: Option<String>,
-    /// The key that the listener proves, where it presents the node's own certificate.
-    pub web_key: Option<Fingerprint>,
+    /// The identity that the listener presents, where it is the node's own.
+    presented: Option<Arc<tls::Identity>>,
     /// The mesh addresses.
     pub mesh: Vec<String>,
     /// The name of the identity key.
@@ -72,13 +78,13 @@ pub async fn run(
     project: &Path,
     settings: &Settings,
     environment: Vec<(String, String)>,
-    set_log_level: LogLevel,
+    (set_log_level, note_key): (LogLevel, project::NoteKey),
     stop: CancellationToken,
 ) -> Result<Running, Error> {
+    let agent = agent(settings, &environment).await?;
     let folder = state_folder(project, settings);
-    let options = sqlite::Options { folder: folder.clone(), read_audit_max_mb: settings.store.read_audit_max_mb };
-    let store = Arc::new(sqlite::open(options)?);
-    let certificates = certificates::identity(project, settings)?;
+    let store = open_store(settings, &folder)?;
+    let certificates = certificates::identity(project, settings, &agent.offers)?;
     let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
@@ -99,39 +105,48 @@ pub async fn run(
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let mut partners = Partners::new(Arc::clone(&mesh));
-    let polls = federation::polls(project, &folder, settings, certificates.as_ref());
-    let polls: Vec<_> = polls.into_iter().map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
+    let polls = federation::polls(project, &folder, settings, certificates.as_ref()).into_iter();
+    let polls: Vec<_> = polls.map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
+    let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
-    let sources = Arc::new(Project::new(project, &folder, environment, in_force, credentials, in_use));
+    let (work, runs) = programs(project, &folder, settings, &environment)?;
+    let sources =
+        Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
-    let probe_ms = settings.timing.probe_ms.0;
-    let witnessing = Witnessing {
-        key: audit_key,
-        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
-        every: Duration::from_millis(settings.store.witness_every.0),
+    let parts = Parts {
+        mesh,
+        inbox,
+        web: web_url.clone(),
+        probe_ms: settings.timing.probe_ms.0,
+        apply,
+        sources,
+        witnessing: witnessing(settings, audit_key),
+        authority: settings.identity.authority.as_ref().map(|path| project.join(path)),
+        renewing,
+        workload: work.as_ref().map(|work| work.handle.clone()),
+        runs,
     };
-    let authority = settings.identity.authority.as_ref().map(|path| project.join(path));
-    let parts = Parts { mesh, inbox, web: web_url.clone(), probe_ms, apply, sources, witnessing, authority, renewing };
-    let node = prepared.start(parts, stop);
+    let node = prepared.start(parts, stop.clone());
     polls.into_iter().for_each(|poll| node.attend(poll));
+    if let Some(following) = agent.following {
+        node.attend(following);
+    }
     let stop_web = CancellationToken::new();
     let admin_url = admin.as_ref().map(|(bound, _)| format!("{}://{}", scheme(settings), bound.addr()));
-    let web_ended = bound.into_iter().chain(admin).map(|(bound, options)| {
-        let state = web::State { node: node.operations(), store: store.clone(), runs: None, options };
-        // The one kind of task that is not tracked as work: it ends first, so that its requests are the work that is waited for.
-        tokio::runtime::Handle::current().spawn(bound.serve(state, stop_web.clone()))
-    });
-    let web_ended = web_ended.collect();
+    let listeners = bound.into_iter().chain(admin);
+    let web_ended = listeners.map(|bound| serve(bound, &node, Arc::clone(&store), stop_web.clone())).collect();
     node.announce().await;
+    let work = work.map(|work| work.begin(stop));
     Ok(Running {
         node,
         web_ended,
         stop_web,
+        work,
         web: web_url,
         admin: admin_url,
-        web_key: presents_own.then_some(fingerprint),
+        presented,
         mesh: listening,
         fingerprint,
         is_new_identity,
@@ -139,7 +154,32 @@ pub async fn run(
     })
 }
 
+fn open_store(settings: &Settings, folder: &Path) -> Result<Arc<SqliteStore>, Error> {
+    let read_audit_max_mb = settings.store.read_audit_max_mb;
+    Ok(Arc::new(sqlite::open(sqlite::Options { folder: folder.to_owned(), read_audit_max_mb })?))
+}
+
+/// What this node starts: its workload, and its runs with their store.
+fn programs(
+    project: &Path,
+    folder: &Path,
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Result<(Option<Work>, runs::Outside), Error> {
+    let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
+    let work = Work::of(settings, folder, Arc::clone(&launcher));
+    let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
+    let store = Arc::new(sqlite::runs::open(&sqlite::runs::Options { folder: folder.to_owned(), runs_kept })?);
+    let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
+    Ok((work, runs::Outside { store, registry, launcher, declared: runs::declared(settings) }))
+}
+
 impl Running {
+    /// The key that the listener proves now, where it presents the node's own certificate.
+    pub fn web_key(&self) -> Option<Fingerprint> {
+        Some(self.presented.as_ref()?.snapshot().own().svid.key)
+    }
+
     /// Resolves when a caller of the node asked it to stop.
     pub async fn stopping(&self) {
         self.node.stopping().await;
@@ -150,7 +190,7 @@ impl Running {
         self.node.reload().await;
     }
 
-    /// Readiness off, listener ended, goodbye said, work finished, store flushed.
+    /// Readiness off, listener ended, goodbye said, work finished, store flushed. The workload ends meanwhile.
     pub async fn shutdown(self) {
         self.node.leave();
         self.stop_web.cancel();
@@ -158,8 +198,56 @@ impl Running {
         if tokio::time::timeout(WEB_END_MAX, ended).await.is_err() {
             tracing::warn!("HTTP callers were cut off");
         }
-        self.node.shutdown().await;
+        tokio::join!(self.node.shutdown(), work::ended(self.work));
     }
+}
+
+fn serve(
+    (bound, options): (web::Bound, web::Options),
+    node: &Node,
+    store: Arc<SqliteStore>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let state = web::State { node: node.operations(), store, runs: Some(node.runs()), options };
+    // Not tracked as work: it ends first, so that its requests are the work that is waited for.
+    tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
+}
+
+fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
+    Witnessing {
+        key,
+        count: usize::try_from(settings.store.witnesses).unwrap_or(0),
+        every: Duration::from_millis(settings.store.witness_every.0),
+    }
+}
+
+/// The agent that gives this node its identity, where the settings ask for one.
+#[derive(Default)]
+struct Agent {
+    offers: Arc<Offers>,
+    /// Takes what it offers from now on.
+    following: Option<Following>,
+}
+
+type Following = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for what the agent offers first.
+#[cfg(feature = "spire")]
+async fn agent(settings: &Settings, environment: &[(String, String)]) -> Result<Agent, Error> {
+    if settings.identity.source != settings::IdentitySource::Spire {
+        return Ok(Agent::default());
+    }
+    let mut follower = super::spire::Follower::new(settings, environment).map_err(node::KeyError::Agent)?;
+    follower.first().await.map_err(node::KeyError::Agent)?;
+    let offers = follower.offers();
+    Ok(Agent { offers, following: Some(Box::pin(follower.follow())) })
+}
+
+/// Without the feature no settings get here that ask for one (`settings::profile`).
+#[cfg(not(feature = "spire"))]
+#[expect(clippy::unused_async, reason = "it waits where there is an agent")]
+async fn agent(_settings: &Settings, _environment: &[(String, String)]) -> Result<Agent, Error> {
+    Ok(Agent::default())
 }
 
 /// What is known of partners and of the own bundle. A partner's damaged file is told, and stops that partner alone.
@@ -302,7 +390,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
         bundle: trust.federation.own,
         grants: granted(settings),
         limits: Limits { period: timing.period_ms, stale: timing.stale_ms, partition: timing.partition_ms },
-        offer: Offer::default(),
+        offer: settings.offer(),
         receipts_kept: settings.store.receipts_kept,
         file_values: file_values(settings),
         host: settings.discovery.host_group.as_ref().map(ToString::to_string).or_else(host_name),

@@ -14,6 +14,7 @@ use crate::engine::view::OwnCertificate;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
+use crate::node::offers::Offers;
 use crate::settings::{IdentitySource, Settings, TlsMode};
 use crate::tls;
 use crate::web;
@@ -27,16 +28,20 @@ impl tls::WallClock for Clock {
     }
 }
 
-/// The files of the identity; none where the node makes its own key.
-pub(super) fn sources(project: &Path, settings: &Settings) -> Option<tls::Sources> {
+/// Where the identity comes from; nothing where the node makes its own key.
+pub(super) fn sources(project: &Path, settings: &Settings, offers: &Offers) -> Option<tls::Sources> {
     let identity = &settings.identity;
-    if identity.source == IdentitySource::Dev {
-        return None;
-    }
     let place = |path: &PathBuf| project.join(path);
+    let own = match identity.source {
+        IdentitySource::Dev => return None,
+        IdentitySource::Files => tls::Own::Files {
+            svid: identity.svid_path.as_ref().map(place)?,
+            key: identity.key_path.as_ref().map(place)?,
+        },
+        IdentitySource::Spire => tls::Own::Offered(offers.newest()?),
+    };
     Some(tls::Sources {
-        svid: identity.svid_path.as_ref().map(place)?,
-        key: identity.key_path.as_ref().map(place)?,
+        own,
         anchors: identity.anchors.iter().map(|anchor| (anchor.site.clone(), place(&anchor.path))).collect(),
         bans: identity.bans_path.as_ref().map(place),
     })
@@ -88,8 +93,12 @@ fn keeping(
 }
 
 /// The certificate identity in use, if the settings ask for one.
-pub(super) fn identity(project: &Path, settings: &Settings) -> Result<Option<Arc<tls::Identity>>, Error> {
-    let Some(sources) = sources(project, settings) else { return Ok(None) };
+pub(super) fn identity(
+    project: &Path,
+    settings: &Settings,
+    offers: &Offers,
+) -> Result<Option<Arc<tls::Identity>>, Error> {
+    let Some(sources) = sources(project, settings, offers) else { return Ok(None) };
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), None, clock.now().wall)?;
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
@@ -107,7 +116,9 @@ pub(super) fn renewing(
         (None, Some(_)) => me.clone(),
         (None, None) => return None,
     };
-    Some(super::Renewing { identity: Arc::clone(identity?), sources: sources(project, settings)?, issuer })
+    let (svid, key) = (settings.identity.svid_path.as_ref()?, settings.identity.key_path.as_ref()?);
+    let (svid, key) = (project.join(svid), project.join(key));
+    Some(super::Renewing { identity: Arc::clone(identity?), svid, key, issuer })
 }
 
 /// How the listener speaks TLS, as the settings ask for it.
@@ -180,7 +191,8 @@ pub(super) struct CertificateTrust {
 
 impl CertificateTrust {
     pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
-        let own = OwnCertificate { from: snapshot.own().svid.not_before, until: snapshot.own().until };
+        let own = snapshot.own();
+        let own = OwnCertificate { key: own.svid.key, from: own.svid.not_before, until: own.until };
         let authority = Some(Authority::new(snapshot.trust().clone()));
         Self { authority, own: Some(own), federation: Federation::default() }
     }

@@ -56,14 +56,13 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
-/// Work waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
+/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
 /// cancellations again.
-pub(super) const WORK_MAX: usize = 512;
+pub(super) const ERRANDS_MAX: usize = 512;
 
 /// Something to do on this machine, durable as accepted.
 #[derive(Debug)]
-#[expect(dead_code, reason = "whoever starts programs comes with the next change; nothing is offered until then")]
-pub(super) enum Work {
+pub(super) enum Errand {
     /// Tell the program of this run to end.
     Cancel(RunId),
     /// Tell the workload.
@@ -99,7 +98,7 @@ pub(super) struct Driver {
     pub(super) apply: ApplySettings,
     pub(super) mailbox: mpsc::Receiver<Mail>,
     /// To whoever starts programs.
-    pub(super) work: mpsc::Sender<Work>,
+    pub(super) errands: mpsc::Sender<Errand>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
     /// Whether the engine could not be rebuilt after a failed commit, and does not know what is durable.
@@ -259,9 +258,9 @@ impl Driver {
                         waiting.turn_away(waiter, full);
                     }
                 }
-                Effect::CancelRun(run) => self.hand_over(Work::Cancel(run)),
-                Effect::Perform(deed) => self.hand_over(Work::Perform(deed)),
-                Effect::StartRun(run) => self.hand_over(Work::Start(run)),
+                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)),
+                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)),
+                Effect::StartRun(run) => self.hand_over(Errand::Start(run)),
                 Effect::Refuse { query, code } => {
                     if let Some(responder) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
@@ -278,9 +277,9 @@ impl Driver {
     }
 
     /// The queue holds all that the engine accepts at once; what does not fit is a cancellation more than there are runs.
-    fn hand_over(&self, work: Work) {
-        if self.work.try_send(work).is_err() {
-            tracing::warn!("work that was accepted finds nobody who does it");
+    fn hand_over(&self, errand: Errand) {
+        if self.errands.try_send(errand).is_err() {
+            tracing::warn!("an accepted errand finds nobody who does it");
         }
     }
 
@@ -390,7 +389,7 @@ mod tests {
             tasks: TaskTracker::new(),
             apply: Box::new(|_values| {}),
             mailbox,
-            work: mpsc::channel(1).0,
+            errands: mpsc::channel(1).0,
             retry_at: Monotonic::default(),
             is_behind: false,
         }

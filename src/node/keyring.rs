@@ -63,6 +63,9 @@ pub enum Error {
         "runtime.web.tls: wanted a certificate, from runtime.tls (mode \"provisioned\") or runtime.identity (source \"files\"), got none"
     )]
     NoCertificate,
+    /// The agent that shall give the identity gives none.
+    #[error("runtime.identity.source = \"spire\": {0}")]
+    Agent(String),
     /// Others on this machine may read the key.
     #[error("{}: is readable by others (mode {mode:o}); set its mode to 600", path.display())]
     Exposed {

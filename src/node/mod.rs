@@ -16,6 +16,7 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod offers;
 mod operations;
 mod partners;
 mod plan_hash;
@@ -23,9 +24,13 @@ mod presence;
 mod project;
 mod reload;
 mod renewal;
+pub mod runs;
+#[cfg(feature = "spire")]
+mod spire;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +50,7 @@ use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::view::{Settings, View};
 use crate::handle::Operations;
+use crate::handle::runs::Runs;
 use crate::mesh::{Inbox, Mesh};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::Courier;
@@ -56,12 +62,15 @@ use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
 use crate::node::renewal::Renewer;
+use crate::node::runs::{Keeper, LocalRuns};
 use crate::node::witness::Witnesses;
 use crate::store::Store;
+use crate::workload::supervisor::Handle as WorkloadHandle;
 
 pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
+pub use project::NoteKey;
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;
@@ -163,6 +172,10 @@ pub struct Parts {
     pub authority: Option<PathBuf>,
     /// How the own certificate is renewed, if it is.
     pub renewing: Option<Renewing>,
+    /// The workload, if there is one.
+    pub workload: Option<WorkloadHandle>,
+    /// What runs need of the outside.
+    pub runs: runs::Outside,
 }
 
 impl fmt::Debug for Parts {
@@ -179,6 +192,8 @@ pub struct Node {
     ingress: Arc<Ingress>,
     mesh: Arc<dyn Mesh>,
     store: Arc<dyn Store>,
+    keeper: Arc<Keeper>,
+    runs: Arc<LocalRuns>,
     /// What is in flight: finished or answered at a stop.
     work: TaskTracker,
     /// The loop, which ends last.
@@ -213,7 +228,8 @@ impl Prepared {
         let stop_core = CancellationToken::new();
         let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
         let apply = apply_with_probe(parts.apply, Arc::clone(&probe_ms));
-        let (work_tx, _nobody_yet) = mpsc::channel(driver::WORK_MAX);
+        let (errands, accepted) = mpsc::channel(driver::ERRANDS_MAX);
+        let left = engine.view().runs.values().cloned().collect();
         let driver = Driver {
             engine,
             clock,
@@ -223,14 +239,17 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
-            work: work_tx,
+            errands,
             retry_at: clock.now().monotonic,
             is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
+        let around = (clock, Arc::clone(&views), mailbox.clone());
+        let keeper = Keeper::new(around, (parts.runs, parts.workload.clone()), stop.clone());
+        core.spawn(Arc::clone(&keeper).run(left, accepted));
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
-        let renewing = parts.renewing;
+        let (renewing, workload) = (parts.renewing, parts.workload);
         let assembly = Assembly {
             clock,
             views,
@@ -241,6 +260,8 @@ impl Prepared {
             witnessing,
             issuer,
             renewing,
+            workload,
+            keeper,
             work,
             core,
             stop,
@@ -278,6 +299,8 @@ struct Assembly {
     witnessing: Witnessing,
     issuer: Option<Arc<Issuer>>,
     renewing: Option<Renewing>,
+    workload: Option<WorkloadHandle>,
+    keeper: Arc<Keeper>,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -300,8 +323,9 @@ impl Assembly {
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
-        let Self { store, mesh, work, core, stop, stop_core, .. } = self;
-        Node { operations, presence, ingress, mesh, store, work, core, stop, stop_core, is_ready }
+        let Self { store, mesh, keeper, mailbox, work, core, stop, stop_core, .. } = self;
+        let runs = Arc::new(LocalRuns::new(Arc::clone(&keeper), mailbox));
+        Node { operations, presence, ingress, mesh, store, keeper, runs, work, core, stop, stop_core, is_ready }
     }
 
     fn ingress(&self) -> Ingress {
@@ -361,6 +385,7 @@ impl Assembly {
                 web,
             },
             probe_ms,
+            workload: self.workload.clone(),
             links: Arc::clone(links),
             sequence: AtomicU64::new(0),
         }
@@ -395,6 +420,7 @@ impl Assembly {
             is_ready: Arc::clone(is_ready),
             links: Arc::clone(links),
             sources,
+            workload: self.workload.clone(),
             reloading: tokio::sync::Mutex::default(),
         }
     }
@@ -404,6 +430,11 @@ impl Node {
     /// What callers of this node may do.
     pub fn operations(&self) -> Arc<dyn Operations> {
         Arc::new(self.operations.clone())
+    }
+
+    /// The runs of this node.
+    pub fn runs(&self) -> Arc<dyn Runs> {
+        Arc::<LocalRuns>::clone(&self.runs)
     }
 
     /// Does something beside the node's own loops until the node stops.
@@ -455,6 +486,7 @@ impl Node {
         if tokio::time::timeout(Duration::from_millis(200), self.work.wait()).await.is_err() {
             tracing::debug!("a late receipt was not sent; its origin will ask again");
         }
+        self.keeper.ended().await;
         tokio::join!(self.store.close(), self.mesh.close());
         tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
     }

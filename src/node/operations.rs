@@ -19,6 +19,7 @@ use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial};
 use crate::domain::preflight::{Asker, Plan, Row};
 use crate::domain::time::Now;
+use crate::domain::workload;
 use crate::engine::effect::{Answer, Started};
 use crate::engine::exchange::Finding;
 use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
@@ -47,6 +48,7 @@ pub(super) struct NodeOperations {
     pub(super) is_ready: Arc<AtomicBool>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sources: Arc<dyn Sources>,
+    pub(super) workload: Option<crate::workload::supervisor::Handle>,
     pub(super) reloading: tokio::sync::Mutex<()>,
 }
 
@@ -318,6 +320,10 @@ impl Operations for SharedNode {
 
     fn mesh_links(&self) -> usize {
         usize::try_from(self.0.links.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    fn workload(&self) -> Option<workload::Status> {
+        self.0.workload.as_ref().map(crate::workload::supervisor::Handle::status)
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {

@@ -46,3 +46,35 @@ impl Partners {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::mesh::memory::Hub;
+    use crate::settings::parse;
+
+    fn knowing(sites: &[&str]) -> Settings {
+        let entries: String =
+            sites.iter().map(|site| format!("[[runtime.identity.partner]]\nsite = {site:?}\n")).collect();
+        let text = format!(
+            "[bundle]\nversion = 1\n[runtime.identity]\nsite = \"north\"\nsource = \"files\"\nsvid_path = \"a\"\n\
+             key_path = \"b\"\nanchors = [{{ site = \"north\", path = \"n\" }}]\n{entries}"
+        );
+        parse(&text, "runtime.toml", "node", []).expect("valid")
+    }
+
+    #[tokio::test]
+    async fn the_questions_to_a_partner_end_with_its_entry_and_those_to_others_do_not() {
+        let (mesh, _inbox) = Hub::new().expect("a hub").join("north/a".parse().expect("legal"), 1);
+        let mut partners = Partners::new(mesh);
+        let [south, east] =
+            ["south", "east"].map(|site| partners.until_gone(site.parse().expect("legal"), std::future::pending()));
+        partners.end_those_gone(&knowing(&["south", "east"]), &knowing(&["east"]));
+        assert_eq!(timeout(Duration::from_secs(10), south).await, Ok(()), "it ends");
+        assert!(timeout(Duration::from_millis(50), east).await.is_err(), "it goes on");
+    }
+}

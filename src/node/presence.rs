@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::envelope::Health;
 use crate::domain::id::RuntimeId;
 use crate::domain::projection::{Edge, Lifecycle};
 use crate::domain::time::Now;
@@ -23,6 +24,7 @@ use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::keyring::Keyring;
 use crate::wire;
+use crate::workload::supervisor::Handle as WorkloadHandle;
 
 /// The version of the contract that this node speaks.
 pub const API_VERSION: &str = "1.0";
@@ -55,6 +57,7 @@ pub(super) struct Presence {
     pub(super) ingress: Arc<Ingress>,
     pub(super) about: SelfDescription,
     pub(super) probe_ms: Arc<AtomicU64>,
+    pub(super) workload: Option<WorkloadHandle>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sequence: AtomicU64,
 }
@@ -132,7 +135,7 @@ impl Presence {
             boot: view.boot,
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1),
             at: now.wall,
-            health: view.health(),
+            health: self.health(view),
             config_revision: view.overlay.revision,
             edges,
             is_leaving,
@@ -140,6 +143,14 @@ impl Presence {
         let sealed = wire::mesh::seal_observation(&self.keyring.keys(), &observation);
         if let Err(error) = self.mesh.publish(Document::Observation, sealed).await {
             tracing::warn!(%error, "an observation was not published");
+        }
+    }
+
+    /// The node's own judgement, the workload included: a node that does not do its work is not healthy.
+    fn health(&self, view: &View) -> Health {
+        match &self.workload {
+            Some(workload) => workload.status().condition().worsen(view.health()),
+            None => view.health(),
         }
     }
 

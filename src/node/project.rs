@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use crate::domain::identity::Fingerprint;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
@@ -14,6 +15,7 @@ use crate::node::assemble::engine_settings;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
 use crate::node::clock::Clock;
+use crate::node::offers::Offers;
 use crate::node::partners::Partners;
 use crate::node::reload::{Fresh, Sources, Stamp};
 use crate::settings::tokens::{self, TOKENS_FILE};
@@ -33,6 +35,9 @@ const LISTENER: &str = "the listener's certificate";
 /// What a change of the own bundle, or of what is known of a partner's, is called.
 const BUNDLES: &str = "bundles";
 
+/// Told of the key that listeners are about to prove, before they do.
+pub type NoteKey = Arc<dyn Fn(Fingerprint) + Send + Sync>;
+
 /// The files of one project, and what of them is in force.
 pub(super) struct Project {
     folder: PathBuf,
@@ -41,6 +46,8 @@ pub(super) struct Project {
     in_force: Arc<Mutex<InForce>>,
     credentials: Arc<Credentials>,
     in_use: InUse,
+    offers: Arc<Offers>,
+    note_key: NoteKey,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
 }
 
@@ -70,7 +77,7 @@ impl Project {
         environment: Vec<(String, String)>,
         in_force: InForce,
         credentials: Arc<Credentials>,
-        in_use: InUse,
+        (in_use, offers, note_key): (InUse, Arc<Offers>, NoteKey),
     ) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -79,6 +86,8 @@ impl Project {
             in_force: Arc::new(Mutex::new(in_force)),
             credentials,
             in_use,
+            offers,
+            note_key,
             noted: Mutex::default(),
         }
     }
@@ -99,24 +108,20 @@ impl Project {
         tokens::load(&self.state, settings.site()).map_err(rejected)
     }
 
-    /// The certificate may be renewed while the node runs, by proof of the same key; another key is another identity.
+    /// Certificate and key may be replaced while the node runs: who it is does not hang on a key.
     fn read_identity(&self, settings: &Settings) -> Result<Option<tls::Snapshot>, Rejected> {
-        let sources = certificates::sources(&self.folder, settings);
+        let sources = certificates::sources(&self.folder, settings, &self.offers);
         let (Some(in_use), Some(sources)) = (&self.in_use.identity, sources) else { return Ok(None) };
         let rejected = |reason| Rejected { what: CERTIFICATES.to_owned(), reason };
-        let before = in_use.snapshot();
+        let in_use = in_use.snapshot();
         let snapshot =
-            certificates::load(&sources, settings, &self.state, Some(before.as_ref()), Clock::start().now().wall);
-        let snapshot = snapshot.map_err(|error| rejected(error.to_string()))?;
-        if snapshot.own().svid.key == in_use.snapshot().own().svid.key {
-            return Ok(Some(snapshot));
-        }
-        Err(rejected(format!("{}: has another key, which takes a restart", sources.svid.display())))
+            certificates::load(&sources, settings, &self.state, Some(in_use.as_ref()), Clock::start().now().wall);
+        snapshot.map(Some).map_err(|error| rejected(error.to_string()))
     }
 
     /// What the files say of others although the own certificate in them cannot be used.
     fn read_trust(&self, settings: &Settings) -> Option<tls::Snapshot> {
-        let sources = certificates::sources(&self.folder, settings)?;
+        let sources = certificates::sources(&self.folder, settings, &self.offers)?;
         let in_use = self.in_use.identity.as_ref()?.snapshot();
         certificates::load_beside(&sources, settings, &self.state, &in_use)
     }
@@ -167,6 +172,12 @@ impl InUse {
         read.or(in_use.as_deref()).map(CertificateTrust::of).unwrap_or_default()
     }
 
+    /// The key of the snapshot, if it is another one.
+    fn next_key(&self, read: Option<&tls::Snapshot>) -> Option<Fingerprint> {
+        let in_use = self.identity.as_ref()?.snapshot().own().svid.key;
+        Some(read?.own().svid.key).filter(|next| *next != in_use)
+    }
+
     fn take(&self, snapshot: Option<tls::Snapshot>, provisioned: Option<&Arc<tls::Provisioned>>) {
         if let (Some(identity), Some(snapshot)) = (&self.identity, snapshot) {
             identity.swap(snapshot);
@@ -185,10 +196,14 @@ fn sorted<T>(read: Result<T, Rejected>, rejected: &mut Vec<Rejected>) -> Option<
 impl Sources for Project {
     fn stamp(&self) -> Stamp {
         let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let identity = certificates::sources(&self.folder, &in_force.settings);
+        let identity = certificates::sources(&self.folder, &in_force.settings, &self.offers);
         let identity = identity.map(|it| {
             let anchors = it.anchors.into_iter().map(|(_site, path)| path);
-            [it.svid, it.key].into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
+            let own = match it.own {
+                tls::Own::Files { svid, key } => vec![svid, key],
+                tls::Own::Offered(_) => Vec::new(),
+            };
+            own.into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
         });
         let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
@@ -196,7 +211,8 @@ impl Sources for Project {
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
         let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
         let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
-        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).collect())
+        let offered = std::iter::once((self.offers.count(), 0));
+        Stamp(files.chain(bundles).map(|path| stamp_of(&path)).chain(offered).collect())
     }
 
     fn read(&self) -> Fresh {
@@ -223,9 +239,12 @@ impl Sources for Project {
         };
         let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
-        let credentials = Arc::clone(&self.credentials);
+        let (credentials, note_key) = (Arc::clone(&self.credentials), Arc::clone(&self.note_key));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
+            if let Some(key) = in_use.next_key(snapshot.as_ref()) {
+                note_key(key);
+            }
             in_use.take(snapshot, provisioned.as_ref());
             in_use.partners.end_those_gone(&before, &next);
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };

@@ -91,7 +91,8 @@ impl NodeOperations {
 
     /// Reloads whenever a file has changed, until the node stops. What is rejected is logged once per change.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut seen = self.sources.stamp();
+        // Everything is read once more at the first look: it may have changed since the start read it.
+        let mut seen = Stamp::default();
         let mut looks: u32 = 0;
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             looks = looks.wrapping_add(1);

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,8 +33,10 @@ const BUDGET: Duration = Duration::from_secs(15);
 pub struct Renewing {
     /// The identity in use.
     pub identity: Arc<tls::Identity>,
-    /// Its files.
-    pub sources: tls::Sources,
+    /// Its file.
+    pub svid: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
     /// The node that is asked; the own one where it holds the authority itself.
     pub issuer: RuntimeId,
 }
@@ -78,7 +80,7 @@ impl Renewer {
             Some(_) | None => self.ask(own).await?,
         };
         let until = self.check(own, &issued)?;
-        let path = self.options.sources.svid.clone();
+        let path = self.options.svid.clone();
         let written = tokio::task::spawn_blocking(move || replace(&path, &pem(&issued))).await;
         written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         tracing::info!(issuer = %self.options.issuer, %until, "the certificate was renewed");
@@ -105,7 +107,7 @@ impl Renewer {
 
     /// By all rules that hold at a start, and it must prolong the one in force.
     fn check(&self, own: &tls::Snapshot, issued: &CertificateDer<'static>) -> Result<Wall, String> {
-        let key = tls::files::private_key(&self.options.sources.key).map_err(|error| error.to_string())?;
+        let key = tls::files::private_key(&self.options.key).map_err(|error| error.to_string())?;
         let subject = Subject::of_runtime(self.views.load().me());
         let now = self.clock.now().wall;
         let next = tls::Snapshot::new(vec![issued.clone()], key, own.trust().clone(), &subject, now);

@@ -23,9 +23,12 @@ use crate::engine::word::Identity;
 use crate::handle::{Operations, Reloaded, Request, TargetOutcome};
 use crate::mesh::memory::Hub;
 use crate::node::plan_hash::PlanKey;
-use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare};
+use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare, runs};
 use crate::store::memory::{Disk, Fault, MemoryStore};
+use crate::store::runs::Registry;
+use crate::store::runs::memory::MemoryRuns;
 use crate::store::{Chain, READ_QUEUE_MAX};
+use crate::workload::memory::Memory;
 
 pub(super) fn settings() -> Arc<Settings> {
     Arc::new(Settings {
@@ -74,6 +77,49 @@ impl Sources for NoFiles {
     fn note(&self) {}
 }
 
+/// No programs, and nothing kept of their runs.
+pub(super) fn runs_in_memory() -> runs::Outside {
+    let store = Arc::new(MemoryRuns::new(50));
+    let registry: Arc<dyn Registry> = Arc::<MemoryRuns>::clone(&store);
+    let launcher = Arc::new(Memory::default());
+    runs::Outside { store, registry, launcher, declared: BTreeMap::new() }
+}
+
+/// A node over a mesh of its own.
+pub(super) async fn start(
+    settings: Arc<Settings>,
+    store: MemoryStore,
+    sources: Arc<dyn Sources>,
+    runs: runs::Outside,
+) -> Node {
+    let key = IdentityKey::from_seed([1; 32]);
+    let prepared = prepare(settings, key, Arc::new(store)).await.expect("prepared");
+    let (mesh, inbox) = Hub::new().expect("a hub").join(parsed("s/a"), prepared.boot());
+    let parts = Parts {
+        mesh,
+        inbox,
+        web: None,
+        probe_ms: 1_000,
+        apply: Box::new(|_values| {}),
+        sources,
+        witnessing: crate::node::Witnessing {
+            key: NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32])),
+            count: 2,
+            every: Duration::from_secs(60),
+        },
+        authority: None,
+        renewing: None,
+        workload: None,
+        runs,
+    };
+    prepared.start(parts, CancellationToken::new())
+}
+
+/// A node over a mesh of its own that reads no files.
+pub(super) async fn start_without_files(settings: Arc<Settings>, store: MemoryStore, runs: runs::Outside) -> Node {
+    start(settings, store, Arc::new(NoFiles), runs).await
+}
+
 /// One node alone, and the store that it writes.
 struct Alone {
     node: Node,
@@ -109,25 +155,8 @@ impl Alone {
 
     async fn with(sources: Arc<dyn Sources>) -> Self {
         let store = MemoryStore::new();
-        let key = IdentityKey::from_seed([1; 32]);
-        let prepared = prepare(settings(), key, Arc::new(store.clone())).await.expect("prepared");
-        let (mesh, inbox) = Hub::new().expect("a hub").join(parsed("s/a"), prepared.boot());
-        let parts = Parts {
-            mesh,
-            inbox,
-            web: None,
-            probe_ms: 1_000,
-            apply: Box::new(|_values| {}),
-            sources,
-            witnessing: crate::node::Witnessing {
-                key: NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32])),
-                count: 2,
-                every: Duration::from_secs(60),
-            },
-            authority: None,
-            renewing: None,
-        };
-        Self { node: prepared.start(parts, CancellationToken::new()), store }
+        let node = start(settings(), store.clone(), sources, runs_in_memory()).await;
+        Self { node, store }
     }
 
     fn operations(&self) -> Arc<dyn Operations> {

@@ -9,8 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::audit::witness::Break;
-use crate::domain::audit::{Checkpoint, Hash, NoteKey};
+use crate::domain::audit::{Hash, NoteKey};
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::TrustState;
 use crate::domain::projection::Lifecycle;
@@ -18,7 +17,7 @@ use crate::domain::time::Millis;
 use crate::engine::Entropy as _;
 use crate::engine::effect::{Answer, Witnessed};
 use crate::engine::input::Request;
-use crate::engine::record::{Countersigned, NotContinued};
+use crate::engine::record::Countersigned;
 use crate::engine::view::View;
 use crate::mesh::{self, Mesh, Responder, Verb};
 use crate::node::clock::{Clock, SystemEntropy};
@@ -26,7 +25,7 @@ use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::keyring::Keyring;
 use crate::store::Store;
-use crate::wire::mesh::{self as message, WitnessWord};
+use crate::wire::mesh::{self as message, Heard, Unheard, WitnessWord, checkpoint_of};
 
 /// How long a peer may take to answer: it writes to its disk first.
 const BUDGET: Duration = Duration::from_secs(3);
@@ -104,8 +103,8 @@ impl Witnesses {
             }
             let Some(word) = self.ask(witness, &growth.note, old, growth.subtrees).await else { return };
             match self.judged(witness, &growth.note, word) {
-                Some(Said::Behind(size)) => old = size,
-                Some(Said::Word(word)) => {
+                Some(Heard::Behind(size)) => old = size,
+                Some(Heard::Kept(word)) => {
                     self.take(word).await;
                     return;
                 }
@@ -136,43 +135,18 @@ impl Witnesses {
         opened.into_inner()
     }
 
-    /// What a peer's word is worth: a countersignature must hold, and a contradiction must be shown.
-    fn judged(&self, witness: &RuntimeId, note: &str, word: WitnessWord) -> Option<Said> {
-        let said = |key, note, refused| {
-            let word = Countersigned { witness: witness.clone(), key, note, refused };
-            Some(Said::Word(Box::new(word)))
-        };
-        match word {
-            WitnessWord::Behind(size) => Some(Said::Behind(size)),
-            WitnessWord::Countersigned { key, line } => {
-                let signed = format!("{note}{line}");
-                let holds = key.name() == crate::domain::audit::log_name(witness)
-                    && matches!(key.countersigned(&signed), Ok(Some(_)));
-                if holds { said(key.to_string(), signed, None) } else { None }
-            }
-            WitnessWord::Broken(found) if self.is_shown(note, &found) => {
-                said(String::new(), String::new(), Some(found))
-            }
-            WitnessWord::Broken(found) => {
-                tracing::warn!(runtime_id = %witness, reason = found.reason.as_str(), "a peer contradicts without proof");
+    /// What a peer's word comes to. Of one that is worthless, somebody who reads the log may want to know.
+    fn judged(&self, witness: &RuntimeId, note: &str, word: WitnessWord) -> Option<Heard> {
+        match word.heard(&self.options.key.verifier(), note, witness) {
+            Ok(heard) => Some(heard),
+            Err(reason @ (Unheard::Forged | Unheard::Unproven)) => {
+                tracing::warn!(runtime_id = %witness, %reason, "a peer's word for the log is worthless");
                 None
             }
-            WitnessWord::Refused(reason) => {
+            Err(Unheard::Refused(reason)) => {
                 tracing::debug!(runtime_id = %witness, %reason, "a peer does not countersign");
                 None
             }
-        }
-    }
-
-    /// Whether the head that the peer keeps is of this log, and not one that it would continue anyway.
-    fn is_shown(&self, note: &str, found: &NotContinued) -> bool {
-        let Some(own) = checkpoint_of(note) else { return false };
-        let is_ours = self.options.key.verifier().open(&found.held).is_ok();
-        let Some(held) = checkpoint_of(&found.held).filter(|held| held.origin == own.origin) else { return false };
-        match found.reason {
-            Break::AnotherKey => !is_ours,
-            Break::Forked => is_ours,
-            Break::WentBack => is_ours && (own.size < held.size || own.boot < held.boot),
         }
     }
 
@@ -183,16 +157,6 @@ impl Witnesses {
             drop(done.await);
         }
     }
-}
-
-/// What came of asking.
-enum Said {
-    Behind(u64),
-    Word(Box<Countersigned>),
-}
-
-fn checkpoint_of(note: &str) -> Option<Checkpoint> {
-    Checkpoint::parse(note.split_once("\n\n")?.0).ok()
 }
 
 /// The peers to ask: those of the own site that are there, each runtime in an order of its own, so that the work is spread.

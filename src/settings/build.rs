@@ -109,6 +109,10 @@ fn identity(root: &Node, own_site: &SiteId, faults: &mut Faults) -> Option<Ident
         if !sites.insert(site.clone()) {
             faults.push(&entry.at("site"), entry.key("site"), format!("anchors of site {site} are given twice"));
         }
+        if source == IdentitySource::Spire && site == *own_site {
+            let message = "wanted other sites alone: with source = \"spire\" the agent gives the own site's".to_owned();
+            faults.push(&entry.at("site"), entry.key("site"), message);
+        }
         anchors.push(Anchor { site, path });
     }
     let trust_domain: TrustDomain = table.parsed("trust_domain")?;

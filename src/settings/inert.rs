@@ -41,10 +41,6 @@ const INERT: &[Inert] = &[
     function("runtime.mesh.publish", "no signal is published"),
     function("runtime.mesh.subscribe", "no signal is taken"),
     function("runtime.cloud.links.transports", "the mesh alone links runtimes"),
-    function("runtime.store.runs_kept", "there are no runs yet"),
-    function("runtime.workload", "the program is not started"),
-    function("runtime.command", "the programs cannot be started"),
-    function("runtime.agent", "the programs cannot be started"),
 ];
 
 /// What of the table says something else than its default, in the order of the table.

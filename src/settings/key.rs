@@ -100,7 +100,7 @@ pub const KEYS: &[Key] = &[
         "runtime.identity.source",
         Kind::OneOf(&["dev", "files", "spire"]),
         "dev",
-        "Where the node's own identity comes from.",
+        "Where the node's own identity comes from: a key of its own, files, or a SPIRE agent.",
     ),
     key("runtime.identity.svid_path", Kind::Path, "", "The certificate chain of source `files`."),
     key("runtime.identity.key_path", Kind::Path, "", "The private key of source `files`."),

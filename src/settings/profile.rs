@@ -60,7 +60,8 @@ pub(crate) fn preconditions(settings: &Settings) -> Vec<Precondition> {
         want(settings.mesh.tls || !settings.mesh.enabled, "runtime.mesh.tls", "this profile wants mesh links over TLS");
         let source = settings.identity.source;
         want(source != IdentitySource::Dev, "runtime.identity.source", "this profile wants an identity from a CA");
-        let has_own = settings.identity.anchors.iter().any(|anchor| anchor.site == *settings.site());
+        let has_own = source == IdentitySource::Spire
+            || settings.identity.anchors.iter().any(|anchor| anchor.site == *settings.site());
         want(has_own, "runtime.identity.anchors", "this profile wants the anchors of the own site");
     } else if settings.mesh.enabled && settings.mesh.tls {
         let has_certificate = settings.identity.source != IdentitySource::Dev;
@@ -70,9 +71,9 @@ pub(crate) fn preconditions(settings: &Settings) -> Vec<Precondition> {
     let is_known_by_certificates = identity.source != IdentitySource::Dev || identity.partners.is_empty();
     want(is_known_by_certificates, "runtime.identity.source", "partners are known by certificates, and this is none");
     want(
-        settings.identity.source != IdentitySource::Spire,
+        settings.identity.source != IdentitySource::Spire || cfg!(feature = "spire"),
         "runtime.identity.source",
-        "this version does not speak with a SPIRE agent; \"files\" reads what the agent's helper writes",
+        "this program was built without the feature spire; \"files\" reads what the agent's helper writes",
     );
     missing
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,14 +23,61 @@ const BANS_BYTES_MAX: u64 = 2 * 1_024 * 1_024;
 /// Where an identity is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
-    /// The own certificate, and after it those that signed it.
-    pub svid: PathBuf,
-    /// The own private key.
-    pub key: PathBuf,
+    /// The own certificate and key.
+    pub own: Own,
     /// The anchors of each site that is known here.
     pub anchors: Vec<(SiteId, PathBuf)>,
     /// Who is shut out.
     pub bans: Option<PathBuf>,
+}
+
+/// Where the own certificate and key come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// From two files.
+    Files {
+        /// The certificate, and after it those that signed it.
+        svid: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// From an agent on this machine.
+    Offered(Arc<Offered>),
+}
+
+/// What an agent gives a node: never on a disk.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The certificate, and after it those that signed it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key.
+    pub key: PrivateKeyDer<'static>,
+    /// The anchors of the own site and of each site that the agent federates with; none for one that has taken back all.
+    pub anchors: Vec<(SiteId, Vec<CertificateDer<'static>>)>,
+}
+
+impl Offered {
+    /// Holds what was offered against itself, whatever else is known here: chain, key and anchors must belong together and
+    /// be those of `own`.
+    pub fn check(&self, naming: &Naming, own: &Subject, now: Wall) -> Result<(), OfferFault> {
+        let mut trust = Trust::new(naming.clone());
+        for (site, authorities) in self.anchors.iter().filter(|(_, authorities)| !authorities.is_empty()) {
+            trust.set_anchors(site.clone(), authorities)?;
+        }
+        Snapshot::new(self.chain.clone(), self.key.clone_key(), trust, own, now).map_err(Box::new)?;
+        Ok(())
+    }
+}
+
+/// Why an offer cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferFault {
+    /// A certificate in it cannot be an anchor.
+    #[error("{0}")]
+    Anchor(#[from] AnchorFault),
+    /// Certificate, key and anchors do not make this runtime's identity.
+    #[error("{0}")]
+    Identity(#[from] Box<IdentityError>),
 }
 
 /// Why a file was refused.
@@ -112,10 +160,10 @@ pub enum LoadError {
     #[error(transparent)]
     File(#[from] FileError),
     /// What the files say together.
-    #[error("{}: {fault}", path.display())]
+    #[error("{place}: {fault}")]
     Identity {
-        /// The file of the own certificate.
-        path: PathBuf,
+        /// The file of the own certificate, or who gave it.
+        place: String,
         /// What is wrong.
         fault: Box<IdentityError>,
     },
@@ -137,11 +185,12 @@ pub fn load_with(
     own: &Subject,
     now: Wall,
 ) -> Result<Snapshot, LoadError> {
-    let chain = certificates(&sources.svid, CHAIN_MAX)?;
-    let key = private_key(&sources.key)?;
+    let (chain, key, place) = match &sources.own {
+        Own::Files { svid, key } => (certificates(svid, CHAIN_MAX)?, private_key(key)?, svid.display().to_string()),
+        Own::Offered(offered) => (offered.chain.clone(), offered.key.clone_key(), "the Workload API".to_owned()),
+    };
     let trust = load_trust(sources, taken, naming)?;
-    Snapshot::new(chain, key, trust, own, now)
-        .map_err(|fault| LoadError::Identity { path: sources.svid.clone(), fault: Box::new(fault) })
+    Snapshot::new(chain, key, trust, own, now).map_err(|fault| LoadError::Identity { place, fault: Box::new(fault) })
 }
 
 /// What the files say of others, with the own certificate and key that are in use: for when those in the files cannot be used.
@@ -156,12 +205,20 @@ pub fn load_beside(sources: &Sources, taken: &TakenAnchors, naming: &Naming, in_
 
 fn load_trust(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Result<Trust, FileError> {
     let mut trust = Trust::new(naming.clone());
+    // What a site itself has said counts before what the agent says of it, and both before a file.
+    let offered = match &sources.own {
+        Own::Offered(offered) => offered.anchors.as_slice(),
+        Own::Files { .. } => &[],
+    };
+    let is_taken = |site: &SiteId| taken.iter().any(|(known, _)| known == site);
+    let offered = || offered.iter().filter(|(site, _)| !is_taken(site));
     // A site that has taken back all of its authorities has none: not those of its file either.
-    for (site, authorities) in taken.iter().filter(|(_, authorities)| !authorities.is_empty()) {
+    for (site, authorities) in taken.iter().chain(offered()).filter(|(_, authorities)| !authorities.is_empty()) {
         let set = trust.set_anchors(site.clone(), authorities);
         set.map_err(|fault| FileError::Anchor { path: PathBuf::from(format!("bundle of {site}")), fault })?;
     }
-    for (site, path) in sources.anchors.iter().filter(|(site, _)| taken.iter().all(|(known, _)| known != site)) {
+    let is_offered = |site: &SiteId| offered().any(|(known, _)| known == site);
+    for (site, path) in sources.anchors.iter().filter(|(site, _)| !is_taken(site) && !is_offered(site)) {
         let certificates = certificates(path, ANCHORS_PER_SITE_MAX)?;
         let set = trust.set_anchors(site.clone(), &certificates);
         set.map_err(|fault| FileError::Anchor { path: path.clone(), fault })?;

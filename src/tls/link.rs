@@ -64,22 +64,35 @@ impl Neighbour {
         Ok(Self { verified, chain, usage, shown })
     }
 
-    /// Why the link has to end, if it has to: it has outlived a certificate, somebody was shut out, or the own certificate
-    /// was renewed.
-    pub fn is_over(&mut self, identity: &Identity) -> Option<String> {
+    /// Whether the link has to end: it has outlived a certificate, somebody was shut out, or the own certificate was renewed.
+    pub fn look(&mut self, identity: &Identity) -> Look {
         let in_use = identity.snapshot();
         if self.verified.until < identity.now() {
-            return Some(Refusal::Expired.to_string());
+            return Look::Over(Refusal::Expired.to_string());
         }
         if Arc::ptr_eq(&in_use, &self.shown) {
-            return None;
+            return Look::Good;
+        }
+        if let Err(refusal) = identity.verify(&self.chain, self.usage) {
+            return Look::Over(refusal.to_string());
         }
         if in_use.chain() != self.shown.chain() {
-            return Some("the own certificate was renewed".to_owned());
+            return Look::Renewed;
         }
         self.shown = in_use;
-        identity.verify(&self.chain, self.usage).err().map(|refusal| refusal.to_string())
+        Look::Good
     }
+}
+
+/// How a link stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// It goes on.
+    Good,
+    /// It has to end now, for this reason.
+    Over(String),
+    /// The own certificate was renewed, so that it has to end soon: before the one ends by which it was proved.
+    Renewed,
 }
 
 /// Whether a subject is a node of the site.

@@ -20,8 +20,8 @@ pub(crate) mod support;
 mod tests;
 
 pub use config::{ClientCertificates, client, link_client, link_server, plain_client, provisioned_server, server};
-pub use files::{FileError, LoadError, Sources, load, load_beside, load_with};
+pub use files::{FileError, LoadError, OfferFault, Offered, Own, Sources, load, load_beside, load_with};
 pub use identity::{Identity, IdentityError, Peer, Snapshot, WallClock, install_provider};
-pub use link::{Neighbour, NotANeighbour};
+pub use link::{Look, Neighbour, NotANeighbour};
 pub use provisioned::{Error as ProvisionedError, Provisioned};
 pub use verifier::{WrongPeer, explain, refusal_of};

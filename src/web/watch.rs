@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::router::Shared;
 use crate::domain::preflight::Asker;
+use crate::domain::workload;
 use crate::engine::view::View;
 use crate::store::runs::Head;
 use crate::store::runs::hub::{Hub, Log, Next, Reader};
@@ -110,6 +111,7 @@ impl Log for Changes {
 #[derive(Debug)]
 struct Looked {
     view: Arc<View>,
+    workload: Option<workload::Status>,
     fragments: Fragments,
     /// The whole of it, once somebody has wanted it.
     snapshot: Option<Arc<Snapshot>>,
@@ -142,19 +144,21 @@ impl Default for StateFeed {
 impl StateFeed {
     /// Finds out what has changed since it was looked last.
     fn look(&self, shared: &Shared) -> MutexGuard<'_, Option<Looked>> {
-        let (view, now) = (shared.node.view(), shared.node.now());
+        let (view, workload, now) = (shared.node.view(), shared.node.workload(), shared.node.now());
         let mut looked = lock(&self.looked);
         let is_current = looked.as_ref().is_some_and(|it| {
-            view.generation <= it.view.generation && it.fragments.good_until.is_none_or(|until| now.monotonic < until)
+            view.generation <= it.view.generation
+                && it.workload == workload
+                && it.fragments.good_until.is_none_or(|until| now.monotonic < until)
         });
         if is_current {
             return looked;
         }
-        let fragments = Fragments::take(&view, now);
+        let fragments = Fragments::take(&view, workload.as_ref(), now);
         if let Some(before) = looked.as_ref() {
             self.publish(view.boot, &fragments, &before.fragments);
         }
-        *looked = Some(Looked { view, fragments, snapshot: None });
+        *looked = Some(Looked { view, workload, fragments, snapshot: None });
         looked
     }
 
@@ -298,7 +302,9 @@ impl Watching {
             return None;
         }
         let now = self.shared.node.now();
-        let snapshot = Arc::clone(looked.snapshot.get_or_insert_with(|| Arc::new(Snapshot::take(&looked.view, now))));
+        let snapshot = Arc::clone(
+            looked.snapshot.get_or_insert_with(|| Arc::new(Snapshot::take(&looked.view, looked.workload.clone(), now))),
+        );
         let data = snapshot.answer(&self.asker.actor.to_string(), self.asker.role, now.wall);
         Some(framed(self.form, "snapshot", &format!("{boot}.{count}"), &data))
     }

@@ -371,6 +371,7 @@ pub(crate) fn view() -> View {
         settings: Arc::new(settings(Profile::Dev)),
         limits: Freshness::default(),
         identity: Fingerprint([1; 32]),
+        retired: Arc::default(),
         boot: 5,
         started: Now { wall: Wall(90_000_000_000), monotonic: Monotonic(90_000_000_000) },
         peers: Arc::new(peers),
@@ -440,9 +441,10 @@ fn peer(seed: u8, heard_ms: u64, is_known: bool) -> Peer {
     };
     Peer {
         pinned: Fingerprint([seed; 32]),
+        retired: None,
         trust: TrustState::Untrusted,
         boot: 1,
-        presence: Presence { heard: Some(Monotonic::default().plus(Millis(heard_ms))), token_gone: None, left: false },
+        presence: Presence { heard: Some(Monotonic::default().plus(Millis(heard_ms))), ..Presence::default() },
         heard_at: Some(Wall::from_millis(heard_ms)),
         signer: None,
         identity: is_known.then(|| Arc::new(identity(seed))),

@@ -264,7 +264,7 @@ async fn a_certificate_that_ends_is_told_ahead_and_then_refuses() {
     bench.node.change(|view| {
         let mut settings = settings(Profile::Plant);
         let from = Wall(NOW_NS);
-        settings.certificate = Some(OwnCertificate { from, until: from.plus(Millis(40 * day)) });
+        settings.certificate = Some(OwnCertificate { key: view.identity, from, until: from.plus(Millis(40 * day)) });
         view.settings = Arc::new(settings);
     });
     let ask = async |path: &str| {

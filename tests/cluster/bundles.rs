@@ -378,10 +378,14 @@ fn a_damaged_file_of_a_partner_is_named_and_costs_that_partner_alone() {
     let path = path("north");
     let south = again(south, &text.replace("listen = \"127.0.0.1:0\"\nconnect = []", &dial(&north)));
     assert!(partners(&desk, "south", &south)["detail"].to_string().contains("bundles/north.json"));
-    wait_until("its words are refused", SEEN_MAX, || match south.peer("north/a") {
-        peer if peer["trust_state"] == "trusted" && peer["lifecycle_state"] == "online" => Err(peer.to_string()),
-        _ => Ok(()),
+    let token = fs::read_to_string(south.project.join("state/admin.token")).expect("a token");
+    let bearer = format!("authorization: Bearer {}", token.trim());
+    wait_until("its words are refused", SEEN_MAX, || {
+        let output = south.curl(&desk.anchors("south"), "/healthz?verbose", &["--header", &bearer], None);
+        let health = String::from_utf8_lossy(&output.stdout).into_owned();
+        if health.contains("bad_certificate") { Ok(()) } else { Err(health) }
     });
+    assert_ne!(south.peer("north/a")["lifecycle_state"], "online");
     // Removed and imported anew, it is there again.
     fs::remove_file(path).expect("removed");
     let file = desk.text("north.json");

@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose,
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::identity::{Mapping, Naming, Subject, SubjectName};
 use trust_runtime::node::clock::Clock;
-use trust_runtime::tls::{Snapshot, Sources, load};
+use trust_runtime::tls::{Own, Snapshot, Sources, load};
 
 use crate::harness::{program, run_to_end};
 
@@ -78,7 +78,8 @@ impl Desk {
         let naming = Naming { trust_domain: "trust".parse().expect("legal"), mapping: self.mapping };
         let file = |ending: &str| self.path(out).join(format!("{subject}.{ending}"));
         let anchors = vec![(own.site.clone(), anchors.to_owned())];
-        let sources = Sources { svid: file("pem"), key: file("key"), anchors, bans: Some(self.path("ca/bans.txt")) };
+        let files = Own::Files { svid: file("pem"), key: file("key") };
+        let sources = Sources { own: files, anchors, bans: Some(self.path("ca/bans.txt")) };
         load(&sources, &naming, &own, Clock::start().now().wall).map_err(|error| error.to_string())
     }
 

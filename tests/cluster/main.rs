@@ -16,10 +16,13 @@ mod proxy;
 mod question;
 mod rates;
 mod watch;
+#[cfg(feature = "spire")]
+mod workload_api;
 
 mod audit;
 mod bundles;
 mod cli;
+mod clock;
 mod crash;
 mod disk;
 mod dispatch;
@@ -31,7 +34,11 @@ mod policy;
 mod presence;
 mod reload;
 mod renewal;
+mod rollover;
 mod shutdown;
 mod sites;
+#[cfg(feature = "spire")]
+mod spire;
 mod walkthrough;
 mod witness;
+mod workload;

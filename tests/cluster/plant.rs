@@ -138,9 +138,25 @@ impl Plant {
 
     /// Starts it in a network namespace, where all that concerns it happens from then on.
     pub(crate) fn start_in(namespace: Option<String>, project: PathBuf) -> Self {
+        Self::start_with(namespace, project, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(
+        namespace: Option<String>,
+        project: PathBuf,
+        environment: &[(&'static str, PathBuf)],
+    ) -> Self {
+        let mut command = within(namespace.as_deref(), program());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start_by(command, namespace, project)
+    }
+
+    fn start_by(mut command: Command, namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
-        let mut command = within(namespace.as_deref(), program());
+        // Left behind by an earlier start.
+        drop(fs::remove_file(&ready));
         command.args(["play", "--project"]).arg(&project).arg("--ready-file").arg(&ready);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let child = command.spawn().expect("the program starts");

@@ -23,6 +23,8 @@ pub(crate) fn key(name: &str) -> IdentityKey {
         "origin" => 2,
         "origin's envelope key" => 3,
         "stranger" => 4,
+        "origin's log key" => 6,
+        "target's log key" => 7,
         other => panic!("no key {other}"),
     };
     IdentityKey::from_seed([seed; 32])
@@ -72,12 +74,38 @@ impl Recipe {
 
     /// The same, signed by these keys.
     pub(crate) fn bytes_by(&self, keys: &Keys) -> Vec<u8> {
-        let kind = PayloadType::ALL.into_iter().find(|it| format!("{it:?}").eq_ignore_ascii_case(&self.payload_type));
-        let payload = self.payload();
-        let sealed = mesh::seal(keys, kind.unwrap_or(PayloadType::Action), payload.as_bytes());
+        self.sealed_by(keys, PayloadType::Action, &payload_of(&mesh::seal_envelope(&origin_keys(), &self.envelope()).0))
+    }
+
+    /// Another payload of this kind, changed and sealed as the recipe says.
+    pub(crate) fn sealed(&self, kind: PayloadType, payload: &str) -> Vec<u8> {
+        self.sealed_by(&self.keys(), kind, payload)
+    }
+
+    fn sealed_by(&self, keys: &Keys, kind: PayloadType, payload: &str) -> Vec<u8> {
+        let payload = self.changed(payload);
+        let sealed = mesh::seal(keys, self.kind_or(kind), payload.as_bytes());
+        self.bent(sealed, &payload)
+    }
+
+    /// The kind that is signed.
+    pub(crate) fn kind_or(&self, kind: PayloadType) -> PayloadType {
+        let named = PayloadType::ALL.into_iter().find(|it| format!("{it:?}").eq_ignore_ascii_case(&self.payload_type));
+        named.unwrap_or(kind)
+    }
+
+    /// The payload as it is signed.
+    pub(crate) fn changed(&self, payload: &str) -> String {
+        self.payload
+            .iter()
+            .fold(payload.to_owned(), |payload, (from, to)| replace(&payload, &member(&payload, from), to))
+    }
+
+    /// The finished document as it arrives.
+    pub(crate) fn bent(&self, sealed: Vec<u8>, payload: &str) -> Vec<u8> {
         let mut document = String::from_utf8(sealed).expect("JSON");
         if let Some(index) = self.flip {
-            let mut bent = payload.clone().into_bytes();
+            let mut bent = payload.as_bytes().to_vec();
             bent[index] ^= 1;
             document = replace(&document, &STANDARD.encode(payload), &STANDARD.encode(bent));
         }
@@ -94,14 +122,6 @@ impl Recipe {
         let at = |offset: i64| Wall::from_millis(now().wall.as_millis().checked_add_signed(offset).expect("in time"));
         let runtime = parsed(&or(&self.delegated, ORIGIN));
         mesh::delegate(&key(&or(&self.identity, "origin")), key("origin's envelope key"), &runtime, at(from), at(until))
-    }
-
-    fn payload(&self) -> String {
-        let sealed = mesh::seal_envelope(&origin_keys(), &self.envelope()).0;
-        let outer: serde_json::Value = serde_json::from_slice(&sealed).expect("JSON");
-        let payload = STANDARD.decode(outer["payload"].as_str().expect("text")).expect("base64");
-        let payload = String::from_utf8(payload).expect("JSON");
-        self.payload.iter().fold(payload, |payload, (from, to)| replace(&payload, &member(&payload, from), to))
     }
 
     fn envelope(&self) -> Envelope {
@@ -134,6 +154,13 @@ pub(crate) fn envelope(action: Action) -> Envelope {
         sequence: 1,
         policy_hash: Hash::of(b"a policy"),
     }
+}
+
+/// What is signed in a sealed document.
+pub(crate) fn payload_of(sealed: &[u8]) -> String {
+    let outer: serde_json::Value = serde_json::from_slice(sealed).expect("JSON");
+    let payload = STANDARD.decode(outer["payload"].as_str().expect("text")).expect("base64");
+    String::from_utf8(payload).expect("JSON")
 }
 
 /// A text that stands exactly once, replaced.

@@ -30,11 +30,11 @@ pub(crate) type Site = CertifiedIssuer<'static, KeyPair>;
 
 pub(crate) const RUNTIME: &str = "spiffe://trust/site-a/runtime/origin";
 
-fn naming() -> Naming {
+pub(crate) fn naming() -> Naming {
     Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite }
 }
 
-fn moment() -> OffsetDateTime {
+pub(crate) fn moment() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(now().wall.0)).expect("a moment")
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn site() -> Site {
 
 /// A certificate with its key.
 pub(crate) struct Issued {
-    key: KeyPair,
+    pub(crate) key: KeyPair,
     pub(crate) chain: Vec<Der>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn issue(site: &Site, id: &str, change: impl FnOnce(&mut CertificateP
     Issued { key, chain: vec![leaf] }
 }
 
-fn name(leaf: &Der) -> Fingerprint {
+pub(crate) fn name(leaf: &Der) -> Fingerprint {
     svid::read_leaf(leaf, &naming()).expect("it keeps the profile").key
 }
 
@@ -188,7 +188,7 @@ fn in_plant_nobody_acts_whom_no_credential_vouched_for_nor_who_is_banned() {
     assert_eq!(ruled(&Recipe::default(), &[bob]), Ok(()));
 }
 
-struct Zeros;
+pub(crate) struct Zeros;
 
 impl Entropy for Zeros {
     fn fill(&mut self, buffer: &mut [u8]) {

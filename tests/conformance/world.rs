@@ -96,6 +96,7 @@ pub(crate) fn view(settings: Settings, identity: Fingerprint) -> View {
         limits: settings.limits,
         settings: Arc::new(settings),
         identity,
+        retired: Arc::default(),
         boot: 3,
         started: now(),
         peers: Arc::default(),

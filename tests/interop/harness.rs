@@ -200,7 +200,7 @@ impl Drop for Node {
     }
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     // It may have ended by itself.
     drop(child.kill());
     drop(child.wait());
@@ -326,6 +326,11 @@ fn environment(version: &str) -> PathBuf {
         "scripts/setup_interop.sh {version} failed; it makes the Python environments of this test:\n{}",
         String::from_utf8_lossy(&done.stderr)
     );
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |it| root.join(it));
-    target.join("interop").join(version)
+    target().join("interop").join(version)
+}
+
+/// Where things are built.
+pub(crate) fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |it| root.join(it))
 }

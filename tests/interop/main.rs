@@ -14,6 +14,7 @@
 mod forgery;
 mod harness;
 mod router;
+mod zenohd;
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use crate::harness::{Authority, Client, Node, wait_until};
 use crate::{Stage, dispatched, is_online, look_around, read, set_level};
 
 /// Two nodes that have no way to each other but through the router, and know each other.
-async fn behind(router: &str, authority: Option<&Authority>) -> (Node, Node) {
+pub(crate) async fn behind(router: &str, authority: Option<&Authority>) -> (Node, Node) {
     let a = Node::behind(router, "node-a", authority).await;
     let b = Node::behind(router, "node-b", authority).await;
     for (one, other) in [(&a, &b), (&b, &a)] {
@@ -27,6 +27,11 @@ async fn check_work(client: &mut Client, a: &Node, b: &Node) {
         assert_eq!(dispatched(origin, read(origin, target, "through-the-router")).await, json!("ok"));
     }
     look_around(client, a, b).await;
+    check_way(a, b).await;
+}
+
+/// Waits until the first node has measured the way to the other.
+pub(crate) async fn check_way(a: &Node, b: &Node) {
     wait_until("the way through the router is measured", async || {
         let state = a.get("/api/runtime-cloud/state").await;
         let edges = state.pointer("/topology/edges").and_then(Json::as_array).cloned().unwrap_or_default();

@@ -66,7 +66,13 @@ impl World {
             }
             // A bare refusal carries no signature: whoever can forge it on the wire can also drop the question.
             Body::Answer { .. } => return,
-            Body::Echo { .. } | Body::FetchIdentity | Body::Probe { .. } | Body::Token { .. } | Body::Word { .. } => {}
+            Body::Echo { .. }
+            | Body::FetchIdentity
+            | Body::Head { .. }
+            | Body::Probe { .. }
+            | Body::Token { .. }
+            | Body::WitnessWord { .. }
+            | Body::Word { .. } => {}
         }
         self.log(format!("attacker replays {} to n{}", packet.body.name(), packet.to));
         self.schedule(1, Event::Arrive(packet));
@@ -159,9 +165,11 @@ impl World {
             Body::Answer { .. }
             | Body::Echo { .. }
             | Body::FetchIdentity
+            | Body::Head { .. }
             | Body::Probe { .. }
             | Body::Query { .. }
-            | Body::Token { .. } => None,
+            | Body::Token { .. }
+            | Body::WitnessWord { .. } => None,
         });
         let words: Vec<_> = words.collect();
         if words.len() < 2 {

@@ -39,7 +39,7 @@ pub(crate) struct Facts {
     pub(crate) heads: BTreeMap<RuntimeId, Box<Head>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Disk {
     pub(crate) facts: Facts,
     pub(crate) entries: Vec<Entry>,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trust_runtime::domain::action::{Action, ActionKind};
-use trust_runtime::domain::audit::{AuditId, GENESIS, Hash, Outcome};
+use trust_runtime::domain::audit::{AuditId, Checkpoint, GENESIS, Hash, Outcome};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::envelope::{self, Ruling};
 use trust_runtime::domain::identity::{Fingerprint, Role, TrustState};
@@ -75,8 +75,14 @@ pub(crate) struct Ledger {
     pub(crate) was_off: Vec<bool>,
     /// When each node last crashed or froze.
     pub(crate) stopped_at: Vec<u64>,
-    boots: Vec<u64>,
-    chains: Vec<(usize, Hash)>,
+    /// Whose disk was set back by somebody.
+    pub(crate) was_set_back: Vec<bool>,
+    /// Every head that was countersigned, with the number of its log's node.
+    pub(crate) countersigned: Vec<(usize, Checkpoint)>,
+    /// How many logs were found countersigned in the calm.
+    pub(crate) witnessed: u64,
+    pub(crate) boots: Vec<u64>,
+    pub(crate) chains: Vec<(usize, Hash)>,
     /// Since when the first could not hear the second.
     unreachable: Vec<Vec<Option<u64>>>,
 }
@@ -93,6 +99,9 @@ impl Ledger {
             reads: 0,
             was_off: vec![false; nodes],
             stopped_at: vec![0; nodes],
+            was_set_back: vec![false; nodes],
+            countersigned: Vec::new(),
+            witnessed: 0,
             boots: vec![0; nodes],
             chains: vec![(0, GENESIS); nodes],
             unreachable: vec![vec![Some(0); nodes]; nodes],
@@ -214,6 +223,7 @@ impl World {
                 | Record::RunClosed(_) => {}
             }
         }
+        self.check_heads_kept(node, before, turn);
         self.check_chain(node);
         self.check_recovery(node);
     }
@@ -277,6 +287,7 @@ impl World {
         let is_same = live.overlay == from_disk.overlay
             && live.boot == from_disk.boot
             && live.limits == from_disk.limits
+            && live.witnessing == from_disk.witnessing
             && peers(&live) == peers(&from_disk);
         if !is_same {
             let detail = format!("n{node}: {:?} against {:?}", peers(&live), peers(&from_disk));
@@ -296,6 +307,7 @@ impl World {
         }
         self.check_committed(node, before, turn);
         self.check_acknowledged(node);
+        self.check_heads_held(node);
     }
 
     fn check_acknowledged(&mut self, node: usize) {

@@ -27,6 +27,7 @@ mod scenario;
 mod settle;
 mod turn;
 mod voice;
+mod witness;
 mod world;
 
 use std::fs;
@@ -101,7 +102,7 @@ fn no_seed_breaks_an_invariant() {
     // Two halves, because a run is one thread and most machines have two.
     let (even, odd): (Vec<u64>, Vec<u64>) = seeds.iter().partition(|seed| seed.is_multiple_of(2));
     let first_broken = |seeds: Vec<u64>| {
-        let mut counts = [0_usize; 5];
+        let mut counts = [0_usize; 6];
         for seed in seeds {
             let world = run(seed);
             if let Some(report) = report(seed, &world) {
@@ -109,7 +110,8 @@ fn no_seed_breaks_an_invariant() {
             }
             let ledger = &world.ledger;
             let counted = [ledger.executions.len(), ledger.acknowledged.len()];
-            let told = [ledger.refusals, ledger.unknowns, ledger.reads].map(|it| usize::try_from(it).unwrap_or(0));
+            let told = [ledger.refusals, ledger.unknowns, ledger.reads, ledger.witnessed]
+                .map(|it| usize::try_from(it).unwrap_or(0));
             counts.iter_mut().zip(counted.into_iter().chain(told)).for_each(|(sum, it)| *sum += it);
         }
         Ok(counts)
@@ -118,16 +120,17 @@ fn no_seed_breaks_an_invariant() {
         let halves = [scope.spawn(|| first_broken(even)), scope.spawn(|| first_broken(odd))];
         halves.map(|half| half.join().expect("a run does not panic"))
     });
-    let mut totals = [0; 5];
+    let mut totals = [0; 6];
     for result in results {
         match result {
             Err(report) => panic!("\n{report}"),
             Ok(counts) => totals.iter_mut().zip(counts).for_each(|(sum, it)| *sum += it),
         }
     }
-    let [executed, acknowledged, refused, unknown, read] = totals;
+    let [executed, acknowledged, refused, unknown, read, witnessed] = totals;
     println!(
-        "{} runs: {executed} executed, {acknowledged} acknowledged, {refused} refused, {unknown} unknown, {read} read",
+        "{} runs: {executed} executed, {acknowledged} acknowledged, {refused} refused, {unknown} unknown, {read} read, \
+         {witnessed} logs witnessed",
         seeds.len()
     );
     if seeds.len() > 10 {

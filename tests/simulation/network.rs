@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::envelope::dsse::PayloadType;
 use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::engine::exchange::Question;
@@ -59,6 +60,16 @@ pub(crate) enum Body {
         boot: u64,
         is_there: bool,
     },
+    /// The head of a log, for a witness.
+    Head {
+        claimed: RuntimeId,
+        bytes: Vec<u8>,
+    },
+    /// What the witness says of it.
+    WitnessWord {
+        head: Hash,
+        bytes: Vec<u8>,
+    },
     Word {
         about: RuntimeId,
         document: PayloadType,
@@ -80,6 +91,8 @@ impl Body {
             Self::Token { is_there: false, .. } => "token-gone",
             Self::Word { document: PayloadType::Identity, .. } => "identity",
             Self::Word { .. } => "observation",
+            Self::Head { .. } => "head",
+            Self::WitnessWord { .. } => "witness-word",
         }
     }
 
@@ -87,8 +100,10 @@ impl Body {
         match self {
             Self::Answer { answer: Ok(bytes), .. }
             | Self::Echo { bytes, .. }
+            | Self::Head { bytes, .. }
             | Self::Probe { bytes }
             | Self::Query { bytes, .. }
+            | Self::WitnessWord { bytes, .. }
             | Self::Word { bytes, .. } => Some(bytes),
             Self::Answer { answer: Err(_), .. } | Self::FetchIdentity | Self::Token { .. } => None,
         }

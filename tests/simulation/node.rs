@@ -22,6 +22,7 @@ use crate::chance::Chance;
 use crate::disk::Disk;
 use crate::dispatch::Dispatch;
 use crate::turn::{Mail, Turn};
+use crate::witness::Shown;
 use crate::world::Event;
 
 /// Where virtual wall time begins, in Unix milliseconds.
@@ -59,6 +60,10 @@ pub(crate) struct Live {
     pub(crate) keys: Keys,
     pub(crate) entropy: Chance,
     pub(crate) booted_at: u64,
+    /// The heads that it has shown, by the hash of the message.
+    pub(crate) shown: BTreeMap<Hash, Shown>,
+    /// The texts that it is asked to countersign, by the same.
+    pub(crate) asked: BTreeMap<Hash, String>,
     pub(crate) inbox: VecDeque<Mail>,
     pub(crate) turn: Option<Turn>,
     pub(crate) dispatches: BTreeMap<u64, Dispatch>,

@@ -21,6 +21,7 @@ impl World {
     /// Heals everything and checks that the fleet converges.
     pub(crate) fn settle(&mut self) {
         self.heal();
+        let sizes: Vec<u64> = self.nodes.iter().map(|node| node.disk.entries.len().try_into().expect("few")).collect();
         self.run(CALM);
         self.run(CALM);
         if self.breach.is_some() {
@@ -36,6 +37,8 @@ impl World {
             self.breach("once healed, everybody sees everybody online with the same boot, revision and edges", detail);
         }
         self.check_conclusions();
+        self.check_witnessed(&sizes);
+        (0..self.nodes.len()).for_each(|node| self.check_heads_held(node));
         self.check_repetition();
     }
 

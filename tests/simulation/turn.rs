@@ -35,6 +35,11 @@ pub(crate) enum Purpose {
     Admin,
     Begin(u64),
     Conclude(u64),
+    /// It was shown a head, and says its word to this node.
+    Witness {
+        asker: usize,
+        head: Hash,
+    },
 }
 
 /// One batch on its way from decision to speech.

@@ -103,6 +103,8 @@ impl World {
                     self.post(to, from, Body::Word { about, document: PayloadType::Identity, bytes });
                 }
             }
+            Body::Head { claimed, bytes } => self.hear_head(to, from, &claimed, &bytes),
+            Body::WitnessWord { head, bytes } => self.hear_word(to, from, head, &bytes),
             Body::Probe { bytes } => {
                 if let Ok(probe) = Probe::parse(&bytes) {
                     let echo = wire::Echo { nonce: probe.nonce.clone(), boot: live.view.boot };

@@ -21,6 +21,7 @@ use crate::invariant::{Ledger, Truth};
 use crate::network::{Body, LEASE, Network, Packet, Ticket};
 use crate::node::{Live, Node, Setup, runtime, settings};
 use crate::turn::Mail;
+use crate::witness::ROUND;
 
 /// Rows of the log that a failure shows.
 const LOG_ROWS: usize = 50;
@@ -39,6 +40,7 @@ pub(crate) enum Event {
     Period { node: usize, epoch: u64 },
     ProbeOver { node: usize, epoch: u64, nonce: String },
     Release { node: usize, epoch: u64 },
+    ShowHeads { node: usize, epoch: u64 },
     Start { node: usize },
     Timer { node: usize, epoch: u64 },
 }
@@ -55,6 +57,7 @@ impl Event {
             | Self::Period { node, epoch }
             | Self::ProbeOver { node, epoch, .. }
             | Self::Release { node, epoch }
+            | Self::ShowHeads { node, epoch }
             | Self::Timer { node, epoch } => Some((*node, Some(*epoch))),
             Self::Attack | Self::Client | Self::Fault | Self::LeaseOver { .. } | Self::Start { .. } => None,
         }
@@ -81,6 +84,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) plan: Plan,
     pub(crate) attacker: Attacker,
+    /// Whether heads of logs are shown to witnesses.
+    pub(crate) has_rounds: bool,
     pub(crate) log: VecDeque<String>,
     /// A running hash of every row ever logged: the trace's name.
     pub(crate) trace: Hash,
@@ -107,6 +112,7 @@ impl World {
             scheduled: 0,
             nodes,
             network,
+            has_rounds: true,
             log: VecDeque::new(),
             trace: Hash([0; 32]),
             steps: 0,
@@ -198,6 +204,7 @@ impl World {
                 self.release(node);
                 self.kick(node);
             }
+            Event::ShowHeads { node, .. } => self.show_heads(node),
             Event::Start { node } => self.start(node),
             Event::Timer { node, .. } => self.tell(node, Input::Timer),
         }
@@ -234,6 +241,8 @@ impl World {
             keys,
             entropy: chance,
             booted_at: world_ms,
+            shown: BTreeMap::new(),
+            asked: BTreeMap::new(),
             inbox: VecDeque::new(),
             turn: None,
             dispatches: BTreeMap::new(),
@@ -249,6 +258,9 @@ impl World {
         self.check_started(index, &before, &turn);
         self.announce(index, boot);
         self.schedule(0, Event::Period { node: index, epoch });
+        // Not all at once, and not by chance, so that a world without rounds is the same one.
+        let after = ROUND / 4 * (1 + u64::try_from(index).unwrap_or(0) % 4);
+        self.schedule(after, Event::ShowHeads { node: index, epoch });
         self.reach_changed();
     }
 

@@ -1,9 +1,10 @@
 //! `play`: the node itself, from an empty folder or an existing project, until it is told to stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +12,9 @@ use crate::cli::args::Play;
 use crate::cli::client::READY_FILE;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{environment, logging, output};
+use crate::domain::identity::Fingerprint;
 use crate::node::assemble::{self, Running};
-use crate::node::{Error, StoreError};
+use crate::node::{Error, NoteKey, StoreError};
 use crate::settings::{self, Settings};
 
 /// How long the whole stop may take. Its steps have bounds of their own, of which this is the sum; it holds whatever blocks.
@@ -27,13 +29,15 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let mut hangup = listen(SignalKind::hangup())?;
     let stop = CancellationToken::new();
+    let ready_files = Ready::of(project, command.ready_file.as_deref());
+    let outside = (set_level, ready_files.note_key());
     let running =
-        assemble::run(project, &settings, environment().collect(), set_level, stop).await.map_err(start_failure)?;
+        assemble::run(project, &settings, environment().collect(), outside, stop).await.map_err(start_failure)?;
     if let Some(path) = &made.settings_written {
         output::note(&format!("made {}", path.display()));
     }
     greet(project, &settings, &running);
-    let ready = write_ready(project, command.ready_file.as_deref(), &settings, &running);
+    let ready = ready_files.write(&settings, &running);
     let outcome = match ready {
         Ok(()) => {
             tokio::select! {
@@ -105,28 +109,65 @@ fn greet(project: &Path, settings: &Settings, running: &Running) {
     output::note(&format!("             trust-runtime audit verify --project {folder}"));
 }
 
-fn write_ready(
-    project: &Path,
-    ready_file: Option<&Path>,
-    settings: &Settings,
-    running: &Running,
-) -> Result<(), Failure> {
-    let ready = json!({
-        "runtime_id": settings.runtime_id.to_string(),
-        "web": running.web,
-        "admin": running.admin,
-        "web_key": running.web_key.map(|key| key.to_string()),
-        "mesh": running.mesh,
-        "fingerprint": running.fingerprint.to_string(),
-        "boot_id": running.boot,
-        "pid": std::process::id(),
-    });
-    let own = project.join(READY_FILE);
-    for path in std::iter::once(own.as_path()).chain(ready_file) {
-        write_whole(path, &ready.to_string())
-            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+/// The files that say where the node is reached, and by which key the project's own command line knows it.
+#[derive(Clone)]
+struct Ready(Vec<PathBuf>);
+
+impl Ready {
+    fn of(project: &Path, further: Option<&Path>) -> Self {
+        Self(std::iter::once(project.join(READY_FILE)).chain(further.map(Path::to_owned)).collect())
     }
-    Ok(())
+
+    fn write(&self, settings: &Settings, running: &Running) -> Result<(), Failure> {
+        let mut key = running.web_key();
+        loop {
+            self.write_with(key, settings, running)?;
+            // One that changed before there was a file to note it in.
+            let now = running.web_key();
+            if now == key {
+                return Ok(());
+            }
+            key = now;
+        }
+    }
+
+    fn write_with(&self, key: Option<Fingerprint>, settings: &Settings, running: &Running) -> Result<(), Failure> {
+        let ready = json!({
+            "runtime_id": settings.runtime_id.to_string(),
+            "web": running.web,
+            "admin": running.admin,
+            "web_key": key.map(|key| key.to_string()),
+            "mesh": running.mesh,
+            "fingerprint": key.unwrap_or(running.fingerprint).to_string(),
+            "boot_id": running.boot,
+            "pid": std::process::id(),
+        });
+        for path in &self.0 {
+            write_whole(path, &ready.to_string())
+                .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the key in them up to date while the node runs.
+    fn note_key(&self) -> NoteKey {
+        let files = self.clone();
+        Arc::new(move |key| files.0.iter().for_each(|path| replace_key(path, &key.to_string())))
+    }
+}
+
+/// Nothing is done where there is no such file: it is written once the node serves.
+fn replace_key(path: &Path, key: &str) {
+    let Ok(text) = std::fs::read_to_string(path) else { return };
+    let Ok(mut ready) = serde_json::from_str::<Json>(&text) else { return };
+    for name in ["web_key", "fingerprint"] {
+        if let Some(place) = ready.get_mut(name).filter(|place| place.is_string()) {
+            *place = key.into();
+        }
+    }
+    if let Err(error) = write_whole(path, &ready.to_string()) {
+        tracing::warn!(path = %path.display(), %error, "the new key was not noted");
+    }
 }
 
 /// Readers see the whole file or none.

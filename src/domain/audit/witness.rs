@@ -257,6 +257,8 @@ mod tests {
         let without = Claim { extension: Vec::new(), ..grown };
         assert_eq!(judged(Some(&head), &without), refused("bad_extension"));
         assert_eq!(judged(None, &Claim { old: 0, ..without }), refused("bad_extension"));
+        let others = Claim { extension: claim(&records(10, 5), 0, 2, 0).extension, ..first };
+        assert_eq!(judged(None, &others), refused("bad_extension"), "as many records, and others");
     }
 
     #[test]
@@ -270,12 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn every_break_is_told_in_words_of_its_own() {
+        let told = Break::ALL.map(|it| format!("the log of s/a: {}", it.sentence()));
+        assert!(told[0].contains("another key") && told[1].contains("other records") && told[2].contains("went back"));
+    }
+
+    #[test]
     fn a_note_that_the_key_has_not_signed_for_its_own_log_is_no_claim() {
         let text = Checkpoint::of("other", &Tree::EMPTY, 1).text();
         let read = |note| Claim::read(key(1).verifier(), note, at(0), 0, Vec::new()).map(|_| ());
         assert_eq!(read(key(1).sign(&text)), Err(NoteError::Form));
         let own = Checkpoint::of("log", &Tree::EMPTY, 1).text();
         assert_eq!(read(key(1).sign(&own)), Ok(()));
+        let claim = Claim::read(key(1).verifier(), key(1).sign(&own), at(0), 0, Vec::new()).expect("signed");
+        assert_eq!((claim.name(), claim.text()), ("log", own.clone()));
         assert!(read(key(2).sign(&own)).is_err());
         assert_eq!(read(key(1).sign("log\n1\n")), Err(NoteError::Form));
     }

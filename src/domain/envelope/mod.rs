@@ -19,6 +19,10 @@ use crate::domain::time::{Millis, Wall};
 /// How far two clocks may differ (DESIGN, *An action across the mesh*).
 pub const SKEW: Millis = Millis::from_secs(30);
 
+/// How long a key that another one has followed is still taken, as an audience and as the key behind an envelope under way:
+/// the longest window and the skew.
+pub const KEY_ROLLOVER: Millis = Millis::from_secs(150);
+
 /// Separates the request digest from every other use of SHA-256.
 const DIGEST_CONTEXT: &[u8] = b"trust-runtime request v1\0";
 

@@ -227,6 +227,12 @@ mod tests {
         assert_eq!(Authority::new(there), Authority::new(back));
     }
 
+    #[test]
+    fn a_ban_makes_it_another_authority() {
+        let before = trust(&[], &[]);
+        assert_ne!(Authority::new(before), Authority::new(trust(&[], &["id spiffe://trust/a/b"])));
+    }
+
     /// The bytes themselves, because a length that is left out shows in no single example.
     #[test]
     fn no_content_reads_like_another() {

@@ -122,6 +122,14 @@ impl Naming {
         }
     }
 
+    /// The site whose authority's trust domain this is, where each site has one of its own.
+    pub fn site_of(&self, trust_domain: &TrustDomain) -> Option<SiteId> {
+        let site = trust_domain.as_str().strip_suffix(self.trust_domain.as_str())?.strip_suffix('.')?;
+        let site: SiteId = site.parse().ok()?;
+        let is_its_own = self.mapping == Mapping::DomainSite && self.domain_of(&site).ok()? == *trust_domain;
+        is_its_own.then_some(site)
+    }
+
     /// Who is named by this id.
     pub fn subject(&self, id: &SpiffeId) -> Result<Subject, NamingError> {
         match self.mapping {
@@ -225,6 +233,23 @@ mod tests {
             (DomainSite, "spiffe://site-a.trust/worker/r1"),
         ] {
             assert!(read(mapping, id).is_err(), "{mapping:?} {id}");
+        }
+    }
+
+    #[test]
+    fn a_trust_domain_is_one_sites_only_where_each_site_has_its_own() {
+        use Mapping::{DomainSite, PathSite};
+        for (mapping, trust_domain, wanted) in [
+            (DomainSite, "site-a.trust", Some("site-a")),
+            (DomainSite, "hall.1.trust", Some("hall.1")),
+            (DomainSite, "trust", None),
+            (DomainSite, "xtrust", None),
+            (DomainSite, "site-a.trust.other", None),
+            (PathSite, "trust", None),
+            (PathSite, "site-a.trust", None),
+        ] {
+            let site = naming(mapping).site_of(&trust_domain.parse().expect("legal"));
+            assert_eq!(site.as_ref().map(SiteId::as_str), wanted, "{trust_domain}");
         }
     }
 

@@ -17,6 +17,12 @@ pub fn is_due(from: Wall, until: Wall, now: Wall) -> bool {
     0 < left && left < life.wrapping_div(3)
 }
 
+/// How long it is until then.
+pub fn until_due(from: Wall, until: Wall, now: Wall) -> Millis {
+    let third = until.0.saturating_sub(from.0).wrapping_div(3);
+    Millis(until.0.saturating_sub(third).saturating_sub(now.0).wrapping_div(1_000_000))
+}
+
 /// When an authority issues again for an id: not before a third of the life that it gave last is over. That bounds what a
 /// node that asks all the time can make it do.
 pub fn not_again_before(issued: Wall, until: Wall) -> Wall {
@@ -75,6 +81,9 @@ mod tests {
             assert_eq!(is_due(at(0), at(300), at(now)), wanted, "{now}");
         }
         assert_eq!(not_again_before(at(10), at(310)), at(110));
+        for (now, wanted_s) in [(0, 200), (150, 50), (200, 0), (400, 0)] {
+            assert_eq!(until_due(at(0), at(300), at(now)), Millis::from_secs(wanted_s), "{now}");
+        }
         assert!(!is_due(at(300), at(0), at(100)), "a certificate that ends before it begins");
     }
 

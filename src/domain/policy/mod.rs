@@ -209,4 +209,29 @@ mod tests {
         let shown = format!("{told:?}");
         assert!(!shown.contains("own-rule") && !shown.contains("furnace"), "{shown}");
     }
+
+    #[test]
+    fn a_write_crosses_sites_where_actor_and_target_are_of_different_ones() {
+        let target: RuntimeId = "a/r1".parse().expect("legal");
+        let sites = ["a", "b"].map(|site| crosses_sites(&site.parse().expect("legal"), &target));
+        assert_eq!(sites, [false, true]);
+    }
+
+    #[test]
+    fn without_a_grant_the_own_site_is_believed_and_a_guest_only_views() {
+        let grants = [("a/bob", Role::Operator), ("*/carol", Role::Engineer), ("b/*", Role::Operator)]
+            .map(|(pattern, role)| (pattern.parse().expect("legal"), role));
+        let own_site = "a".parse().expect("legal");
+        for (actor, asserted, wanted) in [
+            ("a/alice", Role::Admin, Role::Admin),
+            ("c/alice", Role::Admin, Role::Viewer),
+            ("a/bob", Role::Admin, Role::Operator),
+            ("a/bob", Role::Viewer, Role::Viewer),
+            ("c/carol", Role::Admin, Role::Engineer),
+            ("b/carol", Role::Admin, Role::Operator),
+        ] {
+            let actor_id = format!("spiffe://trust/{actor}").parse().expect("legal");
+            assert_eq!(granted_role(&grants, &actor_id, asserted, &own_site), wanted, "{actor} as {asserted}");
+        }
+    }
 }

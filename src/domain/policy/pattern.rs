@@ -185,4 +185,21 @@ mod tests {
             assert_eq!(pattern.to_string(), text);
         }
     }
+
+    #[test]
+    fn a_rule_is_widened_within_the_first_segment_and_never_beyond() {
+        for (text, name, wanted) in [
+            ("a/alice", "a/bob", Some("a/*")),
+            ("a/alice", "a/alice", Some("a/alice")),
+            ("a/*", "a/bob", Some("a/*")),
+            ("a/alice", "b/alice", None),
+            ("*/alice", "a/bob", None),
+            ("*", "a/bob", None),
+            ("a", "a/bob", None),
+            ("a/alice", "a", None),
+        ] {
+            let widened = text.parse::<Pattern>().expect("legal").widened_to(name);
+            assert_eq!(widened.map(|it| it.to_string()).as_deref(), wanted, "{text} to {name}");
+        }
+    }
 }

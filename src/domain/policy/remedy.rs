@@ -199,11 +199,161 @@ fn params(action: &Action) -> Vec<(String, String)> {
 fn is_nameable(json: &str) -> bool {
     let text = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match text {
-        Some(text) => Value::Text(text.to_owned()).to_string() == json && !text.is_empty() && !text.contains('\\'),
+        // With an escape in it, it is not written as it reads.
+        Some(text) => Value::Text(text.to_owned()).to_string() == json && !text.is_empty(),
         None => matches!(json, "true" | "false") || json.parse::<i64>().is_ok_and(|number| number.to_string() == json),
     }
 }
 
 pub(super) const fn question(case: Case<'_>) -> Question<'_> {
     Question { actor: &case.asker.actor, action: case.action, target: case.target, now: case.now }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::domain::id::RuntimeId;
+    use crate::domain::offer::Known;
+    use crate::domain::preflight::{Asker, Profile};
+
+    const NOW: Wall = Wall(5);
+
+    /// An administrator of site a asks for something at site b.
+    struct Asked {
+        asker: Asker,
+        action: Action,
+        target: RuntimeId,
+        origin: RuntimeId,
+        policy: Policy,
+    }
+
+    fn asked(action: Action, rules: Vec<Rule>) -> Asked {
+        let actor = "spiffe://trust/a/alice".parse().expect("legal");
+        Asked {
+            asker: Asker { actor, role: Role::Admin, is_verified: true },
+            action,
+            target: "b/r1".parse().expect("legal"),
+            origin: "a/r1".parse().expect("legal"),
+            policy: Policy { allow_write: rules, accept_write: Vec::new() },
+        }
+    }
+
+    impl Asked {
+        fn case(&self) -> Case<'_> {
+            let Self { asker, action, target, origin, policy } = self;
+            Case { asker, action, target, origin, policy, profile: Profile::Dev, offer: Known::Nothing, now: NOW }
+        }
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().expect("legal")
+    }
+
+    fn allow(id: &str, action: &str, actor: &str, target: &str) -> Rule {
+        Rule {
+            id: id.to_owned(),
+            effect: RuleEffect::Allow,
+            action: pattern(action),
+            actor: pattern(actor),
+            target: pattern(target),
+            params: Vec::new(),
+            not_before: None,
+            not_after: None,
+            reason: None,
+        }
+    }
+
+    fn start() -> Action {
+        let params = BTreeMap::from([("n".to_owned(), "1".to_owned())]);
+        Action::cmd_invoke("ping", params).expect("legal")
+    }
+
+    #[test]
+    fn a_rule_that_lacks_one_field_is_changed_in_that_field_alone() {
+        let whole = || allow("it", "cmd_invoke/ping", "a/alice", "b/r1");
+        let n_is_two = vec![("n".to_owned(), "2".to_owned())];
+        for (rule, to) in [
+            (allow("it", "cmd_invoke/stop", "a/alice", "b/r1"), Change::Action(pattern("cmd_invoke/*"))),
+            (allow("it", "cmd_invoke/ping", "a/bob", "b/r1"), Change::Actor(pattern("a/*"))),
+            (allow("it", "cmd_invoke/ping", "a/alice", "b/r2"), Change::Target(pattern("b/*"))),
+            (Rule { not_before: Some(Wall(6)), ..whole() }, Change::NotBefore(NOW)),
+            (Rule { not_after: Some(NOW), ..whole() }, Change::NotAfter(NOW.plus(WINDOW_MORE))),
+            (Rule { params: n_is_two, ..whole() }, Change::WithoutParam("n".to_owned())),
+        ] {
+            let asked = asked(start(), vec![rule]);
+            let change = Remedy { steps: vec![Step::Change { rule: "it".to_owned(), to }] };
+            let add = Remedy { steps: vec![Step::Add(exact_rule(asked.case(), Side::Outbound))] };
+            assert_eq!(remedies(asked.case(), Side::Outbound), Ok(vec![change, add]));
+        }
+    }
+
+    #[test]
+    fn where_no_rule_is_near_there_is_one_way_only() {
+        for rule in [
+            allow("it", "cfg_apply", "a/bob", "b/r1"),
+            // One field, but of another site or kind of action.
+            allow("it", "cmd_invoke/ping", "c/alice", "b/r1"),
+            allow("it", "cfg_apply", "a/alice", "b/r1"),
+        ] {
+            let asked = asked(start(), vec![rule]);
+            let add = Remedy { steps: vec![Step::Add(exact_rule(asked.case(), Side::Outbound))] };
+            assert_eq!(remedies(asked.case(), Side::Outbound), Ok(vec![add]));
+        }
+    }
+
+    #[test]
+    fn a_window_is_opened_before_a_name_is_widened_and_a_parameter_is_dropped_last() {
+        let late = Rule { not_after: Some(NOW), ..allow("late", "*", "a/alice", "b/r1") };
+        let other = allow("other", "*", "a/alice", "b/r2");
+        let bound = Rule { params: vec![("n".to_owned(), "2".to_owned())], ..allow("bound", "*", "*", "*") };
+        for (rules, first) in [
+            (vec![bound.clone(), other.clone(), late], "late"),
+            (vec![bound.clone(), other], "other"),
+            (vec![bound], "bound"),
+        ] {
+            let asked = asked(start(), rules);
+            let step = next_step(asked.case(), Side::Outbound, Way::Change);
+            assert!(matches!(&step, Some(Step::Change { rule, .. }) if rule == first), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn no_rule_is_offered_for_parameters_that_no_rule_can_allow() {
+        let shouting = BTreeMap::from([("log.level".to_owned(), Value::Text("shouting".to_owned()))]);
+        let asked = asked(Action::CfgApply(shouting), vec![allow("all", "*", "*", "*")]);
+        assert_eq!(next_step(asked.case(), Side::Outbound, Way::Add), None);
+        assert!(remedies(asked.case(), Side::Outbound).is_err());
+    }
+
+    /// Of two rules of one name the first is changed, though it was the second that lacked one field.
+    #[test]
+    fn the_search_ends_though_its_changes_change_nothing() {
+        let far = allow("it", "cfg_apply", "c/carol", "b/r1");
+        let near = allow("it", "cmd_invoke/ping", "a/alice", "b/r2");
+        let asked = asked(start(), vec![far, near]);
+        assert!(find(asked.case(), Side::Outbound, Way::Change).is_err());
+        assert!(find(asked.case(), Side::Outbound, Way::Add).is_ok());
+    }
+
+    #[test]
+    fn a_rule_for_one_question_names_the_parameters_that_a_rule_can_name() {
+        let named = [r#""warn""#, r#""two words""#, "true", "false", "0", "-7"];
+        let unnamed = [r#""""#, r#""a\"b""#, r#""a\\b""#, "1.5", "-0", "007", "null", "[1]", "{}", "\"", ""];
+        let value = |json: &&str| {
+            params(&Action::cmd_invoke("ping", [("p".to_owned(), (*json).to_owned())].into()).expect("legal"))
+        };
+        for json in &named {
+            assert_eq!(value(json), [("p".to_owned(), (*json).to_owned())], "{json}");
+        }
+        for json in &unnamed {
+            assert_eq!(value(json), [], "{json}");
+        }
+        let nameless = Action::cmd_invoke("ping", [(String::new(), "1".to_owned())].into()).expect("legal");
+        assert_eq!(params(&nameless), []);
+        let level = BTreeMap::from([("log.level".to_owned(), Value::Text("warn".to_owned()))]);
+        assert_eq!(params(&Action::CfgApply(level)), [("log.level".to_owned(), r#""warn""#.to_owned())]);
+        assert_eq!(params(&Action::StatusRead), []);
+    }
 }

@@ -10,6 +10,10 @@ const TOKEN_GRACE: Millis = Millis(500);
 /// A signed word this long after the token went proves that its sender is still there. Words in flight arrive sooner.
 const WORD_OUTWEIGHS_TOKEN: Millis = Millis(200);
 
+/// How long a token may be away after a certificate was renewed at either end: its links are held for a few seconds more, end,
+/// and are dialled again within a second. A death shows in the meantime by its silence.
+const RELINK_GRACE: Millis = Millis::from_secs(6);
+
 /// The measures of freshness (`runtime.mesh.timing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -69,6 +73,8 @@ pub struct Presence {
     pub heard: Option<Monotonic>,
     /// When its token went away, if it has not come back.
     pub token_gone: Option<Monotonic>,
+    /// Until when its links are expected to be replaced, because a certificate was renewed at either end.
+    pub relinks_until: Option<Monotonic>,
     /// Whether it said goodbye.
     pub left: bool,
 }
@@ -83,11 +89,22 @@ impl Presence {
         }
     }
 
+    /// A certificate was renewed at either end, so that the links between both are about to be replaced.
+    pub fn relink(&mut self, now: Monotonic) {
+        self.relinks_until = Some(now.plus(RELINK_GRACE));
+    }
+
+    /// From when on a token that is away counts.
+    fn token_counts_from(&self) -> Option<Monotonic> {
+        let gone = self.token_gone?.plus(TOKEN_GRACE);
+        Some(self.relinks_until.map_or(gone, |until| until.max(gone)))
+    }
+
     /// How the runtime stands now.
     pub fn lifecycle(&self, limits: &Limits, now: Monotonic) -> Lifecycle {
         let Some(heard) = self.heard.filter(|_| !self.left) else { return Lifecycle::Offline };
         let silent_from = |limit: Millis| heard.plus(limit) <= now;
-        let is_token_gone = self.token_gone.is_some_and(|gone| gone.plus(TOKEN_GRACE) <= now);
+        let is_token_gone = self.token_counts_from().is_some_and(|from| from <= now);
         if is_token_gone || silent_from(limits.partition) {
             Lifecycle::Partitioned
         } else if silent_from(limits.stale) {
@@ -100,8 +117,7 @@ impl Presence {
     /// When the state changes next if nothing more is heard.
     pub fn next_change(&self, limits: &Limits, now: Monotonic) -> Option<Monotonic> {
         let heard = self.heard.filter(|_| !self.left)?;
-        let token = self.token_gone.map(|gone| gone.plus(TOKEN_GRACE));
-        [Some(heard.plus(limits.stale)), Some(heard.plus(limits.partition)), token]
+        [Some(heard.plus(limits.stale)), Some(heard.plus(limits.partition)), self.token_counts_from()]
             .into_iter()
             .flatten()
             .filter(|moment| now < *moment)
@@ -152,6 +168,22 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_goes_because_a_certificate_was_renewed_may_take_longer_to_come_back() {
+        let limits = Limits { stale: Millis(8_000), partition: Millis(9_000), ..Limits::default() };
+        let mut presence = heard_at(1_000);
+        presence.relink(at(1_000));
+        presence.token_gone = Some(at(4_000));
+        assert_eq!(presence.lifecycle(&limits, at(6_999)), Lifecycle::Online);
+        assert_eq!(presence.next_change(&limits, at(4_000)), Some(at(7_000)));
+        assert_eq!(presence.lifecycle(&limits, at(7_000)), Lifecycle::Partitioned);
+        // One that goes at the end of it has the usual grace.
+        presence.token_gone = Some(at(6_900));
+        assert_eq!(presence.lifecycle(&limits, at(7_399)), Lifecycle::Online);
+        assert_eq!(presence.lifecycle(&limits, at(7_400)), Lifecycle::Partitioned);
+        assert_eq!(presence.lifecycle(&Limits::default(), at(5_000)), Lifecycle::Partitioned, "silence still counts");
+    }
+
+    #[test]
     fn goodbye_and_never_heard_are_offline() {
         let limits = Limits::default();
         assert_eq!(Presence::default().lifecycle(&limits, at(0)), Lifecycle::Offline);
@@ -161,9 +193,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_change_is_when_the_state_changes(heard in 0_u64..10_000, gone in prop::option::of(0_u64..10_000), now in 0_u64..20_000) {
+        fn the_next_change_is_when_the_state_changes(
+            heard in 0_u64..10_000,
+            gone in prop::option::of(0_u64..10_000),
+            relinks in prop::option::of(0_u64..10_000),
+            now in 0_u64..20_000,
+        ) {
             let limits = Limits::default();
-            let presence = Presence { token_gone: gone.map(at), ..heard_at(heard) };
+            let presence =
+                Presence { token_gone: gone.map(at), relinks_until: relinks.map(at), ..heard_at(heard) };
             if let Some(next) = presence.next_change(&limits, at(now)) {
                 let before = Monotonic(next.0.saturating_sub(1));
                 prop_assert_eq!(presence.lifecycle(&limits, at(now)), presence.lifecycle(&limits, before));

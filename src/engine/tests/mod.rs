@@ -58,10 +58,10 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-const ME: Fingerprint = Fingerprint([1; 32]);
-const THERE: Fingerprint = Fingerprint([2; 32]);
+pub(super) const ME: Fingerprint = Fingerprint([1; 32]);
+pub(super) const THERE: Fingerprint = Fingerprint([2; 32]);
 
-fn at(seconds: u64) -> Now {
+pub(super) fn at(seconds: u64) -> Now {
     Now {
         wall: Wall::from_millis(1_800_000_000_000).plus(Millis::from_secs(seconds)),
         monotonic: Monotonic::default().plus(Millis::from_secs(seconds)),
@@ -69,7 +69,7 @@ fn at(seconds: u64) -> Now {
 }
 
 /// An engine that knows these peers by one key.
-fn engine(peers: &[&str]) -> Engine {
+pub(super) fn engine(peers: &[&str]) -> Engine {
     let peer = |name: &&str| {
         let runtime: RuntimeId = name.parse().expect("legal");
         Record::Peer(Peer { runtime, pinned: THERE, trust: TrustState::Trusted, boot: 1 })
@@ -78,7 +78,7 @@ fn engine(peers: &[&str]) -> Engine {
     Engine::start(Arc::new(settings()), ME, records, at(0), &mut Zeros).expect("facts").0
 }
 
-fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope {
+pub(super) fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope {
     let origin: RuntimeId = origin.parse().expect("legal");
     let values = [("log.level".to_owned(), Value::Text(level.to_owned()))];
     let action = Action::cfg_apply(values.into()).expect("one setting");
@@ -99,7 +99,7 @@ fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope {
     }
 }
 
-fn signed_by(runtime: &str, envelope: Envelope) -> Received {
+pub(super) fn signed_by(runtime: &str, envelope: Envelope) -> Received {
     let delegation = Delegation {
         runtime: runtime.parse().expect("legal"),
         voucher: Voucher::Certificate(THERE),
@@ -112,14 +112,14 @@ fn signed_by(runtime: &str, envelope: Envelope) -> Received {
     Received { signer, envelope, digest: Hash([4; 32]) }
 }
 
-fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
+pub(super) fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
     let mut effects = Effects::default();
     let received = signed_by(&envelope.origin.to_string(), envelope);
     engine.handle(now, &mut Zeros, Input::Act { query: QueryId(1), received }, &mut effects);
     effects
 }
 
-fn ruling(effects: &Effects) -> Option<&Ruling> {
+pub(super) fn ruling(effects: &Effects) -> Option<&Ruling> {
     effects.after.iter().find_map(|effect| match effect {
         Effect::Answer { receipt, .. } => Some(&receipt.ruling),
         Effect::Apply { .. }
@@ -270,4 +270,18 @@ fn a_clock_in_doubt_is_told_once_and_marked_only_while_the_store_takes_it() {
     assert_eq!(tick(&mut engine, 100), 0);
     assert_eq!(tick(&mut engine, 101), 0);
     assert_eq!(rows(&engine), 1);
+}
+
+#[test]
+fn a_failed_commit_does_not_make_a_mark_due_that_the_disk_has() {
+    let mut engine = engine(&["s/b"]);
+    let marks = |engine: &mut Engine, seconds| {
+        let mut effects = Effects::default();
+        engine.handle(at(seconds), &mut Zeros, Input::Timer, &mut effects);
+        count(&effects, |record| matches!(record, Record::ClockMark { .. }))
+    };
+    assert_eq!(marks(&mut engine, 61), 1);
+    // The disk took the mark; of a later batch it did not.
+    let mut engine = engine.rebuilt([Record::ClockMark { wall: at(61).wall }], at(70)).expect("facts");
+    assert_eq!((marks(&mut engine, 120), marks(&mut engine, 121)), (0, 1));
 }

@@ -49,16 +49,11 @@ fn column(body: &str) -> usize {
 
 #[test]
 fn what_merely_has_no_function_yet_is_a_warning_everywhere() {
-    let program = "program = \"/bin/true\"\n";
     for (setting, body) in [
         ("runtime.mesh.publish", "[runtime.mesh]\npublish = [\"a\"]\n".to_owned()),
         ("runtime.mesh.subscribe", "[runtime.mesh]\nsubscribe = { \"a/b\" = \"c\" }\n".to_owned()),
         ("runtime.mesh.zenohd_version", "[runtime.mesh]\nzenohd_version = \"1.9.0\"\n".to_owned()),
         ("runtime.discovery.advertise", "[runtime.discovery]\nadvertise = false\n".to_owned()),
-        ("runtime.store.runs_kept", "[runtime.store]\nruns_kept = 51\n".to_owned()),
-        ("runtime.workload", format!("[runtime.workload]\n{program}")),
-        ("runtime.command", format!("[[runtime.command]]\nname = \"x\"\n{program}")),
-        ("runtime.agent", format!("[[runtime.agent]]\nname = \"x\"\n{program}")),
         (
             "runtime.cloud.links.transports",
             "[[runtime.cloud.links.transports]]\nsource = \"node\"\ntarget = \"b\"\ntransport = \"mqtt\"\n".to_owned(),

@@ -37,6 +37,23 @@ fn a_partner_may_be_known_by_its_bundle() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Or an agent knows them, where each site has a trust domain.
+#[test]
+fn a_partner_may_be_known_by_an_agent_where_each_site_has_a_trust_domain() {
+    let link = partner("site = \"west\"\nlisten = \"10.0.0.1:7448\"");
+    let by_agent = |mapping: &str, anchors: &str| {
+        let identity = format!("site = \"north\"\nsource = \"spire\"\nmapping = {mapping:?}\n{anchors}");
+        faults(&format!(
+            "[runtime.identity]\n{identity}\n[runtime.tls]\nmode = \"self-managed\"\n[runtime.mesh]\n{MESH}\n{link}"
+        ))
+    };
+    assert!(by_agent("domain-site", "").is_empty(), "{:#?}", by_agent("domain-site", ""));
+    let [unknown] = by_agent("path-site", "").try_into().expect("one fault");
+    assert!(unknown.contains("wanted a site of runtime.identity.anchors or .partner, got west"), "{unknown}");
+    let own = by_agent("domain-site", "anchors = [{ site = \"north\", path = \"n\" }]");
+    assert!(matches!(own.as_slice(), [own] if own.contains("the agent gives the own site's")), "{own:#?}");
+}
+
 #[test]
 fn a_partner_that_cannot_be_linked_with_is_refused_by_name() {
     let dial = "connect = [\"a:1\"]";

@@ -38,9 +38,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether anchors of this site are here, or come by its bundle.
+    /// Whether anchors of this site are here, or come by its bundle or from an agent.
     pub(crate) fn knows(&self, site: &SiteId) -> bool {
-        self.anchors.iter().any(|it| it.site == *site) || self.partners.iter().any(|it| it.site == *site)
+        // An agent that federates says which trust domains it knows, and with this mapping each is a site's.
+        let is_told = self.source == IdentitySource::Spire && self.mapping == Mapping::DomainSite;
+        is_told || self.anchors.iter().any(|it| it.site == *site) || self.partners.iter().any(|it| it.site == *site)
     }
 
     /// How SPIFFE IDs are read and written here.

@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::domain::time::{Millis, Wall};
 use crate::tls::support::{NOW, Site, naming};
-use crate::tls::{Snapshot, Sources, load, load_beside};
+use crate::tls::{Own, Snapshot, Sources, load, load_beside};
 
 /// A folder with the files of node r1 of site-a.
 struct Folder {
@@ -39,7 +39,8 @@ impl Folder {
     fn sources(&self) -> Sources {
         let anchors = vec![("site-a".parse().expect("a site"), self.path("site-a.pem"))];
         let bans = Some(self.path("bans.txt"));
-        Sources { svid: self.path("svid.pem"), key: self.path("key.pem"), anchors, bans }
+        let own = Own::Files { svid: self.path("svid.pem"), key: self.path("key.pem") };
+        Sources { own, anchors, bans }
     }
 
     fn load_at(&self, now: Wall) -> Result<Snapshot, String> {

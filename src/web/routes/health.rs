@@ -6,6 +6,7 @@ use crate::domain::identity::TrustState;
 use crate::domain::identity::bundle::Standing;
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
+use crate::domain::workload::Condition;
 use crate::engine::view::{ClockState, Renewal, View};
 use crate::store;
 use crate::web::error::{Problem, unavailable};
@@ -44,7 +45,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
         ("mesh", mesh(shared, &view)),
         ("partners", partners(&view, shared.node.now().wall)),
         ("store", store(shared, &view)),
-        ("workload", (NOT_CONFIGURED, "no workload is configured".to_owned())),
+        ("workload", workload(shared)),
     ];
     let has = |wanted: &str| parts.iter().any(|(_, (status, _))| *status == wanted);
     let worst = [FAULTED, DEGRADED].into_iter().find(|status| has(status)).unwrap_or(OK);
@@ -131,6 +132,18 @@ fn partner(site: &SiteId, standing: &Standing, now: Wall) -> String {
         (Ok(()), None) => format!("{site}: {known}"),
         (Err(stale), _) => format!("{site}: {known}, no writes: {stale}"),
     }
+}
+
+fn workload(shared: &Shared) -> (&'static str, String) {
+    let Some(status) = shared.node.workload() else {
+        return (NOT_CONFIGURED, "no workload is configured".to_owned());
+    };
+    let word = match status.condition() {
+        Condition::Ok => OK,
+        Condition::Degraded => DEGRADED,
+        Condition::Faulted => FAULTED,
+    };
+    (word, status.to_string())
 }
 
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, Response};
 use crate::domain::code::Code;
 use crate::domain::preflight::Profile;
 use crate::domain::time::Wall;
-use crate::engine::view::{Renewal, View};
+use crate::engine::view::{ClockState, Renewal, View};
 use crate::web::error::{Kind, Problem, not_modified};
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::{Auth, Options};
@@ -37,16 +37,22 @@ async fn answer(shared: &Shared, call: &Call) -> Answered {
     Ok(response)
 }
 
-/// The snapshot of this view, made anew only if the view or the freshness of somebody in it has changed.
+/// The snapshot of this view, made anew only if the view, the freshness of somebody in it or the workload has
+/// changed.
 async fn current(shared: &Shared, view: Arc<View>) -> Arc<Snapshot> {
     let mut newest = shared.snapshot.lock().await;
     let now = shared.node.now();
+    let workload = shared.node.workload();
     match &*newest {
         // A reader that waited may hold an older view than the one the snapshot was made of.
-        Some(snapshot) if view.generation <= snapshot.generation && now.monotonic < snapshot.good_until => {
+        Some(snapshot)
+            if view.generation <= snapshot.generation
+                && now.monotonic < snapshot.good_until
+                && snapshot.workload == workload =>
+        {
             Arc::clone(snapshot)
         }
-        Some(_) | None => Arc::clone(newest.insert(Arc::new(Snapshot::take(&view, now)))),
+        Some(_) | None => Arc::clone(newest.insert(Arc::new(Snapshot::take(&view, workload, now)))),
     }
 }
 
@@ -79,7 +85,9 @@ pub(crate) fn unmet(options: &Options, view: &View, now: Wall) -> Option<String>
     if !settings.is_secure {
         return Some(format!("the profile {profile} needs runtime.tls.mode to be self-managed or provisioned"));
     }
-    if settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue) {
+    let is_over = settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue);
+    // A clock that is not believed says nothing about a certificate. It grants nothing either, and reads go on.
+    if is_over && view.clock == ClockState::Certain {
         return Some(format!("the profile {profile} needs a certificate that holds: renew runtime.identity.svid_path"));
     }
     (options.auth == Auth::Local).then(|| format!("the profile {profile} needs runtime.web.auth = \"token\""))

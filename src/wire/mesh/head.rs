@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::body;
 use super::sealed::{Keys, Opened, Refusal, open, seal};
 use crate::domain::audit::witness::{Break, Claim, EXTENSION_MAX};
-use crate::domain::audit::{Countersigner, Hash};
+use crate::domain::audit::{Checkpoint, Countersigner, Hash, Verifier, log_name};
 use crate::domain::envelope::dsse::PayloadType;
 use crate::domain::id::RuntimeId;
 use crate::domain::time::Wall;
-use crate::engine::record::NotContinued;
+use crate::engine::record::{Countersigned, NotContinued};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
 
@@ -48,6 +48,66 @@ pub enum Word {
     Broken(NotContinued),
     /// It says nothing.
     Refused(String),
+}
+
+/// What a witness's word comes to for the owner of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It wants to be shown what came since this size.
+    Behind(u64),
+    /// A countersignature that holds, or a contradiction that is shown: to be kept.
+    Kept(Box<Countersigned>),
+}
+
+/// Why a witness's word comes to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unheard {
+    /// Its countersignature is another's, or is not of this head.
+    #[error("forged_countersignature")]
+    Forged,
+    /// It says nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// It contradicts, and shows nothing of this log that contradicts it.
+    #[error("contradicts_without_proof")]
+    Unproven,
+}
+
+impl Word {
+    /// What the word is worth to the owner of the log, whose key is `own` and who has shown `note`.
+    pub fn heard(self, own: &Verifier, note: &str, witness: &RuntimeId) -> Result<Heard, Unheard> {
+        let kept = |key, note, refused| {
+            Ok(Heard::Kept(Box::new(Countersigned { witness: witness.clone(), key, note, refused })))
+        };
+        match self {
+            Self::Behind(size) => Ok(Heard::Behind(size)),
+            Self::Countersigned { key, line } => {
+                let signed = format!("{note}{line}");
+                let holds = key.name() == log_name(witness) && matches!(key.countersigned(&signed), Ok(Some(_)));
+                if holds { kept(key.to_string(), signed, None) } else { Err(Unheard::Forged) }
+            }
+            Self::Broken(found) if is_shown(own, note, &found) => kept(String::new(), String::new(), Some(found)),
+            Self::Broken(_) => Err(Unheard::Unproven),
+            Self::Refused(reason) => Err(Unheard::Refused(reason)),
+        }
+    }
+}
+
+/// Whether the head that a witness keeps is of this log, and not one that it would continue anyway.
+fn is_shown(own: &Verifier, note: &str, found: &NotContinued) -> bool {
+    let Some(shown) = checkpoint_of(note) else { return false };
+    let is_ours = own.open(&found.held).is_ok();
+    let Some(held) = checkpoint_of(&found.held).filter(|held| held.origin == shown.origin) else { return false };
+    match found.reason {
+        Break::AnotherKey => !is_ours,
+        Break::Forked => is_ours,
+        Break::WentBack => is_ours && (shown.size < held.size || shown.boot < held.boot),
+    }
+}
+
+/// The checkpoint in a note, whoever has signed it.
+pub fn checkpoint_of(note: &str) -> Option<Checkpoint> {
+    Checkpoint::parse(note.split_once("\n\n")?.0).ok()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,9 +192,9 @@ pub fn open_countersignature(
     now: Wall,
 ) -> Result<Word, Refusal> {
     let Opened { signer, payload } = open(view, witness, PayloadType::Countersignature, bytes, now)?;
-    let is_pinned = view.peers.get(witness).is_some_and(|peer| peer.pinned == signer.identity);
+    let is_witness = view.is_by(witness, &signer);
     let answer: CountersignatureBody = body::read(&payload)?;
-    if !is_pinned || answer.head != head.to_string() {
+    if !is_witness || answer.head != head.to_string() {
         return Err(Refusal::NotItsOwnWord);
     }
     Ok(match answer.word {

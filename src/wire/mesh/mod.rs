@@ -13,7 +13,7 @@ mod sealed;
 pub(crate) use body::ResponseBody;
 pub use body::{Echo, Probe};
 pub use delegation::{CertificateKey, delegate, delegate_by_certificate};
-pub use head::{Head, Word as WitnessWord};
+pub use head::{Head, Heard, Unheard, Word as WitnessWord, checkpoint_of};
 pub use head::{open_countersignature, open_head, seal_countersignature, seal_head};
 pub use renewal::{Renewal, Renewed, open_renewal, open_renewed, seal_renewal, seal_renewed};
 pub use sealed::{Keys, Opened, Refusal, open, open_echo, open_envelope, open_receipt, open_word, seal};

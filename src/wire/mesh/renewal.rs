@@ -116,9 +116,9 @@ pub fn open_renewed(
     now: Wall,
 ) -> Result<Renewed, Refusal> {
     let Opened { signer, payload } = open(view, issuer, PayloadType::Renewed, bytes, now)?;
-    let is_pinned = view.peers.get(issuer).is_some_and(|peer| peer.pinned == signer.identity);
+    let is_issuer = view.is_by(issuer, &signer);
     let answer: RenewedBody = body::read(&payload)?;
-    if !is_pinned || answer.renewal != renewal.to_string() {
+    if !is_issuer || answer.renewal != renewal.to_string() {
         return Err(Refusal::NotItsOwnWord);
     }
     match (answer.certificate, answer.refused) {

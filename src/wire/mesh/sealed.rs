@@ -244,10 +244,10 @@ pub fn open_receipt(
     now: Wall,
 ) -> Result<Receipt, Refusal> {
     let Opened { signer, payload } = open(view, target, PayloadType::Receipt, bytes, now)?;
-    let is_pinned = view.peers.get(target).is_some_and(|peer| peer.pinned == signer.identity);
+    let is_target = view.is_by(target, &signer);
     let content: body::Receipt = body::read(&payload)?;
     let receipt = Receipt::try_from(content)?;
-    if !is_pinned || receipt.target != *target || receipt.origin != *view.me() || receipt.envelope != envelope {
+    if !is_target || receipt.target != *target || receipt.origin != *view.me() || receipt.envelope != envelope {
         return Err(Refusal::NotItsOwnWord);
     }
     Ok(receipt)

@@ -44,6 +44,11 @@ pub fn run_end(run: RunId, index: u64, end: &End, result: Option<&str>, error: O
     frame.event(Kind::RunEnd, named(fields.into_iter().chain(error)))
 }
 
+/// Nothing is under way any more: told to a caller who follows, before the end (contract, RR-14).
+pub fn idle(frame: Frame) -> Event {
+    frame.event(Kind::Idle, Map::new())
+}
+
 /// The event for what a program has said, unless it was its result or its error: those are the run's, and end it.
 pub fn said(frame: Frame, said: Said) -> Result<Event, Said> {
     match said {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::preflight::Profile;
 
-use crate::model::step::{Content, Fate, Source, Step};
+use crate::model::step::{Content, Fate, KEPT_MS, NOTICED_MS, Source, Step};
 use crate::model::target::{Target, Told};
 use crate::number;
 
@@ -139,9 +139,36 @@ fn a_start_knows_the_time_of_which_the_store_took_no_mark() {
     ];
     for profile in [Profile::Plant, Profile::Dev] {
         let mut target = Target::new(profile);
-        for (index, step) in steps.into_iter().enumerate() {
-            target.take(step).unwrap_or_else(|broken| panic!("{broken} after {:?}", &steps[..=index]));
-        }
+        follow(&mut target, &steps);
         assert!(target.is_uncertain());
+    }
+}
+
+/// Takes these steps and no others.
+fn follow(target: &mut Target, steps: &[Step]) {
+    for (index, step) in steps.iter().enumerate() {
+        target.take(*step).unwrap_or_else(|broken| panic!("{broken} after {:?}", &steps[..=index]));
+    }
+}
+
+/// Another start than that of the exploration, which cannot carry out ten thousand writes: a further one displaces the oldest
+/// receipt, but not a millisecond before nobody can repeat its request, and not by a clock in doubt. The oracle says at each
+/// letter whether there is room.
+#[test]
+fn a_full_table_gives_up_no_receipt_early_or_by_a_clock_in_doubt() {
+    const ARRIVE: Step = Step::Arrive(Source::New(Content::First), Fate::Kept);
+    let on_time = [Step::Pass(KEPT_MS - 1), ARRIVE, Step::Pass(1), ARRIVE];
+    let in_doubt = [Step::Jump(NOTICED_MS), ARRIVE, Step::SetRight, Step::Pass(KEPT_MS), ARRIVE, Step::Reset, ARRIVE];
+    let over_a_start =
+        [Step::Pass(KEPT_MS - 1), Step::Crash, Step::Start, ARRIVE, Step::Crash, Step::Pass(1), Step::Start];
+    for profile in [Profile::Plant, Profile::Dev] {
+        for steps in [on_time.as_slice(), &in_doubt, &over_a_start] {
+            let mut target = Target::crowded(profile);
+            follow(&mut target, steps);
+            let room = if steps == over_a_start { ARRIVE } else { Step::Arrive(Source::Again(0), Fate::Kept) };
+            follow(&mut target, &[room]);
+            let Told { executed, forgotten, .. } = target.told();
+            assert_eq!((executed, forgotten), (1, 1), "{profile:?} {steps:?}");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Known<'a> {
     pub(super) profile: Profile,
     pub(super) is_uncertain: bool,
     pub(super) is_read_only: bool,
+    /// Whether one more receipt fits.
+    pub(super) has_room: bool,
     pub(super) receipt: Option<&'a Receipt>,
     pub(super) dropped: Option<Wall>,
 }
@@ -51,6 +53,8 @@ pub(super) fn expected(known: &Known<'_>, letter: &Envelope) -> Expected {
         Expected::Refused(Code::Replayed)
     } else if known.is_read_only {
         Expected::Refused(Code::StorageUnavailable)
+    } else if !known.has_room {
+        Expected::Refused(Code::ServerBusy)
     } else {
         Expected::CarriedOut
     }

@@ -63,12 +63,12 @@ const CONTENTS: [Content; 3] = [Content::First, Content::FirstOther, Content::Se
 const HOUR_MS: u64 = 3_600_000;
 
 /// So long as a receipt is kept at least.
-const KEPT_MS: u64 = 180_000;
-/// A little less, and more than lies between two marks of time.
-const ALMOST_KEPT_MS: u64 = KEPT_MS - 1_000;
+pub(super) const KEPT_MS: u64 = 180_000;
+/// As little less as a clock here can tell, and more than lies between two marks of time.
+const ALMOST_KEPT_MS: u64 = KEPT_MS - 1;
 /// Too little to be noticed.
 const UNNOTICED_MS: u64 = 20 * HOUR_MS;
-const NOTICED_MS: u64 = 25 * HOUR_MS;
+pub(super) const NOTICED_MS: u64 = 25 * HOUR_MS;
 
 impl Step {
     /// All that can happen in this state.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use trust_runtime::domain::action::Action;
-use trust_runtime::domain::audit::Hash;
+use trust_runtime::domain::audit::{AuditId, Hash};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::config::Value;
 use trust_runtime::domain::envelope::dsse::PublicKey;
-use trust_runtime::domain::envelope::{Delegation, Envelope, Ruling, Voucher};
+use trust_runtime::domain::envelope::{Delegation, Envelope, Response, Ruling, Voucher};
 use trust_runtime::domain::id::RequestId;
 use trust_runtime::domain::identity::authority::Vouched;
 use trust_runtime::domain::identity::{Fingerprint, TrustState};
@@ -38,6 +38,9 @@ const AHEAD: Millis = Millis::from_secs(30);
 
 /// So long as a receipt is kept at least: no letter of its request can be in time any more.
 const KEPT: Millis = Millis::from_secs(180);
+
+/// Most receipts of one origin.
+const OF_ORIGIN_MAX: usize = 10_000;
 
 /// Chance plays no part in what is remembered; without it the same content has the same bytes.
 struct Zeros;
@@ -83,6 +86,7 @@ pub(super) struct Live {
 
 #[derive(Debug, Clone)]
 pub(super) struct Target {
+    settings: Arc<Settings>,
     profile: Profile,
     true_ms: u64,
     fault_ms: u64,
@@ -94,14 +98,11 @@ pub(super) struct Target {
     pub(super) live: Option<Live>,
 }
 
-static SETTINGS: LazyLock<[Arc<Settings>; 2]> = LazyLock::new(|| {
-    [Profile::Dev, Profile::Plant].map(|profile| {
-        let setup = Setup { nodes: 2, profile, is_loopback: profile == Profile::Dev };
-        let settings = settings(setup, TARGET, 0);
-        // As short as it gets, so that what is forgotten is within reach.
-        Arc::new(Settings { receipts_kept: Millis(0), ..(*settings).clone() })
-    })
-});
+fn target_settings(profile: Profile, receipts_kept: Millis) -> Arc<Settings> {
+    let setup = Setup { nodes: 2, profile, is_loopback: profile == Profile::Dev };
+    let settings = settings(setup, TARGET, 0);
+    Arc::new(Settings { receipts_kept, ..(*settings).clone() })
+}
 
 static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
     let delegation = Delegation {
@@ -155,6 +156,13 @@ fn letter(content: Content, issued: Wall) -> Envelope {
 }
 
 impl Memory {
+    /// Whether one more receipt fits: if need be in place of the oldest, when nobody can repeat its request any more.
+    fn has_room(&self, now: Wall, is_uncertain: bool) -> bool {
+        let receipts = &self.facts.receipts;
+        let is_over = |oldest: Wall| !is_uncertain && oldest.plus(KEPT) <= now;
+        receipts.len() < OF_ORIGIN_MAX || receipts.values().map(|receipt| receipt.at).min().is_some_and(is_over)
+    }
+
     /// Takes in what was decided on one input.
     fn take(&mut self, records: &[Record], letter: Option<&(Content, Envelope)>) -> Result<(), String> {
         let executed = self.executed.len();
@@ -201,12 +209,37 @@ impl Memory {
 }
 
 impl Target {
+    /// One that knows its origin, and has carried out nothing.
     pub(super) fn new(profile: Profile) -> Self {
+        // As short as it gets, so that what is forgotten is within reach.
+        Self::remembering(profile, Millis(0), std::iter::empty())
+    }
+
+    /// One that has carried out so much for its origin that no further receipt fits, all of it just now, and that keeps
+    /// receipts for a day unless it needs their room.
+    pub(super) fn crowded(profile: Profile) -> Self {
+        let receipts = (0..OF_ORIGIN_MAX).map(|number| Receipt {
+            key: RequestKey {
+                actor: asker("alice").actor,
+                request_id: format!("old-{number}").parse().expect("legal"),
+            },
+            origin: runtime(ORIGIN),
+            digest: Hash([0; 32]),
+            at: true_wall(0),
+            audit_id: AuditId::new(true_wall(0), [0; 10]),
+            response: Response::Pong,
+        });
+        Self::remembering(profile, Millis::from_hours(24), receipts)
+    }
+
+    fn remembering(profile: Profile, receipts_kept: Millis, receipts: impl Iterator<Item = Receipt>) -> Self {
         let peer =
             Peer { runtime: runtime(ORIGIN), pinned: fingerprint(ORIGIN), trust: TrustState::Trusted, boot: BOOT };
         let mut facts = Facts::default();
         facts.take(Record::Peer(peer));
+        receipts.for_each(|receipt| facts.take(Record::Receipt(receipt)));
         let mut target = Self {
+            settings: target_settings(profile, receipts_kept),
             profile,
             true_ms: 0,
             fault_ms: 0,
@@ -264,7 +297,7 @@ impl Target {
 
     fn start(&mut self) -> Result<(), String> {
         let now = self.now();
-        let settings = Arc::clone(&SETTINGS[usize::from(self.profile == Profile::Plant)]);
+        let settings = Arc::clone(&self.settings);
         let records = self.durable.facts.recall();
         let (engine, effects) =
             Engine::start(settings, fingerprint(TARGET), records, now, &mut Zeros).expect("facts hold no removal");
@@ -340,6 +373,7 @@ impl Target {
             profile: self.profile,
             is_uncertain,
             is_read_only: view.is_read_only,
+            has_room: before.has_room(now.wall, is_uncertain),
             receipt: before.facts.receipts.get(&key(*content)),
             dropped: before.dropped,
         };
@@ -423,8 +457,7 @@ impl Target {
     /// The same for the same state, however it was reached. What only counts or tells is left out; what is too much in it
     /// costs time and hides nothing.
     pub(super) fn fingerprint(&self) -> Hash {
-        let Self { true_ms, fault_ms, is_fault_free, letters, durable, durable_watch, live, profile: _, repeated: _ } =
-            self;
+        let Self { true_ms, fault_ms, is_fault_free, letters, durable, durable_watch, live, .. } = self;
         let letters: Vec<_> = letters.iter().map(|(content, letter)| (content, letter.issued)).collect();
         let live = live.as_ref().map(|live| {
             let Live { engine, booted_at, held, soon, watch } = live;

@@ -6,6 +6,7 @@ mod disk;
 mod identity;
 mod receipt;
 mod restart;
+mod witness;
 mod years;
 
 use trust_runtime::domain::action::Action;
@@ -24,9 +25,10 @@ use crate::world::World;
 
 const LOOPBACK: Setup = Setup { nodes: 2, profile: Profile::Dev, is_loopback: true };
 
-/// A world in which everybody knows everybody.
+/// A world in which everybody knows everybody, and nobody shows a log.
 fn quiet(setup: Setup) -> World {
     let mut world = World::new(setup, 1);
+    world.has_rounds = false;
     world.run(4_000);
     world
 }

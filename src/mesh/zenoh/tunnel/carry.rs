@@ -7,10 +7,14 @@ use tokio::net::UnixStream;
 use tokio::time::sleep;
 
 use crate::mesh::zenoh::tunnel::Side;
-use crate::tls::Neighbour;
+use crate::tls::{Look, Neighbour};
 
 /// How often a link is held against certificates, bans and the clock.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How many looks a link is held after the own certificate was renewed: until what this node says under the new one has been
+/// heard over it, so that its peers expect the link to be replaced (`domain::projection::freshness`).
+const LOOKS_AFTER_RENEWAL: u32 = 5;
 
 impl Side {
     /// Carries bytes both ways until either end has enough, or the link may not go on.
@@ -41,10 +45,14 @@ impl Side {
     }
 
     async fn over(&self, neighbour: &mut Neighbour) -> String {
+        let mut looks: u32 = 0;
         loop {
             sleep(LOOK_EVERY).await;
-            if let Some(reason) = neighbour.is_over(&self.identity) {
-                return reason;
+            match neighbour.look(&self.identity) {
+                Look::Good => {}
+                Look::Over(reason) => return reason,
+                Look::Renewed if looks < LOOKS_AFTER_RENEWAL => looks = looks.saturating_add(1),
+                Look::Renewed => return "the own certificate was renewed".to_owned(),
             }
         }
     }

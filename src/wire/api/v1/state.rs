@@ -15,6 +15,7 @@ use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::{Role, TrustState};
 use crate::domain::projection::{Edge, EdgeState, Lifecycle};
 use crate::domain::time::{Monotonic, Now, Wall};
+use crate::domain::workload;
 use crate::engine::view::{Category, ClockState, Event, Peer, Severity, TIMELINE_MAX, View};
 
 /// Most nodes in one answer (DESIGN, *Scale*).
@@ -127,6 +128,41 @@ pub struct NodeBody {
     capabilities: Vec<String>,
     /// When and how each fact was learned, by fact.
     observed: BTreeMap<&'static str, EvidenceBody>,
+    /// The program that it keeps running: only of the answering runtime, and only if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    workload: Option<WorkloadBody>,
+}
+
+/// A runtime's workload.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WorkloadBody {
+    /// `stopped`, `starting`, `running`, `paused`, `stopping`, `backing_off` or `failed`.
+    state: &'static str,
+    /// The program's number on its machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pid: Option<u32>,
+    /// How often it was started again by itself since the node started.
+    restarts: u64,
+    /// Since when it is in this state.
+    since_ns: u64,
+    /// How the program before ended, or why it did not start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_exit: Option<String>,
+}
+
+impl WorkloadBody {
+    fn of(status: &workload::Status) -> Self {
+        Self {
+            state: status.state.as_str(),
+            pid: status.pid,
+            restarts: status.restarts,
+            since_ns: status.since.0,
+            last_exit: status.last_exit.clone(),
+        }
+    }
 }
 
 /// When and how a fact was learned.
@@ -194,6 +230,8 @@ pub struct Snapshot {
     pub good_until: Monotonic,
     /// Of which view.
     pub generation: u64,
+    /// How the workload did then.
+    pub workload: Option<workload::Status>,
 }
 
 #[derive(Debug)]
@@ -213,11 +251,11 @@ struct Fleet {
 
 impl Snapshot {
     /// Writes down what a view says now.
-    pub fn take(view: &View, now: Now) -> Self {
+    pub fn take(view: &View, workload: Option<workload::Status>, now: Now) -> Self {
         let next_changes =
             view.peers.values().filter_map(|peer| peer.presence.next_change(&view.limits, now.monotonic));
         let good_until = now.monotonic.plus(view.limits.period);
-        let mut fleet = fleet(view, now);
+        let mut fleet = fleet(view, workload.as_ref(), now);
         let mut bytes = encode(&fleet);
         // The brace is taken off and the context is put in front: see `answer`.
         if let Some(brace) = bytes.first_mut() {
@@ -232,6 +270,7 @@ impl Snapshot {
             shared,
             good_until: next_changes.fold(good_until, Monotonic::min),
             generation: view.generation,
+            workload,
         }
     }
 
@@ -303,8 +342,8 @@ pub(super) struct Row {
 type Rows = (Vec<(String, Row)>, Vec<((String, String), Row)>, Vec<(u64, Vec<u8>)>);
 
 /// The state row by row.
-pub(super) fn rows(view: &View, now: Now) -> Rows {
-    let Fleet { topology, .. } = fleet(view, now);
+pub(super) fn rows(view: &View, workload: Option<&workload::Status>, now: Now) -> Rows {
+    let Fleet { topology, .. } = fleet(view, workload, now);
     let nodes = topology.nodes.into_iter().map(|mut node| {
         let whole = encode(&node);
         node.last_seen_ns = None;
@@ -321,11 +360,11 @@ pub(super) fn rows(view: &View, now: Now) -> Rows {
     (nodes.collect(), edges.collect(), timeline.collect())
 }
 
-fn fleet(view: &View, now: Now) -> Fleet {
+fn fleet(view: &View, workload: Option<&workload::Status>, now: Now) -> Fleet {
     let own = &view.me().site;
     let known = view.peers.len().saturating_add(1);
     let peers = view.peers.iter().map(|(runtime, peer)| node(view, runtime, peer, now));
-    let nodes: Vec<_> = std::iter::once(own_node(view, now)).chain(peers).take(NODES_MAX).collect();
+    let nodes: Vec<_> = std::iter::once(own_node(view, workload, now)).chain(peers).take(NODES_MAX).collect();
     let (edges, edges_known) = edges(view, now);
     let omitted =
         OmittedBody { nodes: known.saturating_sub(nodes.len()), edges: edges_known.saturating_sub(edges.len()) };
@@ -343,7 +382,7 @@ fn fleet(view: &View, now: Now) -> Fleet {
     }
 }
 
-fn own_node(view: &View, now: Now) -> NodeBody {
+fn own_node(view: &View, workload: Option<&workload::Status>, now: Now) -> NodeBody {
     let me = view.me();
     let evidence = |at_ns| EvidenceBody { how: "own_state", at_ns: Some(at_ns) };
     NodeBody {
@@ -352,7 +391,7 @@ fn own_node(view: &View, now: Now) -> NodeBody {
         display_name: me.name.to_string(),
         role: "MEMBER",
         lifecycle_state: Lifecycle::Online.as_str(),
-        health_state: view.health().as_str(),
+        health_state: workload.map_or(view.health(), |it| it.condition().worsen(view.health())).as_str(),
         trust_state: TrustState::Trusted.as_str(),
         // A store that takes no writes cannot take a new configuration either.
         config_state: if view.is_read_only { "blocked" } else { "in_sync" },
@@ -367,6 +406,7 @@ fn own_node(view: &View, now: Now) -> NodeBody {
             ("identity", evidence(view.started.wall.0)),
             ("presence", evidence(now.wall.0)),
         ]),
+        workload: workload.map(WorkloadBody::of),
     }
 }
 
@@ -391,6 +431,7 @@ fn node(view: &View, runtime: &RuntimeId, peer: &Peer, now: Now) -> NodeBody {
         fingerprint: peer.pinned.to_string(),
         capabilities: identity.map(|identity| identity.capabilities.clone()).unwrap_or_default(),
         observed: observed(peer, lifecycle),
+        workload: None,
     }
 }
 

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::encode;
 use super::state::{Row, rows};
 use crate::domain::time::{Monotonic, Now};
+use crate::domain::workload;
 use crate::engine::view::View;
 
 /// A node or a link that is no more.
@@ -50,8 +51,8 @@ pub struct Fragments {
 
 impl Fragments {
     /// Writes down what a view says now.
-    pub fn take(view: &View, now: Now) -> Self {
-        let (nodes, edges, timeline) = rows(view, now);
+    pub fn take(view: &View, workload: Option<&workload::Status>, now: Now) -> Self {
+        let (nodes, edges, timeline) = rows(view, workload, now);
         let next = view.peers.values().filter_map(|peer| peer.presence.next_change(&view.limits, now.monotonic));
         Self {
             nodes: nodes.into_iter().collect(),

@@ -1,0 +1,240 @@
+//! One run from its start to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::run::{End, Event, RunId};
+use crate::domain::time::Now;
+use crate::engine::record::OpenRun;
+use crate::node::runs::Declared;
+use crate::node::runs::keeper::{Keeper, Unwritten};
+use crate::node::runs::output::Streams;
+use crate::store::runs::Change;
+use crate::wire::run::{Frame, Said, error_of, idle, run_end, run_start, said};
+use crate::workload::{Control, Exit, Process, StartError};
+
+/// How long a program may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The same while the node stops: the whole stop has 4.8 s.
+const GRACE_AT_STOP: Duration = Duration::from_millis(2_000);
+
+/// Most events of one run. A program that says more is ended.
+const EVENTS_MAX: u64 = 100_000;
+
+/// Most bytes of all its events.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A run under way.
+pub(super) struct Conduct {
+    keeper: Arc<Keeper>,
+    run: Arc<OpenRun>,
+    cancel: CancellationToken,
+    started: Now,
+    /// Set when the program says more than it may.
+    overflow: CancellationToken,
+    index: u64,
+    bytes: usize,
+    result: Option<String>,
+    error: Option<String>,
+}
+
+/// Why a program was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Cancelled,
+    Overflow,
+    Stopped,
+    Timeout,
+}
+
+impl Cause {
+    fn error(self, declared: &Declared) -> String {
+        match self {
+            Self::Cancelled => error_of("Cancelled", "the run was cancelled"),
+            Self::Overflow => {
+                let message = format!("the program said more than {EVENTS_MAX} events or {BYTES_MAX} bytes");
+                error_of("OutputLimit", &message)
+            }
+            Self::Stopped => error_of("Interrupted", "the runtime stopped while the run went on"),
+            Self::Timeout => error_of("Timeout", &format!("the run took longer than {} ms", declared.timeout.0)),
+        }
+    }
+}
+
+impl Conduct {
+    pub(super) fn new(keeper: Arc<Keeper>, run: Arc<OpenRun>, cancel: CancellationToken) -> Self {
+        let started = keeper.clock.now();
+        let overflow = CancellationToken::new();
+        Self { keeper, run, cancel, started, overflow, index: 0, bytes: 0, result: None, error: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        let id = self.run.run;
+        if self.begin().await.is_err() {
+            // Neither record nor pointer: whoever waits for the run is told that it is none (contract, RR-62).
+            if !self.keeper.stop.is_cancelled() {
+                self.keeper.forget(id).await;
+            }
+            return;
+        }
+        self.keeper.tell_begun();
+        if let Some(declared) = self.keeper.outside.declared.get(&self.run.agent).cloned() {
+            let error = self.carry_out(&declared).await;
+            self.error = error.or(self.error.take());
+        } else {
+            self.error = Some(error_of("NotDeclared", "the program is not declared any more"));
+        }
+        if self.end().await.is_ok() && !self.keeper.stop.is_cancelled() {
+            self.keeper.forget(id).await;
+        }
+    }
+
+    /// A run that somebody waits for is refused where it cannot be written; one that was promised is written once it can.
+    async fn begin(&mut self) -> Result<(), Unwritten> {
+        let pointer = self.keeper.pointer(&self.run);
+        let first = run_start(&pointer, &self.run.payload);
+        let create = vec![Change::Create { pointer, first }];
+        self.index = 1;
+        if self.run.agent.command().is_some() {
+            return self.keeper.write(create).await;
+        }
+        self.keeper.outside.store.commit(create).await.map(drop).map_err(|error| {
+            tracing::error!(run_id = %self.run.run, %error, "a run was not written, and so it is none");
+            Unwritten
+        })
+    }
+
+    /// Gives what went wrong, as a JSON text; none if nothing did.
+    async fn carry_out(&mut self, declared: &Declared) -> Option<String> {
+        let input = self.run.payload.clone().into_bytes();
+        let process = match self.keeper.outside.launcher.start(declared.program.clone(), input).await {
+            Ok(process) => process,
+            Err(error) => return Some(start_error(&error)),
+        };
+        let Process { stdout, stderr, control, ended, pid: _ } = process;
+        let mut cause = None;
+        let exit = {
+            let wards = [self.cancel.clone(), self.overflow.clone(), self.keeper.stop.clone()];
+            let timeout = Duration::from_millis(declared.timeout.0);
+            let ward = guard(wards, timeout, control, &mut cause);
+            let work = async {
+                let mut streams = Streams::new(stdout, stderr);
+                while let Some(batch) = streams.next_batch().await {
+                    if self.tell(batch).await.is_err() {
+                        // Dropped, so that the program does not wait for a reader for ever.
+                        break;
+                    }
+                }
+                drop(streams);
+                ended.await
+            };
+            tokio::select! {
+                exit = work => exit,
+                never = ward => match never {},
+            }
+        };
+        if let Some(cause) = cause {
+            return Some(cause.error(declared));
+        }
+        match exit {
+            Exit::Code(0) => None,
+            Exit::Code(_) | Exit::Lost | Exit::Signal(_) if self.error.is_some() => None,
+            Exit::Code(_) | Exit::Lost | Exit::Signal(_) => Some(error_of("ExitError", &format!("the program {exit}"))),
+        }
+    }
+
+    /// Makes durable what the program says. What comes after too much is left out.
+    async fn tell(&mut self, batch: Vec<Said>) -> Result<(), Unwritten> {
+        let at = self.keeper.clock.now().wall;
+        let mut events: Vec<Event> = Vec::new();
+        for text in batch {
+            if EVENTS_MAX <= self.index || BYTES_MAX <= self.bytes {
+                self.overflow.cancel();
+                break;
+            }
+            match said(Frame { run: self.run.run, index: self.index, at }, text) {
+                Ok(event) => {
+                    self.index = self.index.saturating_add(1);
+                    self.bytes = self.bytes.saturating_add(event.body.len());
+                    events.push(event);
+                }
+                Err(Said::Result(value)) => self.result = Some(value),
+                Err(Said::Error { name, message }) => self.error = Some(error_of(&name, &message)),
+                Err(Said::Event { .. } | Said::Log { .. }) => {}
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        let run = self.run.run;
+        self.keeper.write(vec![Change::Append { run, events }]).await
+    }
+
+    async fn end(&mut self) -> Result<(), Unwritten> {
+        let now = self.keeper.clock.now();
+        let run = self.run.run;
+        let mut batch = Vec::new();
+        if self.run.is_streamed {
+            let event = idle(Frame { run, index: self.index, at: now.wall });
+            self.index = self.index.saturating_add(1);
+            batch.push(Change::Append { run, events: vec![event] });
+        }
+        let is_error = self.error.is_some();
+        let end = End { at: now.wall, is_error, duration: now.monotonic.since(self.started.monotonic) };
+        let result = self.result.take().filter(|_| !is_error);
+        let last = run_end(run, self.index, &end, result.as_deref(), self.error.as_deref());
+        batch.push(Change::End { run, end, result, error: self.error.take(), last });
+        self.write_end(run, batch).await
+    }
+
+    /// Also while the node stops: once, because the store may be on its way out.
+    async fn write_end(&self, run: RunId, batch: Vec<Change>) -> Result<(), Unwritten> {
+        if !self.keeper.stop.is_cancelled() {
+            return self.keeper.write(batch).await;
+        }
+        self.keeper.outside.store.commit(batch).await.map(drop).map_err(|error| {
+            tracing::warn!(run_id = %run, %error, "the end of a run is written at the next start");
+            Unwritten
+        })
+    }
+}
+
+fn start_error(error: &StartError) -> String {
+    error_of("StartError", &error.to_string())
+}
+
+/// Ends the program when there is a cause, and says which.
+async fn guard(
+    [cancel, overflow, stop]: [CancellationToken; 3],
+    timeout: Duration,
+    control: Control,
+    said: &mut Option<Cause>,
+) -> std::convert::Infallible {
+    let cause = tokio::select! {
+        () = cancel.cancelled() => Cause::Cancelled,
+        () = overflow.cancelled() => Cause::Overflow,
+        () = stop.cancelled() => Cause::Stopped,
+        () = tokio::time::sleep(timeout) => Cause::Timeout,
+    };
+    *said = Some(cause);
+    control.terminate();
+    let grace = if cause == Cause::Stopped { GRACE_AT_STOP } else { GRACE };
+    tokio::select! {
+        () = tokio::time::sleep(grace) => {}
+        () = stopped_later(&stop, cause) => {}
+    }
+    control.kill();
+    std::future::pending().await
+}
+
+/// A stop in the middle of the grace makes it shorter.
+async fn stopped_later(stop: &CancellationToken, cause: Cause) {
+    if cause == Cause::Stopped {
+        std::future::pending::<()>().await;
+    }
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE_AT_STOP).await;
+}

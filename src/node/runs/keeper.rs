@@ -1,0 +1,238 @@
+//! Takes what the engine has accepted, and closes what an earlier life has left open.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::run::{End, Pointer, RunId};
+use crate::domain::time::Millis;
+use crate::domain::workload::Verb;
+use crate::engine::input::Request;
+use crate::engine::record::{Deed, OpenRun};
+use crate::engine::view::View;
+use crate::node::clock::Clock;
+use crate::node::driver::{Errand, Mail};
+use crate::node::runs::Outside;
+use crate::node::runs::conduct::Conduct;
+use crate::store;
+use crate::store::runs::{Change, Refused};
+use crate::wire::run::{error_of, run_end, run_start};
+use crate::workload::supervisor::Handle;
+
+/// How long a full disk, or an engine that takes no writes, is left alone before it is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long runs may take to end after all else has: their two seconds began with the stop.
+const END_MAX: Duration = Duration::from_millis(1_800);
+
+/// The part that owns what runs here.
+#[derive(Debug)]
+pub(in crate::node) struct Keeper {
+    pub(in crate::node) clock: Clock,
+    pub(in crate::node) views: Arc<ArcSwap<View>>,
+    pub(in crate::node) mailbox: mpsc::Sender<Mail>,
+    pub(in crate::node) outside: Outside,
+    pub(in crate::node) workload: Option<Handle>,
+    /// The runs under way, to be waited for at a stop.
+    pub(in crate::node) tasks: TaskTracker,
+    pub(in crate::node) stop: CancellationToken,
+    /// Moves whenever a run is in the store, or will never be.
+    begun: watch::Sender<u64>,
+    cancels: Mutex<BTreeMap<RunId, CancellationToken>>,
+}
+
+/// It will not be written in this life.
+#[derive(Debug)]
+pub(super) struct Unwritten;
+
+impl Keeper {
+    pub(in crate::node) fn new(
+        (clock, views, mailbox): (Clock, Arc<ArcSwap<View>>, mpsc::Sender<Mail>),
+        (outside, workload): (Outside, Option<Handle>),
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let (begun, _) = watch::channel(0);
+        let (tasks, cancels) = (TaskTracker::new(), Mutex::default());
+        Arc::new(Self { clock, views, mailbox, outside, workload, tasks, stop, begun, cancels })
+    }
+
+    /// Does what comes until the node stops, and closes these first: they were open when the node started.
+    pub(in crate::node) async fn run(self: Arc<Self>, left: Vec<Arc<OpenRun>>, mut errands: mpsc::Receiver<Errand>) {
+        let this = Arc::clone(&self);
+        self.tasks.spawn(async move { this.close_left(left).await });
+        while let Some(errand) = errands.recv().await {
+            match errand {
+                Errand::Cancel(run) => {
+                    if let Some(cancel) = self.cancels().get(&run) {
+                        cancel.cancel();
+                    }
+                }
+                Errand::Perform(deed) => self.perform(*deed),
+                Errand::Start(run) => {
+                    let cancel = CancellationToken::new();
+                    self.cancels().insert(run.run, cancel.clone());
+                    self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel).run());
+                }
+            }
+        }
+    }
+
+    /// Waits until the runs under way have ended, within their bound, and closes their store. Programs were told to end when
+    /// the node began to stop.
+    pub(in crate::node) async fn ended(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(END_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!("runs were cut off; the next start gives them an end");
+        }
+        self.outside.store.close().await;
+    }
+
+    fn cancels(&self) -> MutexGuard<'_, BTreeMap<RunId, CancellationToken>> {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows which runs are in the store.
+    pub(super) fn begun(&self) -> watch::Receiver<u64> {
+        self.begun.subscribe()
+    }
+
+    pub(super) fn tell_begun(&self) {
+        self.begun.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Its events have an end: the engine may forget it.
+    pub(super) async fn forget(&self, run: RunId) {
+        self.cancels().remove(&run);
+        self.tell_engine(|| Request::EndRun { run }).await;
+        self.tell_begun();
+    }
+
+    /// Until the engine has it on record; at a stop the next start does it.
+    async fn tell_engine(&self, request: impl Fn() -> Request) {
+        loop {
+            let (tx, rx) = oneshot::channel();
+            if self.mailbox.send(Mail::Request(request(), tx)).await.is_err() {
+                return;
+            }
+            match rx.await {
+                Ok(Ok(crate::engine::effect::Answer::Recorded)) | Err(_) => return,
+                Ok(_) => {
+                    if self.pause().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&self) -> Result<(), Unwritten> {
+        let stopped = self.stop.cancelled();
+        tokio::time::timeout(RETRY, stopped).await.map_or(Ok(()), |()| Err(Unwritten))
+    }
+
+    /// Writes, again and again while there is no space.
+    pub(super) async fn write(&self, batch: Vec<Change>) -> Result<(), Unwritten> {
+        loop {
+            match self.outside.store.commit(batch.clone()).await {
+                Ok(_outcome) => return Ok(()),
+                Err(Refused::Store(store::Error::NoSpace { place })) => {
+                    tracing::warn!(%place, "no space for the events of a run; its program is held up");
+                    self.pause().await?;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the events of a run cannot be written");
+                    return Err(Unwritten);
+                }
+            }
+        }
+    }
+
+    /// Tells the workload, and puts on record what became of it.
+    fn perform(self: &Arc<Self>, deed: Deed) {
+        let this = Arc::clone(self);
+        let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == deed.command.as_str());
+        // Handed over here, so that commands keep their order; waited for in a task of its own.
+        let told = match (&self.workload, verb) {
+            (Some(workload), Some(verb)) => Ok(workload.tell(verb)),
+            (None, _) | (_, None) => Err("there is no workload to tell".to_owned()),
+        };
+        self.tasks.spawn(async move {
+            let result = match told {
+                Ok(answer) => {
+                    let answer = answer.await;
+                    answer.map(|status| status.state.as_str().to_owned()).map_err(|refusal| refusal.to_string())
+                }
+                Err(reason) => Err(reason),
+            };
+            let deed = Box::new(deed);
+            let conclude = || Request::ConcludeDeed { deed: deed.clone(), result: result.clone() };
+            this.tell_engine(conclude).await;
+        });
+    }
+
+    async fn close_left(&self, left: Vec<Arc<OpenRun>>) {
+        for run in left {
+            let pointer = self.pointer(&run);
+            if self.close(pointer, Some(&run.payload)).await.is_err() {
+                return;
+            }
+            self.forget(run.run).await;
+        }
+        let unfinished = self.outside.store.unfinished().await.unwrap_or_default();
+        for run in unfinished {
+            let is_accepted_now = self.views.load().runs.contains_key(&run);
+            let kept = self.outside.store.run(run).await.ok().flatten();
+            if let (false, Some(kept)) = (is_accepted_now, kept)
+                && self.close(kept.pointer, None).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Gives a run that nobody runs an end, and a beginning if it has none.
+    async fn close(&self, pointer: Pointer, payload: Option<&str>) -> Result<(), Unwritten> {
+        let head = loop {
+            match self.outside.store.head(pointer.run).await {
+                Ok(head) => break head,
+                Err(error) => {
+                    tracing::error!(%error, run_id = %pointer.run, "a run of an earlier life cannot be read");
+                    self.pause().await?;
+                }
+            }
+        };
+        let mut batch = Vec::new();
+        let index = match head {
+            Some(head) if head.is_ended => return Ok(()),
+            Some(head) => head.count,
+            None => {
+                let first = run_start(&pointer, payload.unwrap_or("null"));
+                batch.push(Change::Create { pointer: pointer.clone(), first });
+                1
+            }
+        };
+        let at = self.clock.now().wall;
+        let duration = Millis(at.as_millis().saturating_sub(pointer.started.as_millis()));
+        let end = End { at, is_error: true, duration };
+        let error = error_of("Interrupted", "the runtime stopped while the run went on");
+        let last = run_end(pointer.run, index, &end, None, Some(&error));
+        batch.push(Change::End { run: pointer.run, end, result: None, error: Some(error), last });
+        self.write(batch).await
+    }
+
+    pub(super) fn pointer(&self, run: &OpenRun) -> Pointer {
+        Pointer {
+            run: run.run,
+            owner: self.views.load().me().clone(),
+            agent: run.agent.clone(),
+            instance: run.instance.clone(),
+            started: run.at,
+            end: None,
+        }
+    }
+}

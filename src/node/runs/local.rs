@@ -1,0 +1,179 @@
+//! The runs of this node as its callers see them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::code::Code;
+use crate::domain::preflight::Asker;
+use crate::domain::run::{AgentName, Event, Instance, Run, RunId};
+use crate::engine::effect::Answer;
+use crate::engine::input::{Invoke, Request};
+use crate::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use crate::handle::{Failure, Pending};
+use crate::node::driver::Mail;
+use crate::node::runs::Outside;
+use crate::node::runs::keeper::Keeper;
+use crate::store;
+use crate::store::runs::feed::{Feeds, RunReader};
+use crate::store::runs::{self, AgentInstance, InstancesAsked, RunCursor, hub};
+
+/// Most bytes of events in one answer: a page may be shorter than asked for, but never empty while there is more.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most bytes of events that a follower is given at once.
+const FOLLOW_BYTES_MAX: usize = 256 * 1024;
+
+/// Own runs.
+pub(in crate::node) struct LocalRuns {
+    keeper: Arc<Keeper>,
+    feeds: Arc<Feeds>,
+    mailbox: mpsc::Sender<Mail>,
+}
+
+impl fmt::Debug for LocalRuns {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LocalRuns").field("feeds", &self.feeds.count()).finish_non_exhaustive()
+    }
+}
+
+impl LocalRuns {
+    pub(in crate::node) fn new(keeper: Arc<Keeper>, mailbox: mpsc::Sender<Mail>) -> Self {
+        let feeds = Feeds::new(Arc::clone(&keeper.outside.store));
+        Self { keeper, feeds, mailbox }
+    }
+
+    fn outside(&self) -> &Outside {
+        &self.keeper.outside
+    }
+
+    async fn accept(&self, asker: Asker, invoke: Invoke) -> Result<RunId, Failure> {
+        let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
+        let mut begun = self.keeper.begun();
+        let (tx, rx) = oneshot::channel();
+        let request = Request::StartRun { asker, invoke: Box::new(invoke) };
+        self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
+        let run = match rx.await.map_err(|_dropped| stopping())?? {
+            Answer::RunAccepted(run) => run,
+            Answer::Refused { code, reason } => return Err(Failure { code, reason }),
+            Answer::Begun { .. } | Answer::Overtaken { .. } | Answer::Recorded | Answer::Witnessed(_) => {
+                let reason = "the engine gave an answer to another question".to_owned();
+                return Err(Failure { code: Code::Interrupted, reason });
+            }
+        };
+        loop {
+            // Asked in this order: a run that is neither open nor in the store will never be in it.
+            let is_open = self.keeper.views.load().runs.contains_key(&run);
+            if self.outside().store.head(run).await.map_err(|error| unavailable(&error))?.is_some() {
+                return Ok(run);
+            }
+            if !is_open {
+                let reason = format!("{run} was not written, and so it is none");
+                return Err(Failure { code: Code::StorageUnavailable, reason });
+            }
+            begun.changed().await.map_err(|_gone| stopping())?;
+        }
+    }
+
+    async fn find(&self, run: RunId) -> Result<Run, Absent> {
+        // The engine knows it before the store does.
+        let open = self.keeper.views.load().runs.get(&run).cloned();
+        let kept = self.outside().store.run(run).await.map_err(|error| unavailable(&error))?;
+        let accepted = || open.map(|open| Run { pointer: self.keeper.pointer(&open), result: None, error: None });
+        kept.or_else(accepted).ok_or(Absent::Unknown)
+    }
+
+    async fn page(&self, asked: EventsAsked) -> Result<Vec<Event>, Absent> {
+        let EventsAsked { run, after, kinds, limit } = asked;
+        let from = after.map_or(0, |after| after.saturating_add(1));
+        let asked = runs::EventsAsked { run, from, kinds, limit, bytes_max: PAGE_BYTES_MAX };
+        match self.outside().store.events(asked).await.map_err(|error| unavailable(&error))? {
+            Some(page) => Ok(page.events),
+            None if self.keeper.views.load().runs.contains_key(&run) => Ok(Vec::new()),
+            None => Err(Absent::Unknown),
+        }
+    }
+
+    /// Waits for the beginning of a run that is accepted and not in the store yet.
+    async fn reader(&self, run: RunId, after: Option<u64>) -> Result<RunReader, Absent> {
+        let mut begun = self.keeper.begun();
+        loop {
+            let is_open = self.keeper.views.load().runs.contains_key(&run);
+            if let Some(reader) = self.feeds.reader(run, after).await.map_err(|error| unavailable(&error))? {
+                return Ok(reader);
+            }
+            if !is_open || begun.changed().await.is_err() {
+                return Err(Absent::Unknown);
+            }
+        }
+    }
+}
+
+fn unavailable(error: &store::Error) -> Failure {
+    Failure { code: Code::StorageUnavailable, reason: error.to_string() }
+}
+
+/// One reader of one own run.
+#[derive(Debug)]
+struct LocalFollower(RunReader);
+
+impl Follower for LocalFollower {
+    fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
+        Box::pin(async move {
+            match self.0.next_page(FOLLOW_BYTES_MAX).await.map_err(|error| unavailable(&error))? {
+                hub::Next::Page(events) => Ok(Next::Events(events)),
+                hub::Next::End => Ok(Next::End),
+                hub::Next::Gone => Ok(Next::Gone),
+            }
+        })
+    }
+}
+
+impl Runs for LocalRuns {
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+        Box::pin(self.accept(asker, invoke))
+    }
+
+    fn run(&self, _asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>> {
+        Box::pin(self.find(run))
+    }
+
+    fn events(&self, _asker: Asker, asked: EventsAsked) -> Pending<'_, Result<Vec<Event>, Absent>> {
+        Box::pin(self.page(asked))
+    }
+
+    fn follow(&self, _asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>> {
+        Box::pin(async move {
+            let follower: Box<dyn Follower> = Box::new(LocalFollower(self.reader(run, after).await?));
+            Ok(follower)
+        })
+    }
+
+    fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
+        let RunsAsked { status, agent, instance, cursor, limit } = asked;
+        let cursor = cursor.map(|(started, run)| RunCursor { started, run });
+        let asked = runs::RunsAsked { status, agent, instance, cursor, limit };
+        Box::pin(async move {
+            let page = self.outside().registry.list(asked).await.map_err(|error| unavailable(&error))?;
+            let next = page.next.map(|cursor| (cursor.started, cursor.run));
+            Ok(RunPage { pointers: page.pointers, next })
+        })
+    }
+
+    fn instances(
+        &self,
+        agent: Option<AgentName>,
+        cursor: Option<(AgentName, Instance)>,
+        limit: usize,
+    ) -> Pending<'_, Result<InstancePage, Failure>> {
+        let cursor = cursor.map(|(agent, instance)| AgentInstance { agent, instance });
+        Box::pin(async move {
+            let asked = InstancesAsked { agent, cursor, limit };
+            let page = self.outside().registry.instances(asked).await.map_err(|error| unavailable(&error))?;
+            let pair = |it: AgentInstance| (it.agent, it.instance);
+            let next = page.next.map(pair);
+            Ok(InstancePage { instances: page.instances.into_iter().map(pair).collect(), next })
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! Identities from a SPIRE agent on this machine: the SPIFFE Workload API over its socket.
+//!
+//! The agent is asked who this runtime is and whose authorities count, and says it again whenever that changes. What it says is
+//! held against the same rules as files are. What cannot be taken changes nothing, and an agent that is away changes nothing
+//! either, until the certificate in use ends. Nothing of it is written to a disk.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::Stream;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use spiffe::transport::Endpoint;
+use spiffe::{Certificate, WorkloadApiClient, WorkloadApiError, X509Context};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::id::SiteId;
+use crate::domain::identity::anchors::{AnchorFault, Trust};
+use crate::domain::identity::{Naming, SpiffeId, Subject, TrustDomain, renewal};
+use crate::node::clock::Clock;
+use crate::node::offers::Offers;
+use crate::settings::Settings;
+use crate::tls::Offered;
+
+/// Names the socket, as for every workload (SPIFFE Workload Endpoint, section 4).
+const VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// How long a start waits for the first identity. The agent may be starting beside this node.
+const FIRST_MAX: Duration = Duration::from_secs(20);
+
+/// The pause before the agent is asked again; it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// How long the agent may take to answer at all.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Shortest time after which an agent that says nothing is dialled again.
+const SILENCE_MIN: Duration = Duration::from_secs(30);
+
+/// Most ids shown of those that the agent offers.
+const SHOWN_MAX: usize = 4;
+
+type Authorities = Vec<CertificateDer<'static>>;
+type Contexts = Pin<Box<dyn Stream<Item = Result<X509Context, WorkloadApiError>> + Send>>;
+
+/// Takes what the agent offers to this runtime.
+pub(super) struct Follower {
+    socket: PathBuf,
+    naming: Naming,
+    own: Subject,
+    clock: Clock,
+    offers: Arc<Offers>,
+    stream: Option<Contexts>,
+}
+
+impl Follower {
+    /// The one that the environment names for this runtime.
+    pub(super) fn new(settings: &Settings, environment: &[(String, String)]) -> Result<Self, String> {
+        let socket = socket(environment)?;
+        let (naming, own) = (settings.identity.naming(), Subject::of_runtime(&settings.runtime_id));
+        Ok(Self { socket, naming, own, clock: Clock::start(), offers: Arc::default(), stream: None })
+    }
+
+    /// Where it puts what it takes.
+    pub(super) fn offers(&self) -> Arc<Offers> {
+        Arc::clone(&self.offers)
+    }
+
+    /// Waits for the first identity, for a bounded time.
+    pub(super) async fn first(&mut self) -> Result<(), String> {
+        let mut reason = "it said nothing".to_owned();
+        let waited = timeout(FIRST_MAX, async {
+            let mut pause = PAUSE_MIN;
+            while let Err(next) = self.next().await {
+                if next != reason {
+                    tracing::warn!(socket = %self.socket.display(), reason = next, "waiting for an identity");
+                    reason = next;
+                }
+                sleep(pause).await;
+                pause = pause.saturating_mul(2).min(Duration::from_secs(2));
+            }
+        });
+        if waited.await.is_ok() {
+            return Ok(());
+        }
+        let (socket, seconds, id) = (self.socket.display(), FIRST_MAX.as_secs(), self.id());
+        Err(format!(
+            "no identity within {seconds} s from the agent at {socket} ({VARIABLE}): {reason}. Check that the agent runs and \
+             serves this socket, that this user may open it, and that an entry gives this process {id}"
+        ))
+    }
+
+    /// Takes what comes until the node stops.
+    pub(super) async fn follow(mut self) {
+        let mut pause = PAUSE_MIN;
+        let mut said = String::new();
+        loop {
+            match self.next().await {
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    said.clear();
+                }
+                Err(reason) => {
+                    if said != reason {
+                        tracing::warn!(socket = %self.socket.display(), reason, "no new identity; the last one stays in use");
+                        said = reason;
+                    }
+                    if self.stream.is_none() {
+                        sleep(pause).await;
+                        pause = pause.saturating_mul(2).min(PAUSE_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next word of the agent, taken. A word that cannot be taken leaves the stream open, because a better one may follow; a
+    /// stream that ended is opened anew at the next call.
+    async fn next(&mut self) -> Result<(), String> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => open(&self.socket).await?,
+        };
+        let word = match timeout(self.silence_max(), stream.next()).await {
+            Ok(Some(word)) => word,
+            Ok(None) => return Err("the agent has ended the stream".to_owned()),
+            Err(_elapsed) => return Err("the agent says nothing, and the certificate is in its last third".to_owned()),
+        };
+        match word {
+            Ok(context) => {
+                self.stream = Some(stream);
+                self.take(&context)
+            }
+            Err(error) => {
+                if !is_end(&error) {
+                    self.stream = Some(stream);
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn take(&self, context: &X509Context) -> Result<(), String> {
+        let offered = self.offered(context)?;
+        let now = self.clock.now().wall;
+        offered.check(&self.naming, &self.own, now).map_err(|fault| format!("the SVID is refused: {fault}"))?;
+        if self.offers.put(offered) {
+            tracing::info!(id = self.id(), "the agent has given an identity");
+        }
+        Ok(())
+    }
+
+    /// This runtime's own part of what is offered.
+    fn offered(&self, context: &X509Context) -> Result<Offered, String> {
+        let id = self.id();
+        let svid = context.svids().iter().find(|svid| svid.spiffe_id().to_string() == id).ok_or_else(|| {
+            let ids: Vec<_> = context.svids().iter().take(SHOWN_MAX).map(|svid| svid.spiffe_id().to_string()).collect();
+            format!("the agent gives {}, wanted {id}: register an entry with that SPIFFE ID", ids.join(", "))
+        })?;
+        let bundles = context.bundle_set().iter().filter_map(|(trust_domain, bundle)| {
+            let trust_domain: TrustDomain = trust_domain.as_ref().parse().ok()?;
+            let site = self.site_of(&trust_domain)?;
+            let authorities = self.usable(&site, bundle.authorities().iter().map(der).collect())?;
+            Some((site, authorities))
+        });
+        let mut anchors: Vec<(SiteId, Authorities)> = bundles.collect();
+        anchors.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let chain = svid.cert_chain().iter().map(der).collect();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()));
+        Ok(Offered { chain, key, anchors })
+    }
+
+    /// For which site alone a trust domain's authorities count here. Where all sites share one, those of the agent are the own
+    /// site's, and never another's.
+    fn site_of(&self, trust_domain: &TrustDomain) -> Option<SiteId> {
+        let is_own = self.naming.domain_of(&self.own.site).is_ok_and(|own| own == *trust_domain);
+        if is_own { Some(self.own.site.clone()) } else { self.naming.site_of(trust_domain) }
+    }
+
+    /// What is offered as another site's authorities, or else what was last: what a partner does wrong must not keep this node
+    /// from its next certificate. With the own site's the whole offer stands or falls.
+    fn usable(&self, site: &SiteId, authorities: Authorities) -> Option<Authorities> {
+        let fault = Trust::new(self.naming.clone()).set_anchors(site.clone(), &authorities).err();
+        match fault {
+            Some(AnchorFault::TooMany { .. } | AnchorFault::Profile { .. } | AnchorFault::Naming(_))
+                if *site != self.own.site =>
+            {
+                tracing::warn!(%site, reason = fault.map(|it| it.to_string()), "a federated bundle was refused");
+                let newest = self.offers.newest()?;
+                newest.anchors.iter().find(|(known, _)| known == site).map(|(_, last)| last.clone())
+            }
+            Some(_) | None => Some(authorities),
+        }
+    }
+
+    fn id(&self) -> String {
+        self.naming.id_of(&self.own).as_ref().map(SpiffeId::to_string).unwrap_or_default()
+    }
+
+    /// How long the agent may say nothing: until the last third of the certificate's life, by which it should have been
+    /// followed. Then the agent may have forgotten this stream.
+    fn silence_max(&self) -> Duration {
+        let left = self.offers.newest().and_then(|offered| {
+            let svid = crate::domain::identity::svid::read_leaf(offered.chain.first()?, &self.naming).ok()?;
+            Some(renewal::until_due(svid.not_before, svid.not_after, self.clock.now().wall))
+        });
+        left.map_or(FIRST_MAX, |left| Duration::from_millis(left.0).max(SILENCE_MIN))
+    }
+}
+
+async fn open(socket: &Path) -> Result<Contexts, String> {
+    check_folder(socket)?;
+    let opened = timeout(ANSWER_MAX, async {
+        let client = WorkloadApiClient::connect(Endpoint::Unix(socket.to_owned())).await?;
+        client.stream_x509_contexts().await
+    });
+    let opened = opened.await.map_err(|_elapsed| "the agent does not answer".to_owned())?;
+    Ok(Box::pin(opened.map_err(|error| cause(&error))?))
+}
+
+fn der(certificate: &Certificate) -> CertificateDer<'static> {
+    CertificateDer::from(certificate.as_bytes().to_vec())
+}
+
+/// Whether nothing more comes after this fault: it is one of the way and not of the content.
+fn is_end(error: &WorkloadApiError) -> bool {
+    matches!(
+        error,
+        WorkloadApiError::Transport(_)
+            | WorkloadApiError::NoIdentityIssued
+            | WorkloadApiError::PermissionDenied(_)
+            | WorkloadApiError::EmptyResponse
+    )
+}
+
+/// The words of a fault, down to what the system said.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The place of the socket. There is no usual one: whoever could make a file there could say who this node is.
+fn socket(environment: &[(String, String)]) -> Result<PathBuf, String> {
+    let example = "unix:///run/spire/agent-sockets/api.sock";
+    let value = environment.iter().find(|(name, _)| name == VARIABLE).map(|(_, value)| value);
+    let value =
+        value.ok_or_else(|| format!("wanted the agent's socket in {VARIABLE}, such as {example}, got nothing"))?;
+    match Endpoint::parse(value) {
+        Ok(Endpoint::Unix(path)) => Ok(path),
+        // Anybody on the machine can listen on a port, and whoever answers says who this node is.
+        Ok(_) => Err(format!("{VARIABLE}: wanted a socket such as {example}, got {value}")),
+        Err(error) => Err(format!("{VARIABLE}: wanted a socket such as {example}, got {value} ({error})")),
+    }
+}
+
+/// Whoever may change the folder of the socket may put another one there.
+fn check_folder(socket: &Path) -> Result<(), String> {
+    let Some(folder) = socket.parent() else { return Ok(()) };
+    let metadata = std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o002 == 0 {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(format!("{folder}: others on this machine may put another socket there (mode {mode:o}): set its mode to 755"))
+}

@@ -1,0 +1,118 @@
+//! All processes below this one: found, suspended, let go on, ended.
+//!
+//! Meant for a child subreaper: whoever loses a parent below it becomes its own child, so nobody leaves the family.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
+
+/// How often a family that grows while it is suspended is looked through again. A suspended process starts nothing, so only
+/// those not yet met can; each round leaves fewer of them.
+const ROUNDS_MAX: usize = 64;
+
+/// How often the end of all is looked for, with a pause between: five seconds. Beyond it are processes that wait in the kernel
+/// for a device; they are ended by then as far as a signal can.
+const LOOKS_MAX: usize = 500;
+
+/// The pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Sends a signal to everybody below this process, those included that appear meanwhile.
+pub(super) fn signal(signal: Signal) {
+    let mut met = BTreeSet::new();
+    for _ in 0..ROUNDS_MAX {
+        let new: Vec<u32> = below(std::process::id()).into_iter().filter(|pid| met.insert(*pid)).collect();
+        if new.is_empty() {
+            return;
+        }
+        new.into_iter().for_each(|pid| send(pid, signal));
+    }
+}
+
+/// Ends everybody below this process and waits until they are gone.
+pub(super) fn end() {
+    // Suspended first: who is suspended cannot start others faster than they are found.
+    signal(Signal::STOP);
+    for look in 0..LOOKS_MAX {
+        signal(Signal::KILL);
+        if !reap(|_, _| ()) {
+            return;
+        }
+        if look > 0 {
+            std::thread::sleep(LOOK_PAUSE);
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Takes note of children that have ended. Gives whether any are left.
+pub(super) fn reap(mut ended: impl FnMut(Pid, rustix::process::WaitStatus)) -> bool {
+    loop {
+        // Every child, whatever its group: those of the program and those who left theirs.
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => ended(pid, status),
+            Ok(None) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_no_children) => return false,
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    // Who is gone meanwhile needs no signal.
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// Everybody below, parents before their children.
+fn below(root: u32) -> Vec<u32> {
+    let mut found = children(root);
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children(parent));
+        next = next.saturating_add(1);
+    }
+    found
+}
+
+/// The children of one process. Where the kernel keeps no list of them, the parents of all processes are read.
+fn children(parent: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let lists: Vec<_> =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+    if lists.is_empty() {
+        return numbered("/proc").filter(|pid| parent_of(*pid) == Some(parent)).collect();
+    }
+    lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn numbered(folder: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything; the parent is the second word after it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found_by_either_list() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a program");
+        assert!(children(std::process::id()).contains(&child.id()));
+        assert_eq!(parent_of(child.id()), Some(std::process::id()));
+        assert!(below(std::process::id()).contains(&child.id()));
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert!(!below(std::process::id()).contains(&child.id()));
+    }
+}
