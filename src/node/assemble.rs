@@ -44,11 +44,13 @@ const WEB_END_MAX: Duration = Duration::from_millis(1_200);
 #[derive(Debug)]
 pub struct Running {
     node: Node,
-    web_ended: Option<tokio::task::JoinHandle<()>>,
+    web_ended: Vec<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
     work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
+    /// Where the admin listener is, with its scheme, if it is open.
+    pub admin: Option<String>,
     /// The identity that the listener presents, where it is the node's own.
     presented: Option<Arc<tls::Identity>>,
     /// The mesh addresses.
@@ -89,6 +91,7 @@ pub async fn run(
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
+    let admin = bind_admin(settings, Arc::clone(&credentials), listener.secure.clone()).await?;
     let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
     let web = bound.as_ref().map(|(bound, _)| bound.addr());
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
@@ -132,7 +135,9 @@ pub async fn run(
         node.attend(following);
     }
     let stop_web = CancellationToken::new();
-    let web_ended = bound.map(|bound| serve(bound, &node, store, stop_web.clone()));
+    let admin_url = admin.as_ref().map(|(bound, _)| format!("{}://{}", scheme(settings), bound.addr()));
+    let listeners = bound.into_iter().chain(admin);
+    let web_ended = listeners.map(|bound| serve(bound, &node, Arc::clone(&store), stop_web.clone())).collect();
     node.announce().await;
     let work = work.map(|work| work.begin(stop));
     Ok(Running {
@@ -141,6 +146,7 @@ pub async fn run(
         stop_web,
         work,
         web: web_url,
+        admin: admin_url,
         presented,
         mesh: listening,
         fingerprint,
@@ -189,9 +195,8 @@ impl Running {
     pub async fn shutdown(self) {
         self.node.leave();
         self.stop_web.cancel();
-        if let Some(ended) = self.web_ended
-            && tokio::time::timeout(WEB_END_MAX, ended).await.is_err()
-        {
+        let ended = futures_util::future::join_all(self.web_ended);
+        if tokio::time::timeout(WEB_END_MAX, ended).await.is_err() {
             tracing::warn!("HTTP callers were cut off");
         }
         tokio::join!(self.node.shutdown(), work::ended(self.work));
@@ -204,7 +209,7 @@ fn serve(
     store: Arc<SqliteStore>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<()> {
-    let state = web::State { node: node.operations(), store, options };
+    let state = web::State { node: node.operations(), store, runs: Some(node.runs()), options };
     // Not tracked as work: it ends first, so that its requests are the work that is waited for.
     tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
 }
@@ -297,8 +302,34 @@ async fn bind_web(
         credentials,
         limits: web::Limits::default(),
         secure,
+        surface: web::Surface::Public,
+        is_debug: settings.control.mode == settings::ControlMode::Debug,
     };
     let address = settings.web.listen;
+    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
+    Ok(Some((bound, options)))
+}
+
+/// The admin listener, where it is enabled. Nobody is let in there without a credential, whatever the profile.
+async fn bind_admin(
+    settings: &Settings,
+    credentials: Arc<web::Credentials>,
+    secure: Option<web::Secure>,
+) -> Result<Option<(web::Bound, web::Options)>, Error> {
+    if !settings.admin.enabled {
+        return Ok(None);
+    }
+    let address = settings.admin.listen;
+    let options = web::Options {
+        listen: address,
+        hosts: settings.web.hosts.clone(),
+        auth: web::Auth::Token,
+        credentials,
+        limits: web::Limits::default(),
+        secure,
+        surface: web::Surface::Admin { mount: String::new() },
+        is_debug: settings.control.mode == settings::ControlMode::Debug,
+    };
     let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
     Ok(Some((bound, options)))
 }
