@@ -17,6 +17,7 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::listeners::Listeners;
 use crate::node::offers::Offers;
 use crate::node::partners::Partners;
 use crate::node::project::{self, InForce, InUse, Project};
@@ -63,11 +64,6 @@ pub struct Running {
     pub boot: u64,
 }
 
-/// What callers put before the listener's address.
-fn scheme(settings: &Settings) -> &'static str {
-    if settings.web.tls { "https" } else { "http" }
-}
-
 /// The folder that holds the node's state.
 pub fn state_folder(project: &Path, settings: &Settings) -> PathBuf {
     project.join(&settings.store.path)
@@ -91,9 +87,8 @@ pub async fn run(
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
-    let admin = bind_admin(settings, Arc::clone(&credentials), listener.secure.clone()).await?;
-    let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
-    let web = bound.as_ref().map(|(bound, _)| bound.addr());
+    let listeners = Listeners::bind(settings, &credentials, listener.secure).await?;
+    let (web, admin) = listeners.urls();
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
     let federation = federated(project, &folder, settings, snapshot.as_deref())?;
     let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
@@ -114,11 +109,10 @@ pub async fn run(
     let (work, runs) = programs(project, &folder, settings, &environment)?;
     let sources =
         Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
-    let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let parts = Parts {
         mesh,
         inbox,
-        web: web_url.clone(),
+        web: web.clone(),
         probe_ms: settings.timing.probe_ms.0,
         apply,
         sources,
@@ -135,9 +129,7 @@ pub async fn run(
         node.attend(following);
     }
     let stop_web = CancellationToken::new();
-    let admin_url = admin.as_ref().map(|(bound, _)| format!("{}://{}", scheme(settings), bound.addr()));
-    let listeners = bound.into_iter().chain(admin);
-    let web_ended = listeners.map(|bound| serve(bound, &node, Arc::clone(&store), stop_web.clone())).collect();
+    let web_ended = listeners.serve(&node, &store, &stop_web);
     node.announce().await;
     let work = work.map(|work| work.begin(stop));
     Ok(Running {
@@ -145,8 +137,8 @@ pub async fn run(
         web_ended,
         stop_web,
         work,
-        web: web_url,
-        admin: admin_url,
+        web,
+        admin,
         presented,
         mesh: listening,
         fingerprint,
@@ -201,17 +193,6 @@ impl Running {
         }
         tokio::join!(self.node.shutdown(), work::ended(self.work));
     }
-}
-
-fn serve(
-    (bound, options): (web::Bound, web::Options),
-    node: &Node,
-    store: Arc<SqliteStore>,
-    stop: CancellationToken,
-) -> tokio::task::JoinHandle<()> {
-    let state = web::State { node: node.operations(), store, runs: Some(node.runs()), options };
-    // Not tracked as work: it ends first, so that its requests are the work that is waited for.
-    tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
 }
 
 fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
@@ -282,56 +263,6 @@ fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Err
     let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
     let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
     Ok(std::iter::once(own).chain(configured).collect())
-}
-
-async fn bind_web(
-    settings: &Settings,
-    credentials: Arc<web::Credentials>,
-    secure: Option<web::Secure>,
-) -> Result<Option<(web::Bound, web::Options)>, Error> {
-    if !settings.web.enabled {
-        return Ok(None);
-    }
-    let options = web::Options {
-        listen: settings.web.listen,
-        hosts: settings.web.hosts.clone(),
-        auth: match settings.web.auth {
-            settings::WebAuth::Local => web::Auth::Local,
-            settings::WebAuth::Token => web::Auth::Token,
-        },
-        credentials,
-        limits: web::Limits::default(),
-        secure,
-        surface: web::Surface::Public,
-        is_debug: settings.control.mode == settings::ControlMode::Debug,
-    };
-    let address = settings.web.listen;
-    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
-    Ok(Some((bound, options)))
-}
-
-/// The admin listener, where it is enabled. Nobody is let in there without a credential, whatever the profile.
-async fn bind_admin(
-    settings: &Settings,
-    credentials: Arc<web::Credentials>,
-    secure: Option<web::Secure>,
-) -> Result<Option<(web::Bound, web::Options)>, Error> {
-    if !settings.admin.enabled {
-        return Ok(None);
-    }
-    let address = settings.admin.listen;
-    let options = web::Options {
-        listen: address,
-        hosts: settings.web.hosts.clone(),
-        auth: web::Auth::Token,
-        credentials,
-        limits: web::Limits::default(),
-        secure,
-        surface: web::Surface::Admin { mount: String::new() },
-        is_debug: settings.control.mode == settings::ControlMode::Debug,
-    };
-    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
-    Ok(Some((bound, options)))
 }
 
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.

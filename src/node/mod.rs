@@ -16,6 +16,7 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod listeners;
 mod offers;
 mod operations;
 mod partners;

@@ -149,12 +149,12 @@ pub(crate) struct Problem {
     faults: Vec<Fault>,
     request_id: Option<RequestId>,
     /// What the runs API says beside it.
-    pub(crate) more: More,
+    pub(crate) more: Box<More>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), faults: Vec::new(), request_id: None, more: More::default() }
+        Self { kind, detail: detail.into(), faults: Vec::new(), request_id: None, more: Box::default() }
     }
 
     /// Of a request whose name is known.

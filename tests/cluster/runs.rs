@@ -24,10 +24,7 @@ fn declared() -> String {
         agent("many", "many.py", webhook),
         agent("big", "big.py", webhook),
         agent("offline", "hello.sh", ""),
-        format!(
-            "[[runtime.command]]\nname = \"tick\"\nprogram = {:?}\ntimeout_ms = 60000\n",
-            folder.join("slow.py")
-        ),
+        format!("[[runtime.command]]\nname = \"tick\"\nprogram = {:?}\ntimeout_ms = 60000\n", folder.join("slow.py")),
     ]
     .concat()
 }
@@ -168,7 +165,12 @@ fn agents_are_started_over_http_and_bring_what_they_say() {
     let cluster = Cluster::new();
     let b = cluster.play("b", Setup::new().with(declared()));
     let answer = b.post("/agents/hello/i1", &json!({ "name": "plant" }));
-    assert_eq!((answer.status, &answer.body["result"]), (200, &json!({ "greeting": "hello plant" })), "{}", answer.text);
+    assert_eq!(
+        (answer.status, &answer.body["result"]),
+        (200, &json!({ "greeting": "hello plant" })),
+        "{}",
+        answer.text
+    );
     let run = answer.body.pointer("/_meta/runId").and_then(Json::as_str).expect("a run").to_owned();
     assert_eq!(b.get(&format!("/runs/{run}")).body["status"], "completed");
     let failed = b.post("/agents/boom/i1", &json!({}));
@@ -186,6 +188,10 @@ fn agents_are_started_over_http_and_bring_what_they_say() {
     let seen = events(&b, big.as_str().expect("a text"));
     assert_gapless(&seen);
     let result = seen.iter().find_map(|event| event.get("result").filter(|it| it.is_object())).expect("cut");
-    assert_eq!((&result["truncated"], result["preview"].as_str().map(str::len)), (&json!(true), Some(1_024)), "{result}");
+    assert_eq!(
+        (&result["truncated"], result["preview"].as_str().map(str::len)),
+        (&json!(true), Some(1_024)),
+        "{result}"
+    );
     assert!(seen.iter().all(|event| event.to_string().len() <= 256 * 1024));
 }

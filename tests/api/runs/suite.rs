@@ -183,7 +183,7 @@ async fn run_case(case: &Case, served: &Served) -> Result<(), String> {
                     }
                 }
             };
-            tokio::time::timeout(PATIENCE, trying).await.map_err(|_| format!("{}: not in time", step.ask))??;
+            tokio::time::timeout(PATIENCE, trying).await.map_err(|_late| format!("{}: not in time", step.ask))??;
         }
     }
     Ok(())
