@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -193,9 +194,18 @@ fn every_example_is_read_as_a_node_reads_it() {
             Some("json") => check_request(&shown, &text),
             // A file of Zenoh's own router.
             Some("json5") => drop(zenoh::Config::from_file(&file).unwrap_or_else(|error| panic!("{shown}: {error}"))),
+            Some("py" | "sh") => check_program(&shown, &text, &file),
             other => panic!("{shown}: nothing here reads {other:?}; add it"),
         }
     }
+}
+
+/// A program can be started as it lies there; what it does is run on real nodes.
+fn check_program(shown: &str, text: &str, file: &Path) {
+    let mode = fs::metadata(file).expect("an example's mode").permissions().mode();
+    assert_eq!(mode & 0o111, 0o111, "{shown}: may not be executed; set its mode to 755");
+    let interpreter = text.lines().next().unwrap_or_default();
+    assert!(["#!/bin/sh", "#!/usr/bin/env python3"].contains(&interpreter), "{shown}: {interpreter:?} starts nothing");
 }
 
 /// A request is read by the runtime that it is sent through.

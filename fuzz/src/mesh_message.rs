@@ -18,7 +18,12 @@ const DOCUMENTS: [PayloadType; 2] = [PayloadType::Identity, PayloadType::Observa
 pub fn is_accepted(data: &[u8]) -> bool {
     let is_key = std::str::from_utf8(data).is_ok_and(|text| space().parse(text).is_ok());
     let is_word = |kind| mesh::open_word(&VIEW, &origin(), kind, data, NOW).is_ok();
-    is_key || Probe::parse(data).is_ok() || DOCUMENTS.into_iter().any(is_word) || is_answer(data)
+    is_key || Probe::parse(data).is_ok() || DOCUMENTS.into_iter().any(is_word) || is_answer(data) || is_about_runs(data)
+}
+
+fn is_about_runs(data: &[u8]) -> bool {
+    mesh::open_run_question(&VIEW, &origin(), data, NOW).is_ok()
+        || mesh::open_pointers_asked(&VIEW, &origin(), data, NOW).is_ok()
 }
 
 /// The samples answer this question.
@@ -49,6 +54,18 @@ pub fn run(data: &[u8]) {
         }
     }
     is_answer(data);
+    check_runs(data);
+}
+
+/// A question about a run is a read, and opens as nothing else.
+fn check_runs(data: &[u8]) {
+    if let Ok(question) = mesh::open_run_question(&VIEW, &origin(), data, NOW) {
+        assert!(question.read.envelope.action.kind().is_read());
+        assert!(mesh::open_envelope(&VIEW, &origin(), data, NOW).is_err());
+    }
+    if let Ok((signer, asked, _)) = mesh::open_pointers_asked(&VIEW, &origin(), data, NOW) {
+        assert_eq!((signer.runtime(), asked.owner), (&origin(), me()));
+    }
 }
 
 fn space() -> Space {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::run_args::Runs;
 use crate::domain::identity::Role;
 use crate::domain::identity::token::TokenId;
 
@@ -30,6 +31,9 @@ pub enum Command {
     /// See, approve and forget the peers of a running node.
     #[command(subcommand)]
     Peers(Peers),
+    /// List, show, follow and cancel runs.
+    #[command(subcommand)]
+    Runs(Runs),
     /// Control a running node.
     #[command(subcommand)]
     Ctl(Ctl),

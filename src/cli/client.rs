@@ -15,6 +15,9 @@ use crate::settings;
 /// How long an answer may take: the longest query budget and the write's half second, with room.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
+/// How long one connection of a reader who follows may last.
+const FOLLOW_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// Where a running node leaves its addresses for its own command line.
 pub const READY_FILE: &str = "state/ready.json";
 
@@ -44,6 +47,48 @@ impl Client {
         Ok(Self { base, token: find_token(reach)?, http })
     }
 
+    /// The same node's admin listener. With an address, that is the address.
+    pub fn reach_admin(reach: &Reach) -> Result<Self, Failure> {
+        let mut client = Self::reach(reach)?;
+        if let (None, Some(project)) = (&reach.url, &reach.project) {
+            client.base = listener_of(project, "admin")?.ok_or_else(|| {
+                let message = "the node has no admin listener (runtime.admin.enabled = false)";
+                Failure::new(Exit::Unreachable, message)
+            })?;
+        }
+        Ok(client)
+    }
+
+    /// Begins to read what goes on. `None` if it broke off before there was an answer, so that it may be tried again.
+    pub async fn follow(&self, path: &str, last: Option<u64>) -> Result<Option<reqwest::Response>, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base)).timeout(FOLLOW_MAX);
+        let request = request.header("accept", "application/x-ndjson");
+        let request = match last {
+            Some(last) => request.header("last-event-id", last),
+            None => request,
+        };
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let Ok(response) = request.send().await else { return Ok(None) };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Some(response));
+        }
+        if status.is_server_error() {
+            return Ok(None);
+        }
+        let text = response.text().await.map_err(|error| self.unreachable(&error))?;
+        Err(refused(status.as_u16(), &parse(&text, &self.base)?))
+    }
+
+    /// Reads, and gives a header of the answer with it.
+    pub async fn get_with(&self, path: &str, header: &str) -> Result<(Json, Option<String>), Failure> {
+        let (body, headers) = self.exchange(self.http.get(format!("{}{path}", self.base))).await?;
+        Ok((body, headers.get(header).and_then(|value| value.to_str().ok()).map(str::to_owned)))
+    }
+
     /// Reads.
     pub async fn get(&self, path: &str) -> Result<Json, Failure> {
         self.send(self.http.get(format!("{}{path}", self.base))).await
@@ -55,15 +100,19 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Json, Failure> {
+        self.exchange(request).await.map(|(body, _)| body)
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<(Json, reqwest::header::HeaderMap), Failure> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.map_err(|error| self.unreachable(&error))?;
         let body = if text.is_empty() { Json::Null } else { parse(&text, &self.base)? };
-        if status.is_success() { Ok(body) } else { Err(refused(status.as_u16(), &body)) }
+        if status.is_success() { Ok((body, headers)) } else { Err(refused(status.as_u16(), &body)) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -94,11 +143,11 @@ fn parse(text: &str, base: &str) -> Result<Json, Failure> {
     serde_json::from_str(text).map_err(|error| Failure::failed(format!("{base}: wanted JSON: {error}")))
 }
 
-/// A problem+json body as a failure.
+/// A problem+json body, or an error of the runs API, as a failure.
 fn refused(status: u16, body: &Json) -> Failure {
-    let text = |name: &str| body.get(name).and_then(Json::as_str);
-    let code = text("code").unwrap_or("failed");
-    let message = text("detail").or_else(|| text("title")).unwrap_or("refused");
+    let text = |pointer: &str| body.pointer(pointer).and_then(Json::as_str);
+    let code = text("/code").or_else(|| text("/error/type")).unwrap_or("failed");
+    let message = ["/detail", "/title", "/error/message"].into_iter().find_map(text).unwrap_or("refused");
     let exit = match status {
         401 | 403 => Exit::Denied,
         409 => Exit::Conflict,
@@ -114,15 +163,20 @@ fn own_key(project: &Path) -> Option<Fingerprint> {
     ready.get("web_key")?.as_str()?.parse().ok()
 }
 
-fn address_of(project: &Path) -> Result<String, Failure> {
+/// Where one of the listeners of a running project is.
+fn listener_of(project: &Path, name: &str) -> Result<Option<String>, Failure> {
     let path = project.join(READY_FILE);
     let text = std::fs::read_to_string(&path).map_err(|error| {
         let message = format!("{}: {error}: is the node of this project running?", path.display());
         Failure::new(Exit::Unreachable, message)
     })?;
     let ready: Json = parse(&text, &path.display().to_string())?;
-    let web = ready.get("web").and_then(Json::as_str);
-    web.map(str::to_owned).ok_or_else(|| {
+    Ok(ready.get(name).and_then(Json::as_str).map(str::to_owned))
+}
+
+fn address_of(project: &Path) -> Result<String, Failure> {
+    listener_of(project, "web")?.ok_or_else(|| {
+        let path = project.join(READY_FILE);
         let message = format!("{}: the node has no HTTP listener (runtime.web.enabled = false)", path.display());
         Failure::new(Exit::Unreachable, message)
     })

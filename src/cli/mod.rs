@@ -7,6 +7,7 @@ pub mod exit;
 mod explanation;
 mod logging;
 pub mod output;
+pub mod run_args;
 mod runner;
 
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{audit, control, identity, peers, play, policy, status, token, validate};
+use crate::cli::commands::{audit, control, identity, peers, play, policy, runs, status, token, validate};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::runner::wait_for;
 
@@ -59,6 +60,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Play(command) => wait_for(async move { play::run(&command).await }),
         Command::Status(reach) => wait_for(async move { status::run(&reach).await }),
         Command::Peers(command) => wait_for(async move { peers::run(&command).await }),
+        Command::Runs(command) => wait_for(async move { runs::run(&command).await }),
         Command::Ctl(command) => wait_for(async move { control::run(&command).await }),
     }
 }

@@ -226,6 +226,7 @@ impl Engine {
         peer.identity = None;
         peer.health = None;
         peer.config_revision = None;
+        peer.runs_head = None;
         peer.edges = Arc::default();
         let record = peer_record(runtime, peer);
         if is_read_only {
@@ -263,6 +264,7 @@ impl Engine {
         peer.sequence = observation.sequence;
         peer.health = Some(observation.health);
         peer.config_revision = Some(observation.config_revision);
+        peer.runs_head = observation.runs_head;
         peer.presence.left = observation.is_leaving;
         if let Some(mut edges) = observation.edges {
             edges.truncate(EDGES_OF_PEER_MAX);
@@ -343,6 +345,7 @@ impl Peer {
             sequence: 0,
             health: None,
             config_revision: None,
+            runs_head: None,
             edges: Arc::default(),
             link: Link::default(),
             told: Lifecycle::Offline,

@@ -43,6 +43,7 @@ fn observed(runtime: &str, identity: Fingerprint, second: u64, sequence: u64) ->
         config_revision: 0,
         edges: None,
         is_leaving: false,
+        runs_head: None,
     });
     Input::Word { signer: signer(runtime, identity, if identity == THERE { 0 } else { 2 }), word }
 }

@@ -169,6 +169,8 @@ pub struct Peer {
     pub health: Option<Health>,
     /// The revision of its configuration in that observation.
     pub config_revision: Option<u64>,
+    /// How far its pointers to runs are, in that observation.
+    pub runs_head: Option<u64>,
     /// Its measured links.
     pub edges: Arc<Vec<Edge>>,
     /// Our measured link to it.

@@ -96,6 +96,8 @@ pub struct Observation {
     pub health: Health,
     /// The revision of its configuration.
     pub config_revision: u64,
+    /// The number of the last change of its pointers to runs, where it has any.
+    pub runs_head: Option<u64>,
     /// Its measured links, when they changed or are repeated for newcomers.
     pub edges: Option<Vec<Edge>>,
     /// Whether this is its goodbye.

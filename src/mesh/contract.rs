@@ -16,7 +16,8 @@ use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{self, Options};
 use crate::mesh::{
-    Answer, Document, Fact, Inbox, Mesh, PAYLOAD_BYTES_MAX, QUERIES_QUEUE_MAX, QueryError, Refusal, Verb,
+    ANSWER_BYTES_MAX, Answer, Document, Fact, Inbox, Mesh, PAYLOAD_BYTES_MAX, QUERIES_QUEUE_MAX, QueryError, Refusal,
+    Verb,
 };
 
 /// Time for an answer that comes. Only a failing test waits so long.
@@ -291,6 +292,15 @@ async fn payloads_pass_at_the_limit_and_no_further(rig: Rig) {
     let asked = a.mesh.query(&target, Verb::Act, Vec::new(), BUDGET, &any_answer);
     assert_eq!(tokio::join!(asked, b.answers(Answer::Reply(above))).0, too_large);
     assert_eq!(a.refused(Refusal::TooLarge), 1);
+
+    // Whoever asks about runs takes more.
+    let (largest, above) = (vec![7; ANSWER_BYTES_MAX], vec![7; ANSWER_BYTES_MAX + 1]);
+    let asked = a.mesh.query(&target, Verb::Run, Vec::new(), BUDGET, &any_answer);
+    assert_eq!(tokio::join!(asked, b.answers(Answer::Reply(largest.clone()))).0, Ok(largest));
+    let asked = a.mesh.query(&target, Verb::Run, Vec::new(), BUDGET, &any_answer);
+    let too_large = Err(QueryError::TooLarge(above.len()));
+    assert_eq!(tokio::join!(asked, b.answers(Answer::Reply(above))).0, too_large);
+    assert_eq!(a.refused(Refusal::TooLarge), 2);
 }
 
 async fn each_of_many_queries_is_carried_out_once_and_gets_its_own_answer(rig: Rig) {

@@ -127,7 +127,7 @@ impl Hub {
         let Some(intake) = intake else {
             return Err(QueryError::NoReply);
         };
-        judge(ask(&intake, key, payload)?.await.ok())
+        judge(ask(&intake, key, payload)?.await.ok(), PAYLOAD_BYTES_MAX)
     }
 
     fn note_change(&self) {
@@ -195,7 +195,7 @@ impl MemoryMesh {
         let mut answer = ask(&intake, &self.hub.0.space.rpc(target, verb, &self.runtime), payload)?;
         loop {
             tokio::select! {
-                answered = &mut answer => return self.counted(judge(answered.ok())),
+                answered = &mut answer => return self.counted(judge(answered.ok(), verb.answer_bytes_max())),
                 _ = changed.changed() => if self.find(target, |_| ())?.is_none() {
                     return Err(QueryError::NoReply);
                 },
@@ -235,11 +235,14 @@ impl Mesh for MemoryMesh {
         verb: Verb,
         payload: Vec<u8>,
         budget: Duration,
-        // Nobody but the target answers here, so there is nothing to choose from.
-        _accept: Accept<'a>,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         Box::pin(async move {
-            tokio::time::timeout(budget, self.ask(target, verb, payload)).await.unwrap_or(Err(QueryError::Timeout))
+            let asked = tokio::time::timeout(budget, self.ask(target, verb, payload)).await;
+            let answer = asked.unwrap_or(Err(QueryError::Timeout))?;
+            // Nobody but the target answers here: there is nothing to choose from, and its answer is given in any case.
+            accept(&answer);
+            Ok(answer)
         })
     }
 
@@ -247,11 +250,13 @@ impl Mesh for MemoryMesh {
         &'a self,
         runtime: &'a RuntimeId,
         _budget: Duration,
-        _accept: Accept<'a>,
+        accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         Box::pin(async move {
             let identity = self.find(runtime, |it| it.identity.clone())?;
-            identity.flatten().ok_or(QueryError::NoReply)
+            let answer = identity.flatten().ok_or(QueryError::NoReply)?;
+            accept(&answer);
+            Ok(answer)
         })
     }
 
@@ -320,11 +325,11 @@ fn ask(intake: &Intake, key: &str, payload: Vec<u8>) -> Result<oneshot::Receiver
     Ok(answer)
 }
 
-fn judge(answer: Option<Answer>) -> Result<Vec<u8>, QueryError> {
+fn judge(answer: Option<Answer>, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
     match answer {
         None => Err(QueryError::NoReply),
         Some(Answer::Refusal(reason)) => Err(QueryError::Refused(reason)),
-        Some(Answer::Reply(bytes)) if PAYLOAD_BYTES_MAX < bytes.len() => Err(QueryError::TooLarge(bytes.len())),
+        Some(Answer::Reply(bytes)) if bytes_max < bytes.len() => Err(QueryError::TooLarge(bytes.len())),
         Some(Answer::Reply(bytes)) => Ok(bytes),
     }
 }

@@ -29,6 +29,9 @@ mod support;
 /// Largest payload in bytes that is accepted from or given to the mesh: a signed envelope at its largest.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Largest answer in bytes where runs are asked for: an event alone may have 256 KiB, and travels as base64.
+pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
+
 /// Facts waiting for the engine. A second of observations from 1,000 peers; when full, the newest fact is dropped and
 /// counted, because the next period brings it again.
 pub const FACTS_QUEUE_MAX: usize = 4_096;
@@ -43,26 +46,41 @@ pub enum Verb {
     Act,
     /// What became of an envelope sent before; the answer is a signed receipt.
     Outcome,
+    /// What became of the pointers to runs since a place; the answer is a signed page.
+    Pointers,
     /// Are you there; the answer is a signed echo.
     Probe,
     /// Issue the next certificate for the same key; the answer is signed.
     Renew,
+    /// What an actor wants to know of a run; the answer is signed.
+    Run,
     /// Countersign the head of a log; the answer is a signed word.
     Witness,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 5] = [Self::Act, Self::Outcome, Self::Probe, Self::Renew, Self::Witness];
+    pub const ALL: [Self; 7] =
+        [Self::Act, Self::Outcome, Self::Pointers, Self::Probe, Self::Renew, Self::Run, Self::Witness];
 
     /// The verb's segment in the key.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Act => "act",
             Self::Outcome => "outcome",
+            Self::Pointers => "pointers",
             Self::Probe => "probe",
             Self::Renew => "renew",
+            Self::Run => "run",
             Self::Witness => "witness",
+        }
+    }
+
+    /// Largest answer in bytes that is taken.
+    pub const fn answer_bytes_max(self) -> usize {
+        match self {
+            Self::Pointers | Self::Run => ANSWER_BYTES_MAX,
+            Self::Act | Self::Outcome | Self::Probe | Self::Renew | Self::Witness => PAYLOAD_BYTES_MAX,
         }
     }
 }
@@ -191,8 +209,8 @@ pub enum QueryError {
     /// The target answered that it refuses.
     #[error("the target refuses: {0}")]
     Refused(String),
-    /// The payload or the answer is larger than [`PAYLOAD_BYTES_MAX`].
-    #[error("wanted at most {PAYLOAD_BYTES_MAX} bytes, got {0}")]
+    /// The payload is larger than [`PAYLOAD_BYTES_MAX`], or the answer than the verb's may be.
+    #[error("{0} bytes are too many")]
     TooLarge(usize),
     /// The session is closed or broken; for a payload that was not handed over at all.
     #[error("mesh session: {0}")]

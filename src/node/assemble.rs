@@ -17,6 +17,7 @@ use crate::engine::view;
 use crate::mesh::zenoh::{self, Role, Scouting};
 use crate::mesh::{Inbox, Mesh, OpenError};
 use crate::node::certificates::CertificateTrust;
+use crate::node::listeners::Listeners;
 use crate::node::offers::Offers;
 use crate::node::partners::Partners;
 use crate::node::project::{self, InForce, InUse, Project};
@@ -44,11 +45,13 @@ const WEB_END_MAX: Duration = Duration::from_millis(1_200);
 #[derive(Debug)]
 pub struct Running {
     node: Node,
-    web_ended: Option<tokio::task::JoinHandle<()>>,
+    web_ended: Vec<tokio::task::JoinHandle<()>>,
     stop_web: CancellationToken,
     work: Option<tokio::task::JoinHandle<()>>,
     /// Where HTTP is served, with its scheme, if it is.
     pub web: Option<String>,
+    /// Where the admin listener is, with its scheme, if it is open.
+    pub admin: Option<String>,
     /// The identity that the listener presents, where it is the node's own.
     presented: Option<Arc<tls::Identity>>,
     /// The mesh addresses.
@@ -59,11 +62,6 @@ pub struct Running {
     pub is_new_identity: bool,
     /// The boot counter.
     pub boot: u64,
-}
-
-/// What callers put before the listener's address.
-fn scheme(settings: &Settings) -> &'static str {
-    if settings.web.tls { "https" } else { "http" }
 }
 
 /// The folder that holds the node's state.
@@ -89,8 +87,8 @@ pub async fn run(
     let tokens = settings::tokens::load(&folder, settings.site())?;
     let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
-    let bound = bind_web(settings, Arc::clone(&credentials), listener.secure).await?;
-    let web = bound.as_ref().map(|(bound, _)| bound.addr());
+    let listeners = Listeners::bind(settings, &credentials, listener.secure).await?;
+    let (web, admin) = listeners.urls();
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
     let federation = federated(project, &folder, settings, snapshot.as_deref())?;
     let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
@@ -111,11 +109,10 @@ pub async fn run(
     let (work, runs) = programs(project, &folder, settings, &environment)?;
     let sources =
         Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
-    let web_url = web.map(|it| format!("{}://{it}", scheme(settings)));
     let parts = Parts {
         mesh,
         inbox,
-        web: web_url.clone(),
+        web: web.clone(),
         probe_ms: settings.timing.probe_ms.0,
         apply,
         sources,
@@ -124,6 +121,7 @@ pub async fn run(
         renewing,
         workload: work.as_ref().map(|work| work.handle.clone()),
         runs,
+        patience: node::Patience::default(),
     };
     let node = prepared.start(parts, stop.clone());
     polls.into_iter().for_each(|poll| node.attend(poll));
@@ -131,7 +129,7 @@ pub async fn run(
         node.attend(following);
     }
     let stop_web = CancellationToken::new();
-    let web_ended = bound.map(|bound| serve(bound, &node, store, stop_web.clone()));
+    let web_ended = listeners.serve(&node, &store, &stop_web);
     node.announce().await;
     let work = work.map(|work| work.begin(stop));
     Ok(Running {
@@ -139,7 +137,8 @@ pub async fn run(
         web_ended,
         stop_web,
         work,
-        web: web_url,
+        web,
+        admin,
         presented,
         mesh: listening,
         fingerprint,
@@ -188,24 +187,12 @@ impl Running {
     pub async fn shutdown(self) {
         self.node.leave();
         self.stop_web.cancel();
-        if let Some(ended) = self.web_ended
-            && tokio::time::timeout(WEB_END_MAX, ended).await.is_err()
-        {
+        let ended = futures_util::future::join_all(self.web_ended);
+        if tokio::time::timeout(WEB_END_MAX, ended).await.is_err() {
             tracing::warn!("HTTP callers were cut off");
         }
         tokio::join!(self.node.shutdown(), work::ended(self.work));
     }
-}
-
-fn serve(
-    (bound, options): (web::Bound, web::Options),
-    node: &Node,
-    store: Arc<SqliteStore>,
-    stop: CancellationToken,
-) -> tokio::task::JoinHandle<()> {
-    let state = web::State { node: node.operations(), store, options };
-    // Not tracked as work: it ends first, so that its requests are the work that is waited for.
-    tokio::runtime::Handle::current().spawn(bound.serve(state, stop))
 }
 
 fn witnessing(settings: &Settings, key: NoteKey) -> Witnessing {
@@ -276,30 +263,6 @@ fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Err
     let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
     let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
     Ok(std::iter::once(own).chain(configured).collect())
-}
-
-async fn bind_web(
-    settings: &Settings,
-    credentials: Arc<web::Credentials>,
-    secure: Option<web::Secure>,
-) -> Result<Option<(web::Bound, web::Options)>, Error> {
-    if !settings.web.enabled {
-        return Ok(None);
-    }
-    let options = web::Options {
-        listen: settings.web.listen,
-        hosts: settings.web.hosts.clone(),
-        auth: match settings.web.auth {
-            settings::WebAuth::Local => web::Auth::Local,
-            settings::WebAuth::Token => web::Auth::Token,
-        },
-        credentials,
-        limits: web::Limits::default(),
-        secure,
-    };
-    let address = settings.web.listen;
-    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
-    Ok(Some((bound, options)))
 }
 
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.

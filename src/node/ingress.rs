@@ -23,6 +23,7 @@ use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
 use crate::node::issuer::Issuer;
 use crate::node::keyring::Keyring;
+use crate::node::reach::Desk;
 use crate::node::witness::Witnessing;
 use crate::store::Store;
 use crate::wire::mesh::{self as message, Refusal};
@@ -49,6 +50,7 @@ pub(super) struct Ingress {
     pub(super) refused: Counters,
     pub(super) witnessing: Witnessing,
     pub(super) issuer: Option<Arc<Issuer>>,
+    pub(super) desk: Arc<Desk>,
 }
 
 /// Counts of refused messages by reason.
@@ -167,8 +169,10 @@ impl Ingress {
     async fn take_query(&self, incoming: Incoming) {
         let Incoming { verb, origin, payload, responder } = incoming;
         match verb {
+            Verb::Pointers => self.tell_pointers(&origin, &payload, responder).await,
             Verb::Probe => self.echo(&payload, responder),
             Verb::Renew => self.renew(&origin, &payload, responder).await,
+            Verb::Run => self.tell_of_run(&origin, &payload, responder).await,
             Verb::Witness => self.witness(&origin, &payload, responder).await,
             Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
                 Err(refusal) => self.refuse(refusal, responder),
@@ -206,14 +210,19 @@ impl Ingress {
     async fn open_envelope(&self, origin: &RuntimeId, payload: &[u8]) -> Result<Received, Refusal> {
         let view = self.views.load_full();
         let received = message::open_envelope(&view, origin, payload, self.clock.now().wall)?;
-        let known = view.peers.get(origin).and_then(|peer| peer.signer.as_ref());
+        self.introduce(&view, &received).await;
+        Ok(received)
+    }
+
+    /// Introduces a signer to the engine that the view does not show.
+    pub(super) async fn introduce(&self, view: &View, received: &Received) {
+        let known = view.peers.get(received.signer.runtime()).and_then(|peer| peer.signer.as_ref());
         if known.is_none_or(|signer| signer.delegation_hash != received.signer.delegation_hash) {
             let (tx, met) = oneshot::channel();
             self.send(Mail::Met(received.signer.clone(), received.envelope.boot, tx)).await;
             // Whether it was admitted shows in the view; a closed channel means the node is stopping.
             drop(met.await);
         }
-        Ok(received)
     }
 
     /// Answers a read from the snapshot. It leaves a record that nobody waits for.

@@ -16,12 +16,14 @@ mod federation;
 mod ingress;
 mod issuer;
 mod keyring;
+mod listeners;
 mod offers;
 mod operations;
 mod partners;
 mod plan_hash;
 mod presence;
 mod project;
+mod reach;
 mod reload;
 mod renewal;
 pub mod runs;
@@ -61,6 +63,7 @@ use crate::node::keyring::Keyring;
 use crate::node::operations::{NodeOperations, SharedNode};
 use crate::node::plan_hash::PlanKey;
 use crate::node::presence::{Presence, SelfDescription};
+use crate::node::reach::{MeshRuns, Reach, ReachParts};
 use crate::node::renewal::Renewer;
 use crate::node::runs::{Keeper, LocalRuns};
 use crate::node::witness::Witnesses;
@@ -71,6 +74,7 @@ pub use driver::ApplySettings;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use project::NoteKey;
+pub use reach::Patience;
 pub use reload::{Fresh, Sources, Stamp};
 pub use renewal::Renewing;
 pub use witness::Witnessing;
@@ -176,6 +180,8 @@ pub struct Parts {
     pub workload: Option<WorkloadHandle>,
     /// What runs need of the outside.
     pub runs: runs::Outside,
+    /// How long to wait for the runtimes that have other runs.
+    pub patience: Patience,
 }
 
 impl fmt::Debug for Parts {
@@ -193,7 +199,7 @@ pub struct Node {
     mesh: Arc<dyn Mesh>,
     store: Arc<dyn Store>,
     keeper: Arc<Keeper>,
-    runs: Arc<LocalRuns>,
+    runs: Arc<MeshRuns>,
     /// What is in flight: finished or answered at a stop.
     work: TaskTracker,
     /// The loop, which ends last.
@@ -250,6 +256,18 @@ impl Prepared {
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
         let issuer = parts.authority.map(|folder| Arc::new(Issuer::new(folder, mailbox.clone())));
         let (renewing, workload) = (parts.renewing, parts.workload);
+        let around = ReachParts {
+            clock,
+            views: Arc::clone(&views),
+            keyring: Arc::clone(&keyring),
+            mesh: Arc::clone(&mesh),
+            audit: Arc::clone(&store),
+            refused: Counters::default(),
+            tasks: work.clone(),
+            stop: stop.clone(),
+        };
+        let local = LocalRuns::new(Arc::clone(&keeper), mailbox.clone());
+        let reach = Reach::new(around, Arc::new(local), parts.patience);
         let assembly = Assembly {
             clock,
             views,
@@ -262,6 +280,7 @@ impl Prepared {
             renewing,
             workload,
             keeper,
+            reach,
             work,
             core,
             stop,
@@ -301,6 +320,7 @@ struct Assembly {
     renewing: Option<Renewing>,
     workload: Option<WorkloadHandle>,
     keeper: Arc<Keeper>,
+    reach: Reach,
     work: TaskTracker,
     core: TaskTracker,
     stop: CancellationToken,
@@ -320,11 +340,11 @@ impl Assembly {
         if let Some(renewer) = self.renewer() {
             self.work.spawn(renewer.run(self.stop.clone()));
         }
+        let runs = self.reach.begin();
         let operations = Arc::new(self.operations(&ingress, &is_ready, &links, sources));
         self.work.spawn(Arc::clone(&operations).watch(self.stop.clone()));
         let operations = SharedNode(operations);
-        let Self { store, mesh, keeper, mailbox, work, core, stop, stop_core, .. } = self;
-        let runs = Arc::new(LocalRuns::new(Arc::clone(&keeper), mailbox));
+        let Self { store, mesh, keeper, work, core, stop, stop_core, .. } = self;
         Node { operations, presence, ingress, mesh, store, keeper, runs, work, core, stop, stop_core, is_ready }
     }
 
@@ -337,9 +357,10 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
-            refused: Counters::default(),
+            refused: self.reach.refused(),
             witnessing: self.witnessing.clone(),
             issuer: self.issuer.clone(),
+            desk: self.reach.desk(),
         }
     }
 
@@ -388,6 +409,7 @@ impl Assembly {
             workload: self.workload.clone(),
             links: Arc::clone(links),
             sequence: AtomicU64::new(0),
+            runs_head: self.reach.head(),
         }
     }
 
@@ -432,9 +454,9 @@ impl Node {
         Arc::new(self.operations.clone())
     }
 
-    /// The runs of this node.
+    /// The runs of this node, and those of all others that can be seen from it.
     pub fn runs(&self) -> Arc<dyn Runs> {
-        Arc::<LocalRuns>::clone(&self.runs)
+        Arc::<MeshRuns>::clone(&self.runs)
     }
 
     /// Does something beside the node's own loops until the node stops.

@@ -23,6 +23,7 @@ use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
 use crate::node::ingress::Ingress;
 use crate::node::keyring::Keyring;
+use crate::node::reach::RunsHead;
 use crate::wire;
 use crate::workload::supervisor::Handle as WorkloadHandle;
 
@@ -60,6 +61,7 @@ pub(super) struct Presence {
     pub(super) workload: Option<WorkloadHandle>,
     pub(super) links: Arc<AtomicU64>,
     pub(super) sequence: AtomicU64,
+    pub(super) runs_head: RunsHead,
 }
 
 /// What was last said, so that only changes are said again.
@@ -137,6 +139,7 @@ impl Presence {
             at: now.wall,
             health: self.health(view),
             config_revision: view.overlay.revision,
+            runs_head: self.runs_head.get(),
             edges,
             is_leaving,
         };

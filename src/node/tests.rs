@@ -63,7 +63,7 @@ pub(super) fn engineer() -> Asker {
 }
 
 /// A node without a project.
-struct NoFiles;
+pub(super) struct NoFiles;
 
 impl Sources for NoFiles {
     fn stamp(&self) -> Stamp {
@@ -111,6 +111,7 @@ pub(super) async fn start(
         renewing: None,
         workload: None,
         runs,
+        patience: crate::node::Patience::default(),
     };
     prepared.start(parts, CancellationToken::new())
 }

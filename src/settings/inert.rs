@@ -35,10 +35,7 @@ const fn function(path: &'static str, instead: &'static str) -> Inert {
 
 const INERT: &[Inert] = &[
     protection("runtime.mesh.auth_token", "mesh links ask for no secret, runtime.mesh.tls proves who links"),
-    protection("runtime.admin.enabled", "no separate listener is opened, admins use that of runtime.web"),
-    protection("runtime.control.mode", "there are no debugging interfaces to open or to close"),
     protection("runtime.time.source", "the wall clock is believed whether it is synchronised or not"),
-    function("runtime.admin.listen", "nothing listens there"),
     function("runtime.discovery.advertise", "a node that scouts also answers, runtime.discovery.enabled ends both"),
     function("runtime.mesh.zenohd_version", "no peer's version is compared with it"),
     function("runtime.mesh.publish", "no signal is published"),

@@ -6,9 +6,12 @@ use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::domain::code::Code;
 use crate::domain::id::RequestId;
+use crate::domain::run::RunId;
 use crate::handle::Failure;
 use crate::store;
+use crate::web::envelope::{More, RunFault, worded};
 use crate::wire::api::v1::{Fault, error};
+use crate::wire::run;
 
 /// What is wrong with a request, as HTTP tells it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) enum Kind {
     MethodNotAllowed(&'static str),
     /// The path does not exist.
     NotFound,
+    /// Of runs alone.
+    Run(RunFault),
     /// The credential is not one of ours, and too many such came of late.
     TooManyBadCredentials,
 }
@@ -49,15 +54,17 @@ impl Kind {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Run(fault) => status_of_run(fault),
             Self::TooManyBadCredentials => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    const fn code(self) -> Code {
+    pub(crate) const fn code(self) -> Code {
         match self {
             Self::BadCredential | Self::Forbidden => Code::PermissionDenied,
             Self::BodyTooSlow => Code::Timeout,
             Self::Failed(code) => code,
+            Self::Run(fault) => fault.code(),
             Self::TooManyBadCredentials => Code::ServerBusy,
             Self::BodyTooLarge
             | Self::Framing
@@ -81,7 +88,8 @@ impl Kind {
             | Self::Malformed
             | Self::MediaType
             | Self::MethodNotAllowed(_)
-            | Self::NotFound => false,
+            | Self::NotFound
+            | Self::Run(_) => false,
         }
     }
 
@@ -98,6 +106,7 @@ impl Kind {
             | Self::Framing
             | Self::Malformed
             | Self::MediaType
+            | Self::Run(_)
             | Self::TooManyBadCredentials => None,
         }
     }
@@ -121,6 +130,17 @@ const fn status_of(code: Code) -> StatusCode {
     }
 }
 
+/// The status of what goes wrong with runs alone.
+const fn status_of_run(fault: RunFault) -> StatusCode {
+    match fault {
+        RunFault::AgentNotFound | RunFault::AgentNotWebhook | RunFault::RunNotFound => StatusCode::NOT_FOUND,
+        RunFault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        RunFault::InvalidJson | RunFault::InvalidRequest | RunFault::ValidationFailed => StatusCode::BAD_REQUEST,
+        RunFault::OwnerUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+        RunFault::RegistryUnavailable => StatusCode::NOT_IMPLEMENTED,
+    }
+}
+
 /// Why a request gets no answer of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -128,11 +148,13 @@ pub(crate) struct Problem {
     detail: String,
     faults: Vec<Fault>,
     request_id: Option<RequestId>,
+    /// What the runs API says beside it.
+    pub(crate) more: Box<More>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), faults: Vec::new(), request_id: None }
+        Self { kind, detail: detail.into(), faults: Vec::new(), request_id: None, more: Box::default() }
     }
 
     /// Of a request whose name is known.
@@ -143,6 +165,11 @@ impl Problem {
     /// The node has no room for it now.
     pub(crate) fn busy(detail: &str) -> Self {
         Self::new(Kind::Failed(Code::ServerBusy), detail)
+    }
+
+    /// Whether the node failed, and says so in words that are not for every reader.
+    pub(crate) const fn is_own_fault(&self) -> bool {
+        matches!(self.kind, Kind::Failed(_))
     }
 
     /// As an answer; `own_name` names the request where the caller did not.
@@ -157,17 +184,47 @@ impl Problem {
             faults: &self.faults,
             envelope: self.kind.envelope(),
         });
+        self.answer(body, "application/problem+json")
+    }
+
+    /// As an answer of the runs API.
+    pub(crate) fn into_envelope(self, is_debug: bool) -> Response<Body> {
+        let body = self.envelope(is_debug);
+        let run = self.more.run;
+        let mut response = self.answer(body, "application/json");
+        if let Some(run) = run {
+            name_run(&mut response, run);
+        }
+        response
+    }
+
+    /// The body in the form of the runs API.
+    pub(crate) fn envelope(&self, is_debug: bool) -> Vec<u8> {
+        let (kind, details) = worded(self.kind);
+        run::error(run::Envelope {
+            kind,
+            message: &self.detail,
+            details,
+            dev: self.more.dev.as_deref().filter(|_| is_debug),
+            issues: &self.more.issues,
+            last_known: self.more.last_known.as_deref(),
+        })
+    }
+
+    fn answer(&self, body: Vec<u8>, media_type: &'static str) -> Response<Body> {
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
+        *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         if self.kind.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self.kind {
             Kind::BadCredential => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Kind::MethodNotAllowed(allow) => headers.insert(ALLOW, HeaderValue::from_static(allow)),
-            Kind::TooManyBadCredentials => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+            Kind::TooManyBadCredentials | Kind::Run(RunFault::OwnerUnreachable) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             Kind::Failed(code) if code.is_retryable() => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
             Kind::BodyTooSlow
             | Kind::BodyTooLarge
@@ -176,7 +233,8 @@ impl Problem {
             | Kind::Framing
             | Kind::Malformed
             | Kind::MediaType
-            | Kind::NotFound => None,
+            | Kind::NotFound
+            | Kind::Run(_) => None,
         };
         response
     }
@@ -186,7 +244,7 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         let detail = if fault.pointer.is_empty() { fault.detail.clone() } else { fault.to_string() };
         let request_id = fault.request_id.clone();
-        Self { kind: Kind::Malformed, detail, faults: vec![fault], request_id }
+        Self { faults: vec![fault], request_id, ..Self::new(Kind::Malformed, detail) }
     }
 }
 
@@ -200,6 +258,24 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         Self::new(Kind::Failed(Code::StorageUnavailable), error.to_string())
     }
+}
+
+/// The header that names a run, and its alias from the contract on runs (DESIGN, *Shapes*).
+const RUN_HEADERS: [&str; 2] = ["x-trust-run-id", "x-flue-run-id"];
+
+/// Says which run an answer is about: only where that run exists (contract, D27).
+pub(crate) fn name_run(response: &mut Response<Body>, run: RunId) {
+    if let Ok(value) = HeaderValue::from_str(&run.to_string()) {
+        for name in RUN_HEADERS {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+}
+
+/// The work goes on behind the answer.
+pub(crate) fn accepted(mut response: Response<Body>) -> Response<Body> {
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
 }
 
 /// The reader has it already.
@@ -266,5 +342,40 @@ pub(crate) mod described {
         (413, "The body is too large."),
         (415, "The body is not application/json."),
         (503, "Too many requests, or the store takes no writes; Retry-After says when to ask again."),
+    ];
+    /// Of an invocation.
+    pub(crate) const INVOKE: &[(u16, &str)] = &[
+        (400, "A part of the path is blank, or the payload is not JSON."),
+        (401, "The credential is missing or not one of this node's."),
+        (403, "The role is lower than the agent asks for, the Host is not on the allow-list, or a foreign page asks."),
+        (404, "No such agent is declared, or it is not started over HTTP."),
+        (405, "Wanted POST."),
+        (408, "The payload did not arrive in time."),
+        (413, "The payload is too large."),
+        (415, "The payload is not application/json."),
+        (500, "The run ended with an error; its record says which."),
+        (501, "This node keeps no runs."),
+        (503, "Too many requests, streams or runs, or the store takes no writes; nothing was started."),
+    ];
+    /// Of a run that is read.
+    pub(crate) const RUN: &[(u16, &str)] = &[
+        (400, "A parameter is not what it must be."),
+        (401, "The credential is missing or not one of this node's."),
+        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (404, "Nobody who could be asked knows the run."),
+        (405, "Wanted GET."),
+        (500, "The node failed."),
+        (501, "This node keeps no runs."),
+        (503, "Too many requests or streams, the store cannot be read, or the run's owner cannot be reached."),
+    ];
+    /// Of the admin listener.
+    pub(crate) const ADMIN: &[(u16, &str)] = &[
+        (400, "A parameter is not what it must be."),
+        (401, "The credential is missing or not one of this node's."),
+        (403, "The role is lower than operator, the Host is not on the allow-list, or a foreign page asks."),
+        (404, "No such agent or run."),
+        (405, "Wanted GET."),
+        (501, "This node keeps no runs."),
+        (503, "Too many requests, or the store cannot be read."),
     ];
 }

@@ -14,6 +14,9 @@ use super::rate::Rate;
 /// Largest body of any route: a thousand targets with their parameters fit four times.
 pub(crate) const BODY_BYTES_MAX: usize = 256 * 1_024;
 
+/// Largest payload of a run.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 1_024 * 1_024;
+
 /// Most header fields: browsers send about twenty.
 pub(crate) const HEADERS_MAX: usize = 64;
 
@@ -31,6 +34,12 @@ pub struct Limits {
     pub body_read: Duration,
     /// How many connections are open. Beyond it the one that has been silent longest is closed.
     pub connections_max: usize,
+    /// How many of them follow a stream at once. Beyond it the answer is 503.
+    pub streams_max: usize,
+    /// How long a reader may take nothing of what is sent to it.
+    pub write: Duration,
+    /// How often a stream on which nothing happens says that it is there.
+    pub heartbeat: Duration,
     /// How many requests are worked on. Beyond it the answer is 503.
     pub requests_max: usize,
     /// How many requests each credential may send. Beyond it the answer is 503, for that credential alone.
@@ -53,6 +62,9 @@ impl Default for Limits {
             head_read: Duration::from_secs(10),
             body_read: Duration::from_secs(10),
             connections_max: 256,
+            streams_max: 192,
+            write: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
             requests_max: 512,
             rate: Rate { burst: 20_000, per_second: 10_000 },
             bad_credentials: Rate { burst: 100, per_second: 10 },
@@ -68,9 +80,27 @@ pub(crate) async fn read_body(
     bytes_max: usize,
     time_max: Duration,
 ) -> Result<Bytes, Problem> {
-    if !is_json(headers) {
-        return Err(Problem::new(Kind::MediaType, "wanted Content-Type: application/json, not encoded"));
+    check_json(headers)?;
+    collect(headers, body, bytes_max, time_max).await
+}
+
+/// Reads what may be a payload: nothing at all, or JSON that says so.
+pub(crate) async fn read_payload(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Bytes, Problem> {
+    let bytes = collect(headers, body, PAYLOAD_BYTES_MAX, time_max).await?;
+    if !bytes.trim_ascii().is_empty() {
+        check_json(headers)?;
     }
+    Ok(bytes)
+}
+
+fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::MediaType, "wanted Content-Type: application/json, not encoded"))
+}
+
+async fn collect(headers: &HeaderMap, body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(Kind::BodyTooLarge, format!("wanted a body of at most {bytes_max} bytes"));
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| bytes_max < length) {

@@ -6,6 +6,7 @@
 
 mod auth;
 mod credential;
+mod envelope;
 mod error;
 mod guard;
 mod limit;
@@ -14,6 +15,10 @@ mod router;
 mod routes;
 mod secure;
 mod serve;
+mod stream;
+mod table;
+mod timed;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,11 +27,13 @@ pub use auth::digest;
 pub use credential::Credentials;
 pub use limit::Limits;
 pub use rate::Rate;
-pub use router::{Access, App, ROUTES, Route};
+pub use router::App;
 pub use secure::Secure;
 pub use serve::{Bound, PeerAddress, bind};
+pub use table::{ADMIN_ROUTES, Access, Form, ROUTES, Route};
 
 use crate::handle::Operations;
+use crate::handle::runs::Runs;
 use crate::store::Store;
 
 /// How the listener is set up.
@@ -44,6 +51,22 @@ pub struct Options {
     pub limits: Limits,
     /// TLS; absent for plain text.
     pub secure: Option<Secure>,
+    /// What is served.
+    pub surface: Surface,
+    /// Whether errors of the runs API say more for who develops an agent (`control.mode = "debug"`).
+    pub is_debug: bool,
+}
+
+/// What a listener serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surface {
+    /// The lists of runs, for operators.
+    Admin {
+        /// What stands before every path: empty, or a path without a slash at its end.
+        mount: String,
+    },
+    /// Everything else.
+    Public,
 }
 
 /// Whether a caller without a credential is let in (`web.auth`).
@@ -62,6 +85,8 @@ pub struct State {
     pub node: Arc<dyn Operations>,
     /// Where audit records are read.
     pub store: Arc<dyn Store>,
+    /// Where runs are started and read; absent where none are kept.
+    pub runs: Option<Arc<dyn Runs>>,
     /// How the listener is set up.
     pub options: Options,
 }

@@ -1,6 +1,4 @@
-//! The route table as data, and the one way through which every route is served.
-//!
-//! A route cannot be added without saying who may ask, how large its body may be and how it is described.
+//! The one way through which every route is served.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,70 +9,31 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Request, Response, Uri};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::auth::{self, Caller, Connection};
-use super::error::{Kind, Problem, described};
+use super::envelope::RunFault;
+use super::error::{Kind, Problem};
 use super::guard::Hosts;
-use super::limit::{self, BODY_BYTES_MAX};
+use super::limit;
 use super::rate::Rates;
-use super::routes::{actions, audit, bundle, config, control, health, openapi, state};
+use super::routes::{actions, openapi};
 use super::serve::PeerAddress;
-use super::{Options, State, secure};
-use crate::domain::identity::Role;
+use super::table::{Access, Form, Handler, ROUTES, Route};
+use super::watch::StateFeed;
+use super::{Options, State, Surface, secure};
 use crate::domain::time::Millis;
 use crate::engine::view::View;
 use crate::handle::Operations;
-use crate::wire::api::v1::openapi::{Body as Described, Query};
+use crate::handle::runs::Runs;
 use crate::wire::api::v1::state::Snapshot;
 
 /// How often a bad credential is put on record.
 const BAD_CREDENTIAL_EVERY: Millis = Millis::from_secs(1);
-
-/// Who may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anyone whom the listener answers; a credential is not looked at.
-    Anyone,
-    /// Anyone whom the listener answers; a credential shows more, a bad one is refused.
-    AnyoneOrMore,
-    /// Whoever has at least this role.
-    Least(Role),
-}
-
-/// One route.
-#[derive(Debug)]
-pub struct Route {
-    /// `GET` or `POST`.
-    pub method: &'static str,
-    /// The path, exact.
-    pub path: &'static str,
-    /// Who may ask.
-    pub access: Access,
-    /// Most bytes of a body; 0 where none is read.
-    pub body_bytes_max: usize,
-    /// What it does, in one sentence.
-    pub summary: &'static str,
-    /// What it reads.
-    pub request: Described,
-    /// What it answers.
-    pub answer: Described,
-    /// Which parameters it takes.
-    pub query: Query,
-    problems: &'static [(u16, &'static str)],
-    handler: Handler,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Handler {
-    /// Answers from memory.
-    Now(fn(&Shared, &Call) -> Answered),
-    /// Waits for the node or the store.
-    Later(fn(Arc<Shared>, Call) -> Waiting),
-}
 
 /// What a handler gives.
 pub(crate) type Answered = Result<Response<Body>, Problem>;
@@ -90,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Behind where the routes are mounted.
+    pub(crate) path: String,
 }
 
 impl Call {
@@ -97,180 +58,35 @@ impl Call {
     pub(crate) fn caller(&self) -> Result<&Caller, Problem> {
         self.caller.as_ref().ok_or_else(|| Problem::new(Kind::BadCredential, "wanted a valid credential"))
     }
-}
 
-const fn get(path: &'static str, access: Access, summary: &'static str, answer: Described, handler: Handler) -> Route {
-    let problems = described::READ;
-    Route {
-        method: "GET",
-        path,
-        access,
-        body_bytes_max: 0,
-        summary,
-        request: Described::None,
-        answer,
-        query: Query::None,
-        problems,
-        handler,
+    /// A segment of the path, decoded; `None` if it is not there or is no text.
+    pub(crate) fn segment(&self, number: usize) -> Option<String> {
+        decoded(self.path.split('/').nth(number.saturating_add(1))?)
+    }
+
+    /// The parameters in their order.
+    pub(crate) fn pairs(&self) -> Result<Vec<(String, String)>, Problem> {
+        let read = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&self.uri);
+        read.map(|query| query.0).map_err(|error| Problem::of_run(RunFault::ValidationFailed, error.body_text()))
     }
 }
 
-const fn post(path: &'static str, least: Role, summary: &'static str, bodies: Bodies, handler: Handler) -> Route {
-    Route {
-        method: "POST",
-        path,
-        access: Access::Least(least),
-        body_bytes_max: BODY_BYTES_MAX,
-        summary,
-        request: bodies.0,
-        answer: bodies.1,
-        query: Query::None,
-        problems: described::WRITE,
-        handler,
+/// A part of a path with what stands behind its percent signs. None where that is no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first == b'%' {
+            let (digits, behind) = rest.split_first_chunk::<2>()?;
+            let digits = std::str::from_utf8(digits).ok().filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()))?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = behind;
+        } else {
+            bytes.push(*first);
+        }
     }
-}
-
-/// What a route reads and answers.
-type Bodies = (Described, Described);
-
-const fn failing(mut route: Route, problems: &'static [(u16, &'static str)]) -> Route {
-    route.problems = problems;
-    route
-}
-
-const fn taking(mut route: Route, query: Query) -> Route {
-    route.query = query;
-    route
-}
-
-const VIEWER: Access = Access::Least(Role::Viewer);
-const OF_NODE: Bodies = (Described::Control, Described::Done);
-const OF_PEER: Bodies = (Described::Peer, Described::Done);
-
-/// Every route of the public listener.
-pub static ROUTES: [Route; 16] = [
-    failing(
-        get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
-        described::PUBLIC,
-    ),
-    failing(
-        get("/livez", Access::Anyone, "Whether the process answers.", Described::Health, Handler::Now(health::live)),
-        described::PUBLIC,
-    ),
-    failing(
-        get("/readyz", Access::Anyone, "Whether requests are taken.", Described::Health, Handler::Now(health::ready)),
-        described::PROBE,
-    ),
-    failing(
-        taking(
-            get(
-                "/healthz",
-                Access::AnyoneOrMore,
-                "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
-                Described::Health,
-                Handler::Now(health::report),
-            ),
-            Query::Health,
-        ),
-        described::HEALTH,
-    ),
-    failing(
-        get("/openapi.json", Access::Anyone, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
-        described::PUBLIC,
-    ),
-    failing(
-        get(
-            "/api/runtime-cloud/bundle",
-            Access::Anyone,
-            "The trust bundle of this runtime's site, as a SPIFFE bundle endpoint serves it.",
-            Described::Bundle,
-            Handler::Now(bundle::read),
-        ),
-        described::BUNDLE,
-    ),
-    failing(
-        get(
-            "/api/runtime-cloud/state",
-            VIEWER,
-            "The fleet as this runtime sees it: nodes, links, timeline.",
-            Described::State,
-            Handler::Later(state::read),
-        ),
-        described::STATE,
-    ),
-    post(
-        "/api/runtime-cloud/actions/preflight",
-        Role::Viewer,
-        "Would this be allowed now? One decision per target, no effects.",
-        (Described::Action, Described::Preflight),
-        Handler::Now(actions::preflight),
-    ),
-    post(
-        "/api/runtime-cloud/actions/dispatch",
-        Role::Viewer,
-        "Decides again and carries it out; every target reports for itself.",
-        (Described::Action, Described::Dispatch),
-        Handler::Later(actions::dispatch),
-    ),
-    taking(
-        get(
-            "/api/runtime-cloud/audit",
-            VIEWER,
-            "The audit log, newest first.",
-            Described::Audit,
-            Handler::Later(audit::read),
-        ),
-        Query::Audit,
-    ),
-    get(
-        "/api/runtime-cloud/config",
-        VIEWER,
-        "The live settings of this node, applied and in force.",
-        Described::Config,
-        Handler::Now(config::read),
-    ),
-    post(
-        "/api/runtime-cloud/control/reload",
-        Role::Admin,
-        "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
-        (Described::Control, Described::Reloaded),
-        Handler::Later(control::reload),
-    ),
-    post(
-        "/api/runtime-cloud/control/shutdown",
-        Role::Admin,
-        "Stops this node.",
-        OF_NODE,
-        Handler::Later(control::shutdown),
-    ),
-    post(
-        "/api/runtime-cloud/control/peers-approve",
-        Role::Admin,
-        "Trusts a peer whose key a person has compared.",
-        OF_PEER,
-        Handler::Later(control::peers_approve),
-    ),
-    post(
-        "/api/runtime-cloud/control/peers-forget",
-        Role::Admin,
-        "Forgets a peer and its pinned key.",
-        OF_PEER,
-        Handler::Later(control::peers_forget),
-    ),
-    post(
-        "/api/runtime-cloud/control/time-reset",
-        Role::Admin,
-        "Accepts the wall clock as it is.",
-        OF_NODE,
-        Handler::Later(control::time_reset),
-    ),
-];
-
-impl Route {
-    /// Statuses that are no answer, with their meaning.
-    pub fn problems(&self) -> &'static [(u16, &'static str)] {
-        self.problems
-    }
+    String::from_utf8(bytes).ok()
 }
 
 /// What all requests share.
@@ -279,6 +95,14 @@ pub(crate) struct Shared {
     pub(crate) node: Arc<dyn Operations>,
     pub(crate) store: Arc<dyn crate::store::Store>,
     pub(crate) options: Options,
+    /// Where runs are started and read, if there are any here.
+    pub(crate) runs: Option<Arc<dyn Runs>>,
+    /// One place for each stream that is open.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Ends the streams when the listener ends.
+    pub(crate) stopping: CancellationToken,
+    /// What those share who follow the state.
+    pub(crate) feed: Arc<StateFeed>,
     /// The newest snapshot of the state. Whoever finds it out of date makes the next while the others wait for it.
     pub(crate) snapshot: Mutex<Option<Arc<Snapshot>>>,
     /// Work that must not stop when its caller goes away.
@@ -306,12 +130,16 @@ pub struct App {
 impl App {
     /// The routes as they are served at this address.
     pub fn new(state: State, bound: SocketAddr) -> Self {
-        let State { node, store, options } = state;
+        let State { node, store, runs, options } = state;
         let hosts = Arc::new(Hosts::new(bound, &options.hosts));
-        let description = Bytes::from(openapi::describe(&node.view().settings.version));
+        let description = Bytes::from(openapi::describe(&node.view().settings.version, &options.surface));
         let shared = Arc::new(Shared {
             node,
             store,
+            runs,
+            streams: Arc::new(Semaphore::new(options.limits.streams_max)),
+            stopping: CancellationToken::new(),
+            feed: Arc::default(),
             snapshot: Mutex::default(),
             tasks: TaskTracker::new(),
             description,
@@ -322,7 +150,8 @@ impl App {
             unnamed: AtomicU64::default(),
             options,
         });
-        let router = ROUTES.iter().fold(Router::new(), |router, route| mount(router, route, &shared));
+        let routes = shared.options.surface.routes().iter();
+        let router = routes.fold(Router::new(), |router, route| mount(router, route, &shared));
         let router = with_fallbacks(router, &shared);
         Self { router, hosts, shared }
     }
@@ -345,6 +174,11 @@ impl App {
         &self.shared.tasks
     }
 
+    /// Ends what would go on for as long as its reader reads.
+    pub(crate) fn end_streams(&self) {
+        self.shared.stopping.cancel();
+    }
+
     pub(crate) fn options(&self) -> &Options {
         &self.shared.options
     }
@@ -352,25 +186,30 @@ impl App {
 
 fn mount(router: Router, route: &'static Route, shared: &Arc<Shared>) -> Router {
     let filter = if route.method == "POST" { MethodFilter::POST } else { MethodFilter::GET };
+    let path = format!("{}{}", shared.options.surface.mount(), route.path);
     let shared = Arc::clone(shared);
     let serve = move |request: Request<Body>| {
         let shared = Arc::clone(&shared);
-        async move {
-            match shared.serve(route, request).await {
-                Ok(response) => response,
-                Err(problem) => shared.explain(problem),
-            }
-        }
+        async move { shared.answer(route, request).await }
     };
-    router.route(route.path, on(filter, serve))
+    match route.form {
+        Form::Problem => router.route(&path, on(filter, serve)),
+        // These routes say themselves which method they want, and HEAD is none of them.
+        Form::Envelope => router.route(&path, any(serve)),
+    }
 }
 
 fn with_fallbacks(router: Router, shared: &Arc<Shared>) -> Router {
     let unknown = Arc::clone(shared);
     let unfit = Arc::clone(shared);
     router
-        .fallback(move || async move {
-            unknown.explain(Problem::new(Kind::NotFound, "no such path; /openapi.json describes every one"))
+        .fallback(move |request: Request<Body>| async move {
+            match unknown.options.surface.blank_route(request.uri().path()) {
+                Some(route) => unknown.answer(route, request).await,
+                None => {
+                    unknown.explain(Problem::new(Kind::NotFound, "no such path; /openapi.json describes every one"))
+                }
+            }
         })
         .method_not_allowed_fallback(move |uri: Uri| async move {
             let is_read = ROUTES.iter().any(|route| route.path == uri.path() && route.method == "GET");
@@ -379,8 +218,43 @@ fn with_fallbacks(router: Router, shared: &Arc<Shared>) -> Router {
         })
 }
 
+impl Surface {
+    /// What is served on it.
+    pub(crate) fn routes(&self) -> &'static [Route] {
+        match self {
+            Self::Admin { .. } => &super::table::ADMIN_ROUTES,
+            Self::Public => &ROUTES,
+        }
+    }
+
+    /// What stands before every path.
+    fn mount(&self) -> &str {
+        match self {
+            Self::Admin { mount } => mount,
+            Self::Public => "",
+        }
+    }
+
+    /// The invocation that a path means although a part of it is empty: that is said, and not that there is no such path
+    /// (contract, RR-19).
+    fn blank_route(&self, path: &str) -> Option<&'static Route> {
+        let segments = path.strip_prefix("/agents/")?.split('/').count();
+        let is_invocation = *self == Self::Public && segments == 2;
+        ROUTES.iter().find(|route| is_invocation && route.path.starts_with("/agents/"))
+    }
+}
+
 impl Shared {
+    async fn answer(self: &Arc<Self>, route: &'static Route, request: Request<Body>) -> Response<Body> {
+        match (self.serve(route, request).await, route.form) {
+            (Ok(response), _) => response,
+            (Err(problem), Form::Problem) => self.explain(problem),
+            (Err(problem), Form::Envelope) => problem.into_envelope(self.options.is_debug),
+        }
+    }
+
     async fn serve(self: &Arc<Self>, route: &Route, request: Request<Body>) -> Answered {
+        check_method(route, &self.options.surface, &request)?;
         // Probes must be answered when everything else waits: they take no place in the queue.
         let _permit = match route.access {
             Access::Anyone => None,
@@ -393,14 +267,19 @@ impl Shared {
         let certificate = parts.extensions.get::<Arc<secure::Caller>>().map(Arc::as_ref);
         let connection = Connection { peer: parts.extensions.get(), certificate };
         let caller = self.admit(route, &parts.headers, connection)?;
-        let body = match route.body_bytes_max {
-            0 => Bytes::new(),
-            most => limit::read_body(&parts.headers, body, most, self.options.limits.body_read).await?,
-        };
-        let call = Call { caller, uri: parts.uri, headers: parts.headers, body };
+        let path = parts.uri.path().strip_prefix(self.options.surface.mount()).unwrap_or_default().to_owned();
+        let mut call = Call { caller, uri: parts.uri, headers: parts.headers, body: Bytes::new(), path };
+        if let Handler::Reading(handler) = route.handler {
+            return handler(Arc::clone(self), call, body).await;
+        }
+        if 0 < route.body_bytes_max {
+            let time_max = self.options.limits.body_read;
+            call.body = limit::read_body(&call.headers, body, route.body_bytes_max, time_max).await?;
+        }
         match route.handler {
             Handler::Now(handler) => handler(self, &call),
             Handler::Later(handler) => handler(Arc::clone(self), call).await,
+            Handler::Reading(handler) => handler(Arc::clone(self), call, Body::empty()).await,
         }
     }
 
@@ -455,7 +334,8 @@ impl Shared {
     }
 
     fn record_refusal(&self, view: &View, caller: &Caller, route: &Route) {
-        let verb = route.path.rsplit('/').next().unwrap_or_default().replace('-', "_");
+        let mut words = route.path.rsplit('/').filter(|word| !word.starts_with('{'));
+        let verb = words.next().unwrap_or_default().replace('-', "_");
         if let Err(failure) = actions::record(self, view, &actions::Refusal::of_route(caller, &verb)) {
             tracing::warn!(code = %failure.code, "a refusal could not be recorded");
         }
@@ -465,6 +345,21 @@ impl Shared {
         let number = self.unnamed.fetch_add(1, Ordering::Relaxed);
         problem.into_response(&format!("http-{}-{number}", self.node.view().boot))
     }
+}
+
+/// The routes of the runs API take one method each, whatever else is wrong with the request (contract, RR-20 and RR-27). Those
+/// of the admin listener can be probed.
+fn check_method(route: &Route, surface: &Surface, request: &Request<Body>) -> Result<(), Problem> {
+    let allow = match (route.method, surface) {
+        ("POST", _) => "POST",
+        (_, Surface::Admin { .. }) => "GET, HEAD",
+        (_, Surface::Public) => "GET",
+    };
+    let is_taken = allow.split(", ").any(|method| method == request.method().as_str());
+    if route.form == Form::Problem || is_taken {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
 }
 
 fn too_many_bad_credentials() -> Problem {
@@ -481,6 +376,7 @@ pub(crate) fn json(body: impl Into<Body>) -> Response<Body> {
 /// What every answer carries, errors included: no guessing of types, no caching, nothing to run.
 fn harden(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A stream says itself that it is not to be kept.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,8 @@ use crate::tls;
 
 use super::limit::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::router::App;
+use super::stream::Lasting;
+use super::timed::Timed;
 use super::{Options, State, secure};
 
 /// How long the loop rests when the system gives no more sockets: closing connections need a moment.
@@ -78,6 +81,7 @@ impl Bound {
             }
         }
         drop(self.listener);
+        app.end_streams();
         tasks.close();
         app.tasks().close();
         let finished = async {
@@ -142,8 +146,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
             }
-            let response = app.answer(request).await;
-            drop(busy);
+            let mut response = app.answer(request).await;
+            // Who follows something is being answered until the end of it.
+            if response.extensions_mut().remove::<Lasting>().is_some() {
+                response = response.map(|body| Body::new(body.map_frame(move |frame| hold(&busy, frame))));
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -154,7 +161,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Timed::new(stream, limits.write)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         () = state.closed.cancelled() => return,
@@ -170,6 +177,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     if let Err(error) = ended {
         tracing::debug!(%error, peer = %peer.0, "a connection ended early");
     }
+}
+
+/// Keeps a connection busy for as long as the body that it is moved into.
+fn hold(_busy: &Busy, frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame
 }
 
 /// The open connections, in the order in which they last did something.

@@ -32,6 +32,16 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
     }
 }
 
+/// Reads an object.
+pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<T, D::Error> {
+    Named::deserialize(reader).map(|named| named.0)
+}
+
+/// Reads a list of objects.
+pub(super) fn each<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Vec<T>, D::Error> {
+    Vec::<Named<T>>::deserialize(reader).map(|list| list.into_iter().map(|named| named.0).collect())
+}
+
 /// Reads an object that may be left out.
 pub(super) fn maybe<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Option<T>, D::Error> {
     Ok(Option::<Named<T>>::deserialize(reader)?.map(|named| named.0))

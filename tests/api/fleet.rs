@@ -25,6 +25,7 @@ use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::record::{Batch, Record};
 use trust_runtime::engine::view::{Basis, Category, ClockState, Event, Peer, Settings, Severity, View};
 use trust_runtime::engine::word::Identity;
+use trust_runtime::handle::runs::Runs;
 use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
 use trust_runtime::web::{self, App, Auth, Credentials, Limits, Options, PeerAddress, State};
@@ -234,6 +235,7 @@ pub(crate) struct Bench {
     pub(crate) store: Arc<FakeStore>,
     pub(crate) app: App,
     pub(crate) options: Options,
+    pub(crate) runs: Option<Arc<dyn Runs>>,
 }
 
 /// An app over the hand-made fleet, in `dev`.
@@ -248,6 +250,8 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         auth: Auth::Local,
         credentials: Arc::new(Credentials::new(vec![web::digest("another"), web::digest(TOKEN)], Tokens::default())),
         secure: None,
+        surface: web::Surface::Public,
+        is_debug: false,
         limits: Limits {
             head_read: Duration::from_millis(500),
             body_read: Duration::from_millis(500),
@@ -268,15 +272,20 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         gate: tokio::sync::Semaphore::new(1_000),
     });
     let store = Arc::new(FakeStore::default());
-    let state = State { node: node.clone(), store: store.clone(), options: options.clone() };
+    let state = State { node: node.clone(), store: store.clone(), runs: None, options: options.clone() };
     let app = App::new(state, BOUND.parse().unwrap());
     node.views.store(0, Ordering::Relaxed);
-    Bench { node, store, app, options }
+    Bench { node, store, app, options, runs: None }
 }
 
 impl Bench {
     pub(crate) fn state(&self) -> State {
-        State { node: self.node.clone(), store: self.store.clone(), options: self.options.clone() }
+        State {
+            node: self.node.clone(),
+            store: self.store.clone(),
+            runs: self.runs.clone(),
+            options: self.options.clone(),
+        }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Seen {
@@ -442,6 +451,7 @@ fn peer(seed: u8, heard_ms: u64, is_known: bool) -> Peer {
         sequence: 10,
         health: is_known.then_some(Health::Healthy),
         config_revision: is_known.then_some(3),
+        runs_head: None,
         edges: Arc::new(if is_known { vec![edge] } else { Vec::new() }),
         link,
         told: Lifecycle::Online,

@@ -18,6 +18,8 @@ mod guard;
 mod hostile;
 mod rates;
 mod routes;
+mod runs;
 mod secure;
 mod sockets;
 mod tokens;
+mod watch;

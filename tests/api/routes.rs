@@ -365,7 +365,7 @@ async fn the_description_has_every_parameter_that_a_route_takes() {
     let document = bench.get("/openapi.json").await.json();
     let described = |path: &str| -> Vec<(String, bool)> {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
-        assert!(parameters.iter().all(|it| it["in"] == "query"), "{path}");
+        let parameters: Vec<_> = parameters.into_iter().filter(|it| it["in"] == "query").collect();
         let name = |it: &Value| (it["name"].as_str().unwrap().to_owned(), it["required"] == true);
         parameters.iter().map(name).collect()
     };
@@ -383,7 +383,10 @@ async fn the_description_has_every_parameter_that_a_route_takes() {
         assert_eq!((seen.status, is_required), (StatusCode::OK, false), "{name}");
     }
     assert_eq!(bench.get(&format!("{AUDIT}?verbose")).await.status, StatusCode::BAD_REQUEST);
-    let others = ROUTES.iter().map(|route| route.path).filter(|path| !["/healthz", AUDIT].contains(path));
+    let others = ROUTES
+        .iter()
+        .map(|route| route.path)
+        .filter(|path| !["/healthz", AUDIT, "/runs/{runId}/events"].contains(path));
     assert!(others.into_iter().all(|path| described(path).is_empty()));
 }
 

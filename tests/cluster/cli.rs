@@ -50,7 +50,14 @@ fn validate_and_play_show_every_fault_at_once_and_start_nothing() {
 }
 
 /// Two settings without effect: one that looks like protection, and one that does not.
-const INERT: &str = "[runtime.control]\nmode = \"debug\"\n[runtime.admin]\nlisten = \"127.0.0.1:1\"\n";
+const INERT: &str = "[runtime.time]\nsource = \"synchronised\"\n[runtime.mesh]\npublish = [\"a\"]\n";
+
+/// The same settings in a file that has a section for the mesh already.
+fn with_inert(settings: &str) -> String {
+    let mesh = INERT.split("[runtime.mesh]\n").last().unwrap_or_default();
+    let time = INERT.split("[runtime.mesh]").next().unwrap_or_default();
+    format!("{}\n{time}", settings.replace("[runtime.mesh]\n", &format!("[runtime.mesh]\n{mesh}")))
+}
 
 #[test]
 fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() {
@@ -61,7 +68,7 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let text_of = |profile: &str| {
         format!(
             "[bundle]\nversion = 1\n[runtime.cloud]\nprofile = {profile:?}\n{}",
-            INERT.replace("mode", &format!("{token}\nmode"))
+            INERT.replace("[runtime.time]", &format!("[runtime.control]\n{token}\n[runtime.time]"))
         )
     };
     fs::write(&path, text_of("plant")).expect("written");
@@ -69,11 +76,11 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let refused = run(&["play"], &project);
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(3), "{said}");
-    assert!(said.contains("\n  runtime.control.mode: has no effect in this version: "), "{said}");
+    assert!(said.contains("\n  runtime.time.source: has no effect in this version: "), "{said}");
     let open = format!("{}: is open to others (mode 644); set its mode to 600", path.display());
     assert!(said.contains(&format!("\n  runtime.control.auth_token: {open}")), "{said}");
     assert!(
-        said.contains("warning: ") && said.contains(": runtime.admin.listen: has no effect in this version: "),
+        said.contains("warning: ") && said.contains(": runtime.mesh.publish: has no effect in this version: "),
         "{said}"
     );
 
@@ -86,9 +93,9 @@ fn play_refuses_what_only_looks_like_protection_and_a_node_in_dev_warns_of_it() 
     let mut node = cluster.play("b", Setup::new());
     node.kill();
     let settings = fs::read_to_string(node.project().join("runtime.toml")).expect("settings");
-    fs::write(node.project().join("runtime.toml"), format!("{settings}\n{INERT}")).expect("written");
+    fs::write(node.project().join("runtime.toml"), with_inert(&settings)).expect("written");
     node.restart();
-    for setting in ["runtime.control.mode", "runtime.admin.listen"] {
+    for setting in ["runtime.time.source", "runtime.mesh.publish"] {
         assert!(node.log().contains(&format!(": {setting}: has no effect in this version: ")), "{}", node.log());
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Setup {
     timing: Vec<(&'static str, u64)>,
     witness_every_s: Option<u64>,
     listen: Option<String>,
+    /// More text at the end of runtime.toml.
+    more: String,
     /// The node writes its own runtime.toml, and gets its addresses from the environment.
     is_scaffolded: bool,
 }
@@ -81,6 +83,12 @@ impl Setup {
         self
     }
 
+    /// More sections of runtime.toml.
+    pub(crate) fn with(mut self, sections: impl Into<String>) -> Self {
+        self.more = sections.into();
+        self
+    }
+
     /// The text of runtime.toml.
     fn text(&self, name: &str) -> String {
         let connect = self.connect.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
@@ -93,7 +101,8 @@ impl Setup {
              [runtime.web]\nlisten = \"127.0.0.1:0\"\n\n\
              [runtime.discovery]\nenabled = false\n\n\
              [runtime.mesh]\nlisten = {listen:?}\nconnect = [{connect}]\n\n\
-             {store}[runtime.mesh.timing]\n{timing}"
+             {store}[runtime.mesh.timing]\n{timing}\n{more}",
+            more = self.more
         )
     }
 }

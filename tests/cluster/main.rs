@@ -35,6 +35,7 @@ mod presence;
 mod reload;
 mod renewal;
 mod rollover;
+mod runs;
 mod shutdown;
 mod sites;
 #[cfg(feature = "spire")]

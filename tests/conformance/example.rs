@@ -10,9 +10,12 @@ use trust_runtime::domain::config::Value;
 use trust_runtime::domain::envelope::{Health, Receipt, Response, Ruling, Status};
 use trust_runtime::domain::policy::Denial;
 use trust_runtime::domain::projection::{Edge, EdgeState};
+use trust_runtime::domain::run::{End, Kind, Pointer, Run, RunId};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::word::{Identity, Observation};
-use trust_runtime::wire::mesh::{self, Echo, Probe};
+use trust_runtime::wire::mesh::{self, Echo, PointerNews, PointersAsked, PointersPage, Probe};
+use trust_runtime::wire::mesh::{RunAnswer, RunAsked, RunEvents};
+use trust_runtime::wire::run::{run_end, run_start};
 
 use crate::sealed::{ME, ORIGIN, envelope, fingerprint, origin_keys};
 use crate::world::{now, parsed};
@@ -25,7 +28,7 @@ pub(crate) const NONCE: &str = "00112233445566778899aabbccddeeff";
 
 /// Every example by its file's name.
 pub(crate) fn all() -> BTreeMap<String, Vec<u8>> {
-    let groups = [actions(), receipts(), documents(), probes(), http()];
+    let groups = [actions(), receipts(), documents(), probes(), runs_asked(), runs_told(), pointers(), http()];
     groups.into_iter().flatten().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
@@ -112,6 +115,7 @@ fn documents() -> Examples {
         at: now().wall,
         health: Health::Healthy,
         config_revision: 3,
+        runs_head: None,
         edges,
         is_leaving,
     };
@@ -121,6 +125,10 @@ fn documents() -> Examples {
         ("identity.least", mesh::seal_identity(&keys, &identity(false))),
         ("observation.edges", mesh::seal_observation(&keys, &observation(Some(edges), false))),
         ("observation.goodbye", mesh::seal_observation(&keys, &observation(None, true))),
+        (
+            "observation.runs",
+            mesh::seal_observation(&keys, &Observation { runs_head: Some(9), ..observation(None, false) }),
+        ),
     ]
 }
 
@@ -128,6 +136,73 @@ fn probes() -> Examples {
     let echo = Echo { nonce: NONCE.to_owned(), boot: 5 };
     let probe = Probe { nonce: NONCE.to_owned() };
     vec![("echo", mesh::seal_echo(&origin_keys(), &echo)), ("probe", probe.to_bytes())]
+}
+
+/// The run of the examples, and where it is.
+pub(crate) fn pointer(end: Option<End>) -> Pointer {
+    let started = Wall::from_millis(1_000);
+    Pointer {
+        run: RunId::new(started, [7; 10]),
+        owner: parsed(ORIGIN),
+        agent: parsed("cmd.spin"),
+        instance: parsed("line \"4\""),
+        started,
+        end,
+    }
+}
+
+const END: End = End { at: Wall::from_millis(3_000), is_error: true, duration: Millis(2_000) };
+
+fn runs_asked() -> Examples {
+    let sealed = |asked: RunAsked| {
+        mesh::seal_run_question(&origin_keys(), &envelope(Action::StatusRead), pointer(None).run, &asked).0
+    };
+    let events = |kinds| RunAsked::Events { from: 3, kinds, limit: 1_000, wait: Millis(10_000) };
+    vec![
+        ("run_asked.events", sealed(events(None))),
+        ("run_asked.kinds", sealed(events(Some([Kind::Log, Kind::RunEnd].into())))),
+        ("run_asked.pointer", sealed(RunAsked::Pointer)),
+        ("run_asked.record", sealed(RunAsked::Record)),
+    ]
+}
+
+fn runs_told() -> Examples {
+    let sealed = |answer: RunAnswer| mesh::seal_run_answer(&origin_keys(), Hash::of(ENVELOPE), &answer);
+    let record = |end, result: Option<&str>, error: Option<&str>| {
+        let (result, error) = (result.map(str::to_owned), error.map(str::to_owned));
+        RunAnswer::Record(Box::new(Run { pointer: pointer(end), result, error }))
+    };
+    let first = run_start(&pointer(None), "{\"speed\":1.50}");
+    let last = run_end(pointer(None).run, 1, &END, None, Some("{\"name\":\"Cancelled\"}"));
+    let page = RunEvents { events: vec![first, last], next: 2, count: 2, is_ended: true };
+    let denial = Denial::at_target(Code::PermissionDenied, "role", "status_read needs the role viewer");
+    vec![
+        ("run_answer.denied", sealed(RunAnswer::Denied(denial))),
+        ("run_answer.events", sealed(RunAnswer::Events(page))),
+        ("run_answer.pointer", sealed(RunAnswer::Pointer(Box::new(pointer(None))))),
+        ("run_answer.record", sealed(record(Some(END), Some("null"), Some("{\"name\":\"Cancelled\"}")))),
+        ("run_answer.started", sealed(record(None, None, None))),
+        ("run_answer.unknown", sealed(RunAnswer::Unknown)),
+    ]
+}
+
+fn pointers() -> Examples {
+    let asked = PointersAsked { owner: parsed(ME), at: now().wall, sequence: 4, number: 9, floor: 2 };
+    let page = PointersPage {
+        is_restart: true,
+        changes: vec![
+            PointerNews::Put(pointer(None)),
+            PointerNews::Put(pointer(Some(END))),
+            PointerNews::Forgotten(pointer(None).run),
+        ],
+        number: 12,
+        floor: 2,
+        has_more: true,
+    };
+    vec![
+        ("pointers_asked", mesh::seal_pointers_asked(&origin_keys(), &asked).0),
+        ("pointers", mesh::seal_pointers(&origin_keys(), Hash::of(ENVELOPE), &page)),
+    ]
 }
 
 fn http() -> Examples {

@@ -24,6 +24,7 @@ mod minted;
 mod partner;
 mod policy;
 mod preflight;
+mod reach;
 mod record;
 mod renewal;
 mod rollover;

@@ -14,11 +14,12 @@ use trust_runtime::domain::envelope::dsse::PayloadType;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::projection::Presence;
+use trust_runtime::domain::time::Millis;
 use trust_runtime::engine::view::View;
 use trust_runtime::engine::word::Word;
 use trust_runtime::wire::api::v1::action::{self, Ask};
 use trust_runtime::wire::api::v1::control;
-use trust_runtime::wire::mesh::{self, Probe};
+use trust_runtime::wire::mesh::{self, Probe, RunAsked};
 
 use crate::case_file::{all, assert_none, is_updating, path};
 use crate::example::{self, ENVELOPE, NONCE};
@@ -28,13 +29,14 @@ use crate::world::{self, now, parsed};
 const FOLDER: &str = "wire/v1";
 
 /// Words of closed sets: their members by name.
-const CLOSED: [&str; 9] = ["action", "action_type", "code", "health", "kind", "role", "stage", "state", "api_version"];
+const CLOSED: [&str; 11] =
+    ["action", "action_type", "asked", "code", "health", "kind", "role", "said", "stage", "state", "api_version"];
 
 /// Members that the writer always gives and the reader can do without.
 const DEFAULTED: [(&str, &str); 1] = [("observation", "is_leaving")];
 
 /// Members whose content is the caller's own.
-const FREE: [&str; 1] = ["params"];
+const FREE: [&str; 4] = ["body", "error", "params", "result"];
 
 fn view() -> View {
     let peer = world::peer(fingerprint("origin"), Presence::default());
@@ -49,7 +51,11 @@ fn payload_type(kind: &str) -> Option<PayloadType> {
         "echo" => Some(PayloadType::Echo),
         "identity" => Some(PayloadType::Identity),
         "observation" => Some(PayloadType::Observation),
+        "pointers" => Some(PayloadType::Pointers),
+        "pointers_asked" => Some(PayloadType::PointersAsked),
         "receipt" => Some(PayloadType::Receipt),
+        "run_answer" => Some(PayloadType::RunAnswer),
+        "run_asked" => Some(PayloadType::RunAsked),
         _ => None,
     }
 }
@@ -75,6 +81,27 @@ fn read(kind: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
         "receipt" => {
             let receipt = mesh::open_receipt(&view, &origin, Hash::of(ENVELOPE), bytes, at).map_err(told)?;
             Ok(Some(mesh::seal_receipt(&keys, &receipt)))
+        }
+        "pointers" => {
+            let page = mesh::open_pointers(&view, &origin, Hash::of(ENVELOPE), bytes, at).map_err(told)?;
+            Ok(Some(mesh::seal_pointers(&keys, Hash::of(ENVELOPE), &page)))
+        }
+        "pointers_asked" => {
+            let (_, asked, _) = mesh::open_pointers_asked(&view, &origin, bytes, at).map_err(told)?;
+            Ok(Some(mesh::seal_pointers_asked(&keys, &asked).0))
+        }
+        "run_answer" => {
+            let events = RunAsked::Events { from: 0, kinds: None, limit: 2, wait: Millis(0) };
+            let open = |asked| {
+                let question = (Hash::of(ENVELOPE), example::pointer(None).run, asked);
+                mesh::open_run_answer(&view, &origin, question, bytes, at).map_err(told)
+            };
+            let answer = open(&events).or_else(|_| open(&RunAsked::Pointer)).or_else(|_| open(&RunAsked::Record))?;
+            Ok(Some(mesh::seal_run_answer(&keys, Hash::of(ENVELOPE), &answer)))
+        }
+        "run_asked" => {
+            let question = mesh::open_run_question(&view, &origin, bytes, at).map_err(told)?;
+            Ok(Some(mesh::seal_run_question(&keys, &question.read.envelope, question.run, &question.asked).0))
         }
         "probe" => Probe::parse(bytes).map(|probe| Some(probe.to_bytes())).map_err(told),
         "http_action" => match action::read(bytes, Ask::Dispatch, &parsed(ME)).map_err(told)? {
@@ -196,6 +223,10 @@ fn the_values_of_an_inner_object_without_their_names_are_refused() {
         ("receipt.status", "receipt", "/response", json!(["status", ORIGIN, "0.1.0", 5, 1_000, "healthy", 3, 2])),
         ("receipt.denied", "receipt", "/denial", json!(["permission_denied", "no", "target", "r"])),
         ("observation.edges", "observation", "/edges/0", json!([ME, "healthy", 1, 0, 1])),
+        ("pointers", "pointers", "/changes/2", json!([null, example::pointer(None).run.to_string()])),
+        ("run_answer.events", "run_answer", "/page", json!([[], 0, 0, true])),
+        ("run_answer.started", "run_answer", "/brought", json!([])),
+        ("run_asked.events", "run_asked", "/events", json!([3, null, 5, 0])),
     ] {
         let bytes = fs::read(path(&format!("{FOLDER}/{name}.json"))).expect("readable");
         let mut changed = content(kind, &bytes);

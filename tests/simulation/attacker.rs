@@ -149,6 +149,7 @@ impl World {
             at: true_wall(self.now),
             health: Health::Healthy,
             config_revision: 0,
+            runs_head: None,
             edges: None,
             is_leaving: self.chance.happens(500),
         };

@@ -255,6 +255,7 @@ impl Live {
             at: now.wall,
             health: self.view.health(),
             config_revision: self.view.overlay.revision,
+            runs_head: None,
             edges: is_due.then_some(edges),
             is_leaving: false,
         };

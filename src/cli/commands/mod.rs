@@ -6,6 +6,7 @@ pub mod identity;
 pub mod peers;
 pub mod play;
 pub mod policy;
+pub mod runs;
 pub mod status;
 pub mod token;
 pub mod validate;

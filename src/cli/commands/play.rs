@@ -101,6 +101,9 @@ fn greet(project: &Path, settings: &Settings, running: &Running) {
     }
     output::note(&format!("mesh         {}", running.mesh.join(", ")));
     output::note(&format!("web          {}", running.web.as_deref().unwrap_or("not served")));
+    if let Some(admin) = &running.admin {
+        output::note(&format!("admin        {admin}"));
+    }
     output::note(&format!("next         trust-runtime status --project {folder}"));
     output::note(&format!("             trust-runtime peers list --project {folder}"));
     output::note(&format!("             trust-runtime audit verify --project {folder}"));
@@ -132,6 +135,7 @@ impl Ready {
         let ready = json!({
             "runtime_id": settings.runtime_id.to_string(),
             "web": running.web,
+            "admin": running.admin,
             "web_key": key.map(|key| key.to_string()),
             "mesh": running.mesh,
             "fingerprint": key.unwrap_or(running.fingerprint).to_string(),

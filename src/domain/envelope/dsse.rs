@@ -26,17 +26,25 @@ pub enum PayloadType {
     Identity,
     /// A runtime's observation of itself and its links.
     Observation,
+    /// A page of a runtime's pointers to its runs.
+    Pointers,
+    /// A runtime asks another for its pointers.
+    PointersAsked,
     /// A target's answer.
     Receipt,
     /// A certificate's key asks for the next certificate.
     Renewal,
     /// The answer to that.
     Renewed,
+    /// What a run's owner says of it.
+    RunAnswer,
+    /// An actor's question about a run.
+    RunAsked,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Action,
         Self::Bundle,
         Self::Countersignature,
@@ -45,9 +53,13 @@ impl PayloadType {
         Self::Head,
         Self::Identity,
         Self::Observation,
+        Self::Pointers,
+        Self::PointersAsked,
         Self::Receipt,
         Self::Renewal,
         Self::Renewed,
+        Self::RunAnswer,
+        Self::RunAsked,
     ];
 
     /// The media type that is signed with the bytes.
@@ -61,9 +73,13 @@ impl PayloadType {
             Self::Head => "application/vnd.trust-runtime.head.v1+json",
             Self::Identity => "application/vnd.trust-runtime.identity.v1+json",
             Self::Observation => "application/vnd.trust-runtime.observation.v1+json",
+            Self::Pointers => "application/vnd.trust-runtime.pointers.v1+json",
+            Self::PointersAsked => "application/vnd.trust-runtime.pointers-asked.v1+json",
             Self::Receipt => "application/vnd.trust-runtime.receipt.v1+json",
             Self::Renewal => "application/vnd.trust-runtime.renewal.v1+json",
             Self::Renewed => "application/vnd.trust-runtime.renewed.v1+json",
+            Self::RunAnswer => "application/vnd.trust-runtime.run-answer.v1+json",
+            Self::RunAsked => "application/vnd.trust-runtime.run-asked.v1+json",
         }
     }
 }

@@ -226,6 +226,7 @@ fn what_a_peer_said_in_an_earlier_life_does_not_count_in_this_one() {
         at: now.wall,
         health: Health::Healthy,
         config_revision: revision,
+        runs_head: None,
         edges: None,
         is_leaving: false,
     };

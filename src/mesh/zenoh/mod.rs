@@ -337,7 +337,7 @@ impl Core {
         &self,
         key: String,
         payload: Vec<u8>,
-        budget: Duration,
+        (budget, answer_bytes_max): (Duration, usize),
         accept: Accept<'_>,
     ) -> Result<Vec<u8>, QueryError> {
         if PAYLOAD_BYTES_MAX < payload.len() {
@@ -360,7 +360,7 @@ impl Core {
             .callback(pass_on);
         let begun = Instant::now();
         builder.wait().map_err(broken)?;
-        self.choose(replies, (begun, budget), accept).await
+        self.choose(replies, (begun, budget), answer_bytes_max, accept).await
     }
 
     /// The first accepted reply. The end of the stream is not waited for: it can be late by the whole timeout (zenoh #2454).
@@ -369,12 +369,13 @@ impl Core {
         &self,
         mut replies: mpsc::Receiver<Reply>,
         (begun, budget): (Instant, Duration),
+        bytes_max: usize,
         accept: Accept<'_>,
     ) -> Result<Vec<u8>, QueryError> {
         let mut other = None;
         let first_accepted = async {
             while let Some(reply) = replies.recv().await {
-                match self.judge(reply) {
+                match self.judge(reply, bytes_max) {
                     Ok(bytes) if accept(&bytes) => return Some(bytes),
                     judged => other = other.take().or(Some(judged)),
                 }
@@ -389,9 +390,9 @@ impl Core {
         }
     }
 
-    fn judge(&self, reply: Reply) -> Result<Vec<u8>, QueryError> {
+    fn judge(&self, reply: Reply, bytes_max: usize) -> Result<Vec<u8>, QueryError> {
         match reply.into_result() {
-            Ok(sample) if PAYLOAD_BYTES_MAX < sample.payload().len() => {
+            Ok(sample) if bytes_max < sample.payload().len() => {
                 self.intake.count(Refusal::TooLarge);
                 Err(QueryError::TooLarge(sample.payload().len()))
             }
@@ -429,7 +430,7 @@ impl Mesh for ZenohMesh {
         accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.rpc(target, verb, &self.core.own);
-        Box::pin(self.core.get(key, payload, budget, accept))
+        Box::pin(self.core.get(key, payload, (budget, verb.answer_bytes_max()), accept))
     }
 
     fn fetch_identity<'a>(
@@ -439,7 +440,7 @@ impl Mesh for ZenohMesh {
         accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.document(runtime, Document::Identity);
-        Box::pin(self.core.get(key, Vec::new(), budget, accept))
+        Box::pin(self.core.get(key, Vec::new(), (budget, PAYLOAD_BYTES_MAX), accept))
     }
 
     fn publish<'a>(&'a self, document: Document, bytes: Vec<u8>) -> Pending<'a, Result<(), QueryError>> {

@@ -13,6 +13,7 @@ use crate::engine::input::{Invoke, Request};
 use crate::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
 use crate::handle::{Failure, Pending};
 use crate::node::driver::Mail;
+use crate::node::reach::Shelf;
 use crate::node::runs::Outside;
 use crate::node::runs::keeper::Keeper;
 use crate::store;
@@ -42,6 +43,12 @@ impl LocalRuns {
     pub(in crate::node) fn new(keeper: Arc<Keeper>, mailbox: mpsc::Sender<Mail>) -> Self {
         let feeds = Feeds::new(Arc::clone(&keeper.outside.store));
         Self { keeper, feeds, mailbox }
+    }
+
+    /// Where own runs are kept.
+    pub(in crate::node) fn shelf(&self) -> Shelf {
+        let Outside { store, registry, .. } = self.outside();
+        Shelf { store: Arc::clone(store), registry: Arc::clone(registry), feeds: Arc::clone(&self.feeds) }
     }
 
     fn outside(&self) -> &Outside {

@@ -27,8 +27,6 @@ fn judged(reading: &Reading, setting: &str) -> (bool, Vec<String>) {
 fn a_protection_without_effect_is_refused_in_plant_and_wan_and_a_warning_in_dev() {
     for (setting, body) in [
         ("runtime.mesh.auth_token", format!("[runtime.mesh]\nauth_token = {TOKEN:?}\n")),
-        ("runtime.admin.enabled", "[runtime.admin]\nenabled = true\n".to_owned()),
-        ("runtime.control.mode", "[runtime.control]\nmode = \"debug\"\n".to_owned()),
         ("runtime.time.source", "[runtime.time]\nsource = \"synchronised\"\n".to_owned()),
     ] {
         for profile in ["plant", "wan"] {
@@ -55,7 +53,6 @@ fn what_merely_has_no_function_yet_is_a_warning_everywhere() {
         ("runtime.mesh.publish", "[runtime.mesh]\npublish = [\"a\"]\n".to_owned()),
         ("runtime.mesh.subscribe", "[runtime.mesh]\nsubscribe = { \"a/b\" = \"c\" }\n".to_owned()),
         ("runtime.mesh.zenohd_version", "[runtime.mesh]\nzenohd_version = \"1.9.0\"\n".to_owned()),
-        ("runtime.admin.listen", "[runtime.admin]\nlisten = \"127.0.0.1:1\"\n".to_owned()),
         ("runtime.discovery.advertise", "[runtime.discovery]\nadvertise = false\n".to_owned()),
         (
             "runtime.cloud.links.transports",
@@ -79,10 +76,10 @@ fn a_default_that_is_written_down_is_no_concern_and_a_variable_is_one() {
     assert_eq!(read_all(defaults, "dev", &[]).warnings, []);
     let plain: Vec<_> = read_all("", "plant", &[]).missing;
     assert_eq!(read_all(defaults, "plant", &[]).missing, plain);
-    let variable = [("TRUST_RUNTIME__CONTROL__MODE", "debug")];
-    assert!(judged(&read_all(defaults, "wan", &variable), "runtime.control.mode").0);
-    let (_, warnings) = judged(&read_all(defaults, "dev", &variable), "runtime.control.mode");
-    assert!(warnings[0].starts_with("environment: runtime.control.mode: "), "{warnings:?}");
+    let variable = [("TRUST_RUNTIME__TIME__SOURCE", "synchronised")];
+    assert!(judged(&read_all(defaults, "wan", &variable), "runtime.time.source").0);
+    let (_, warnings) = judged(&read_all(defaults, "dev", &variable), "runtime.time.source");
+    assert!(warnings[0].starts_with("environment: runtime.time.source: "), "{warnings:?}");
 }
 
 fn set_mode(path: &Path, mode: u32) {

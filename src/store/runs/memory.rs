@@ -405,6 +405,10 @@ impl Registry for MemoryRuns {
         ready(self.open(|content| content.changes(after, limit)))
     }
 
+    fn number(&self) -> Pending<'_, Result<u64, Error>> {
+        ready(self.open(|content| content.number))
+    }
+
     fn replicate(&self, replica: Replica) -> Pending<'_, Result<(), Error>> {
         ready(self.write(|content| content.replicate(replica)))
     }

@@ -325,6 +325,9 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// next number.
     fn changes(&self, after: Upto, limit: usize) -> Pending<'_, Result<PointerChanges, Error>>;
 
+    /// The number of the last change of own pointers.
+    fn number(&self) -> Pending<'_, Result<u64, Error>>;
+
     /// Keeps what a peer said. Of a run that is own or of another peer nothing is taken: the first wins.
     fn replicate(&self, replica: Replica) -> Pending<'_, Result<(), Error>>;
 

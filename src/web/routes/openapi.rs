@@ -6,7 +6,9 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response};
 
-use crate::web::router::{Access, Answered, Call, ROUTES, Route, Shared, json};
+use crate::web::Surface;
+use crate::web::router::{Answered, Call, Shared, json};
+use crate::web::table::{Access, Form, ROUTES, Route};
 use crate::wire::api::v1::openapi::{self, Operation};
 
 /// The description of the API.
@@ -15,8 +17,12 @@ pub(crate) fn document(shared: &Shared, _call: &Call) -> Answered {
 }
 
 /// Writes the description; once per start.
-pub(crate) fn describe(version: &str) -> Vec<u8> {
-    openapi::document(version, &ROUTES.iter().map(operation).collect::<Vec<_>>())
+pub(crate) fn describe(version: &str, surface: &Surface) -> Vec<u8> {
+    let title = match surface {
+        Surface::Admin { .. } => openapi::ADMIN_TITLE,
+        Surface::Public => openapi::TITLE,
+    };
+    openapi::document((title, version), &surface.routes().iter().map(operation).collect::<Vec<_>>())
 }
 
 fn operation(route: &Route) -> Operation {
@@ -31,6 +37,8 @@ fn operation(route: &Route) -> Operation {
         answer: route.answer,
         problems: route.problems(),
         success: 200,
+        id: route.id,
+        is_enveloped: route.form == Form::Envelope,
     }
 }
 

@@ -33,11 +33,11 @@ pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal
     serde_json::from_slice::<Named<T>>(bytes).map(|named| named.0).map_err(|_any_fault| Refusal::Malformed)
 }
 
-fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Refusal> {
+pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|_any_fault| Refusal::Malformed)
 }
 
-fn one_of<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> Result<T, Refusal> {
+pub(super) fn one_of<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> Result<T, Refusal> {
     all.iter().copied().find(|it| name(*it) == text).ok_or(Refusal::Malformed)
 }
 
@@ -197,7 +197,7 @@ pub(super) struct Receipt {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DenialBody {
+pub(super) struct DenialBody {
     code: String,
     reason: String,
     stage: String,
@@ -427,6 +427,8 @@ pub(super) struct Observation {
     at_ns: u64,
     health: String,
     config_revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runs_head: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe_each")]
     edges: Option<Vec<EdgeBody>>,
     #[serde(default)]
@@ -480,6 +482,7 @@ impl From<&word::Observation> for Observation {
             at_ns: observation.at.0,
             health: observation.health.as_str().to_owned(),
             config_revision: observation.config_revision,
+            runs_head: observation.runs_head,
             edges: observation.edges.as_ref().map(|edges| edges.iter().map(EdgeBody::from).collect()),
             is_leaving: observation.is_leaving,
         }
@@ -498,6 +501,7 @@ impl TryFrom<Observation> for word::Observation {
             at: Wall(body.at_ns),
             health: one_of(&Health::ALL, &body.health, Health::as_str)?,
             config_revision: body.config_revision,
+            runs_head: body.runs_head,
             edges: edges.transpose()?,
             is_leaving: body.is_leaving,
         })

@@ -37,7 +37,7 @@ pub enum Refusal {
     /// The content names another runtime than its signer.
     #[error("not_its_own_word")]
     NotItsOwnWord,
-    /// Longer than 64 KiB.
+    /// Longer than such a message may be.
     #[error("too_large")]
     TooLarge,
 }
@@ -175,7 +175,18 @@ pub fn open(
     bytes: &[u8],
     now: Wall,
 ) -> Result<Opened, Refusal> {
-    if bytes.len() > MESSAGE_BYTES_MAX {
+    open_within(MESSAGE_BYTES_MAX, view, (claimed, expected), bytes, now)
+}
+
+/// The same for a message of at most this many bytes.
+pub(super) fn open_within(
+    bytes_max: usize,
+    view: &View,
+    (claimed, expected): (&RuntimeId, PayloadType),
+    bytes: &[u8],
+    now: Wall,
+) -> Result<Opened, Refusal> {
+    if bytes.len() > bytes_max {
         return Err(Refusal::TooLarge);
     }
     let outer: Outer<'_> = body::read(bytes)?;
@@ -277,9 +288,13 @@ pub fn open_word(
         | PayloadType::Delegation
         | PayloadType::Echo
         | PayloadType::Head
+        | PayloadType::Pointers
+        | PayloadType::PointersAsked
         | PayloadType::Receipt
         | PayloadType::Renewal
-        | PayloadType::Renewed => return Err(Refusal::Malformed),
+        | PayloadType::Renewed
+        | PayloadType::RunAnswer
+        | PayloadType::RunAsked => return Err(Refusal::Malformed),
     };
     if runtime == *signer.runtime() { Ok((signer, word)) } else { Err(Refusal::NotItsOwnWord) }
 }

@@ -44,6 +44,7 @@ fn a_clone_with_the_same_id_and_key_is_noticed_by_the_one_it_copies() {
         at: now,
         health: Health::Healthy,
         config_revision: 0,
+        runs_head: None,
         edges: None,
         is_leaving: false,
     };

@@ -34,7 +34,7 @@ pub(super) async fn each_change_of_a_pointer_takes_the_next_number<B: Bench>() {
     ended.end = Some(end_of(1));
     let wanted = [(2, PointerChange::Put(pointer(2, "hello", "i1"))), (3, PointerChange::Put(ended.clone()))];
     assert_eq!((page.is_restart, page.changes, page.has_more), (false, wanted.to_vec(), false));
-    assert_eq!(page.upto, Upto { number: 3, floor: 0 });
+    assert_eq!((page.upto, store.number().await), (Upto { number: 3, floor: 0 }, Ok(3)));
     let after = |number| Upto { number, floor: 0 };
     assert_eq!(store.changes(after(2), 10).await.expect("reads").changes, wanted[1..]);
     assert_eq!(store.changes(after(3), 10).await.expect("reads").changes, []);

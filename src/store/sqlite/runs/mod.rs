@@ -319,6 +319,10 @@ impl Registry for SqliteRuns {
         self.fact(move |reader| reader.changes(after, limit))
     }
 
+    fn number(&self) -> Pending<'_, Result<u64, Error>> {
+        self.fact(Reader::number)
+    }
+
     fn replicate(&self, replica: Replica) -> Pending<'_, Result<(), Error>> {
         Box::pin(async move {
             match self.hand_over(Work::Replicate(replica)).await {

@@ -108,6 +108,10 @@ impl Reader {
         })
     }
 
+    pub(super) fn number(&self) -> Result<u64, Error> {
+        self.read(|file| file.prepare_cached("SELECT number FROM counter")?.query_row([], |row| row::number(row, 0)))
+    }
+
     pub(super) fn replicated_upto(&self, owner: &RuntimeId) -> Result<Upto, Error> {
         self.read(|file| Ok(upto(file, owner)?.unwrap_or_default()))
     }

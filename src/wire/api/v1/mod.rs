@@ -13,6 +13,7 @@ pub mod health;
 pub(in crate::wire) mod json;
 pub mod openapi;
 pub mod state;
+pub mod watch;
 
 use serde::{Serialize, Serializer};
 

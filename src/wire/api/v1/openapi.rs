@@ -7,13 +7,22 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::{action, audit, config, control, decision, encode, error, health, state};
+use super::{action, audit, config, control, decision, encode, error, health, state, watch};
+use crate::wire::run;
+
+/// The title of the public description.
+pub const TITLE: &str = "trust-runtime";
+
+/// The title of the admin listener's description.
+pub const ADMIN_TITLE: &str = "trust-runtime admin";
 
 /// What a request or an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
     /// A request to preflight or dispatch.
     Action,
+    /// The declared agents.
+    Agents,
     /// A page of the audit log.
     Audit,
     /// A SPIFFE trust bundle.
@@ -28,18 +37,34 @@ pub enum Body {
     Done,
     /// The node's health.
     Health,
+    /// A page of instances.
+    Instances,
+    /// What a run brought.
+    Invoked,
     /// Nothing.
     None,
     /// This description.
     OpenApi,
+    /// What a run is given.
+    Payload,
     /// A request to this node about a peer.
     Peer,
+    /// A page of runs.
+    Pointers,
     /// The decisions.
     Preflight,
     /// What became of reading the node's files again.
     Reloaded,
+    /// A run.
+    Run,
+    /// A page of a run's events.
+    RunEvents,
+    /// A run's events as they come.
+    RunStream,
     /// The fleet.
     State,
+    /// The fleet as it changes.
+    StateStream,
     /// Plain text.
     Text,
 }
@@ -47,12 +72,20 @@ pub enum Body {
 /// Which parameters an address may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
+    /// Those of a list of all runs.
+    AllRuns,
     /// Those of the audit log.
     Audit,
+    /// Those of a run's events.
+    Events,
     /// Those of the node's health.
     Health,
     /// None.
     None,
+    /// Where a page begins and how long it is.
+    Page,
+    /// Those of a list of runs.
+    Runs,
 }
 
 /// One operation of the route table.
@@ -78,10 +111,14 @@ pub struct Operation {
     pub problems: &'static [(u16, &'static str)],
     /// The status of the answer.
     pub success: u16,
+    /// What tools call it, where the contract says so.
+    pub id: Option<&'static str>,
+    /// Whether its errors are in the envelope of the runs API.
+    pub is_enveloped: bool,
 }
 
 /// The whole description.
-pub fn document(version: &str, operations: &[Operation]) -> Vec<u8> {
+pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec<u8> {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for operation in operations {
         paths.entry(operation.path).or_default().insert(operation.method.to_owned(), describe(operation));
@@ -89,7 +126,7 @@ pub fn document(version: &str, operations: &[Operation]) -> Vec<u8> {
     encode(&json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "trust-runtime",
+            "title": title,
             "version": version,
             "description": "A peer-to-peer runtime mesh node: see the fleet, ask, act and audit from any node.",
         },
@@ -109,33 +146,104 @@ fn describe(operation: &Operation) -> Value {
     }
     answers.insert(operation.success.to_string(), success);
     for (status, meaning) in operation.problems {
-        let content = json!({ "application/problem+json": { "schema": reference("ProblemBody") } });
-        let body = if *status == 304 { json!({}) } else { json!({ "content": content }) };
-        let mut answer = body;
-        insert(&mut answer, "description", Value::from(*meaning));
-        answers.insert(status.to_string(), answer);
+        answers.insert(status.to_string(), problem(operation, *status, meaning));
     }
     let mut described = json!({
         "summary": operation.summary,
         "description": operation.access,
-        "operationId": operation_id(operation),
+        "operationId": operation.id.map_or_else(|| operation_id(operation), str::to_owned),
         "responses": answers,
     });
     if operation.takes_credential {
         insert(&mut described, "security", json!([{ "token": [] }, {}]));
     }
-    let parameters = match operation.query {
-        Query::Audit => audit::AuditQuery::into_params(|| None),
-        Query::Health => health::HealthQuery::into_params(|| None),
-        Query::None => Vec::new(),
-    };
+    let parameters = parameters(operation);
     if !parameters.is_empty() {
-        insert(&mut described, "parameters", serde_json::to_value(parameters).unwrap_or_default());
+        insert(&mut described, "parameters", Value::from(parameters));
     }
     if let Some(content) = content(operation.request) {
-        insert(&mut described, "requestBody", json!({ "required": true, "content": content }));
+        let required = operation.request != Body::Payload;
+        insert(&mut described, "requestBody", json!({ "required": required, "content": content }));
     }
+    annotate(operation, &mut described);
     described
+}
+
+/// The schema of a problem. What is refused before the route is known is a problem document on every route.
+fn problem(operation: &Operation, status: u16, meaning: &str) -> Value {
+    let plain = json!({ "application/problem+json": { "schema": reference("ProblemBody") } });
+    let content = match (operation.is_enveloped, status) {
+        (_, 304) => return json!({ "description": meaning }),
+        (false, _) => plain,
+        (true, 400 | 403 | 404) => json!({
+            "application/json": { "schema": reference("RunErrorBody") },
+            "application/problem+json": { "schema": reference("ProblemBody") },
+        }),
+        (true, _) => json!({ "application/json": { "schema": reference("RunErrorBody") } }),
+    };
+    json!({ "description": meaning, "content": content })
+}
+
+/// What only the runs API has: further answers, and keys for tools, under our name and that of the contract (contract, D31).
+fn annotate(operation: &Operation, described: &mut Value) {
+    let mut keys = Vec::new();
+    if matches!(operation.answer, Body::RunStream | Body::Invoked) {
+        keys.push(("streaming", Value::from(true)));
+    }
+    if operation.answer == Body::Invoked {
+        keys.push(("invocation-modes", json!(["sync", "webhook", "stream"])));
+        keys.push(("user-defined", Value::from(true)));
+    }
+    for (key, value) in keys {
+        for owner in ["trust", "flue"] {
+            insert(described, &format!("x-{owner}-{key}"), value.clone());
+        }
+    }
+    if operation.answer == Body::Invoked {
+        let content = json!({ "application/json": { "schema": reference("AcceptedBody") } });
+        let answer = json!({ "description": "The run goes on by itself.", "content": content });
+        if let Some(responses) = described.get_mut("responses") {
+            insert(responses, "202", answer);
+        }
+    }
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let names = operation.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let in_path = names.map(
+        |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }),
+    );
+    let whole = |name: &str, least: u32, most: Option<u32>, what: &str| {
+        let mut schema = json!({ "type": "integer", "minimum": least });
+        if let Some(most) = most {
+            insert(&mut schema, "maximum", Value::from(most));
+        }
+        json!({ "name": name, "in": "query", "required": false, "description": what, "schema": schema })
+    };
+    let text = |name: &str, what: &str| json!({ "name": name, "in": "query", "required": false, "description": what, "schema": { "type": "string" } });
+    let limit = || whole("limit", 1, Some(1_000), "1 to 1,000; 100 when absent.");
+    let cursor = || text("cursor", "`nextCursor` of the page before.");
+    let status = || {
+        let schema = json!({ "type": "string", "enum": ["active", "completed", "errored"] });
+        json!({ "name": "status", "in": "query", "required": false, "description": "Only runs that are this far.", "schema": schema })
+    };
+    let listed = |parameters: Vec<utoipa::openapi::path::Parameter>| {
+        parameters.iter().filter_map(|it| serde_json::to_value(it).ok()).collect()
+    };
+    let in_query: Vec<Value> = match operation.query {
+        Query::AllRuns => vec![status(), text("agentName", "Only runs of this agent."), cursor(), limit()],
+        Query::Audit => listed(audit::AuditQuery::into_params(|| None)),
+        Query::Events => vec![
+            whole("after", 0, None, "Only events behind this number."),
+            text("types", "Only these types of events, with commas between them."),
+            limit(),
+        ],
+        Query::Health => listed(health::HealthQuery::into_params(|| None)),
+        Query::None => Vec::new(),
+        Query::Page => vec![cursor(), limit()],
+        Query::Runs => vec![status(), cursor(), limit()],
+    };
+    in_path.chain(in_query).collect()
 }
 
 fn insert(object: &mut Value, key: &str, value: Value) {
@@ -158,17 +266,33 @@ fn content(body: Body) -> Option<Value> {
         Body::None => return None,
         Body::OpenApi => return Some(json!({ "application/json": { "schema": { "type": "object" } } })),
         Body::Bundle => return Some(json!({ "application/json": { "schema": bundle() } })),
+        Body::Payload => return Some(json!({ "application/json": { "schema": {} } })),
+        Body::RunEvents => {
+            let event = json!({ "type": "object", "required": ["type", "runId", "eventIndex", "timestamp"] });
+            let events = json!({ "type": "array", "items": event });
+            let schema = json!({ "type": "object", "required": ["events"], "properties": { "events": events } });
+            return Some(json!({ "application/json": { "schema": schema } }));
+        }
+        Body::RunStream | Body::StateStream => {
+            let text = json!({ "schema": { "type": "string" } });
+            return Some(json!({ "text/event-stream": text, "application/x-ndjson": text }));
+        }
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
+        Body::Agents => "AgentsBody",
         Body::Audit => "AuditBody",
         Body::Config => "ConfigBody",
         Body::Control => "ControlBody",
         Body::Dispatch => "DispatchBody",
         Body::Done => "DoneBody",
         Body::Health => "HealthBody",
+        Body::Instances => "InstancesBody",
+        Body::Invoked => "InvokedBody",
         Body::Peer => "PeerBody",
+        Body::Pointers => "PointersBody",
         Body::Preflight => "PreflightBody",
         Body::Reloaded => "ReloadedBody",
+        Body::Run => "RunBody",
         Body::State => "StateBody",
     };
     Some(json!({ "application/json": { "schema": reference(name) } }))
@@ -201,7 +325,15 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     collect::<decision::DispatchBody<'_>>(&mut all);
     collect::<error::ProblemBody<'_>>(&mut all);
     collect::<health::HealthBody<'_>>(&mut all);
+    collect::<run::AcceptedBody>(&mut all);
+    collect::<run::AgentsBody>(&mut all);
+    collect::<run::InstancesBody>(&mut all);
+    collect::<run::InvokedBody>(&mut all);
+    collect::<run::PointersBody>(&mut all);
+    collect::<run::RunBody>(&mut all);
+    collect::<run::RunErrorBody>(&mut all);
     collect::<state::StateBody>(&mut all);
+    collect::<watch::RemovedBody<'_>>(&mut all);
     all.into_iter().collect()
 }
 

@@ -34,7 +34,7 @@ const FEATURES: [(&str, bool); 9] = [
     ("links", false),
     ("preflight", true),
     ("rollouts", false),
-    ("state_stream", false),
+    ("state_stream", true),
 ];
 
 /// The fleet as this runtime sees it.
@@ -329,6 +329,35 @@ impl Fleet {
         }
         self.topology.edges.iter_mut().for_each(|edge| round(&mut edge.last_ok_ns));
     }
+}
+
+/// A row, written with and without the times that move by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) whole: Vec<u8>,
+    pub(super) still: Vec<u8>,
+}
+
+/// Nodes by their name, links by their ends, and the timeline by its numbers.
+type Rows = (Vec<(String, Row)>, Vec<((String, String), Row)>, Vec<(u64, Vec<u8>)>);
+
+/// The state row by row.
+pub(super) fn rows(view: &View, workload: Option<&workload::Status>, now: Now) -> Rows {
+    let Fleet { topology, .. } = fleet(view, workload, now);
+    let nodes = topology.nodes.into_iter().map(|mut node| {
+        let whole = encode(&node);
+        node.last_seen_ns = None;
+        node.observed.values_mut().for_each(|evidence| evidence.at_ns = None);
+        (node.runtime_id.clone(), Row { whole, still: encode(&node) })
+    });
+    let edges = topology.edges.into_iter().map(|mut edge| {
+        let whole = encode(&edge);
+        edge.last_ok_ns = None;
+        ((edge.source.clone(), edge.target.clone()), Row { whole, still: encode(&edge) })
+    });
+    let own = &view.me().site;
+    let timeline = view.timeline.iter().map(|row| (row.number, encode(&event(row, view.boot, own))));
+    (nodes.collect(), edges.collect(), timeline.collect())
 }
 
 fn fleet(view: &View, workload: Option<&workload::Status>, now: Now) -> Fleet {

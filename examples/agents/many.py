@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Says n lines. The payload is {"n": 1500}."""
+
+import json
+import sys
+
+payload = json.load(sys.stdin) or {}
+for number in range(int(payload.get("n", 1500))):
+    print(json.dumps({"type": "log", "level": "info", "message": f"line {number}"}))

@@ -1,0 +1,91 @@
+//! The listeners of HTTP: the public one, and the admins' one where it is enabled.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::{Error, Node};
+use crate::settings::{self, Settings};
+use crate::store::sqlite::SqliteStore;
+use crate::web;
+
+/// What the settings have opened; dropped without having served, it closes.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    web: Option<Listener>,
+    admin: Option<Listener>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    bound: web::Bound,
+    options: web::Options,
+}
+
+impl Listeners {
+    pub(super) async fn bind(
+        settings: &Settings,
+        credentials: &Arc<web::Credentials>,
+        secure: Option<web::Secure>,
+    ) -> Result<Self, Error> {
+        let admin = settings.admin.enabled.then(|| admin(settings, credentials, secure.clone()));
+        let web = settings.web.enabled.then(|| public(settings, credentials, secure));
+        Ok(Self { admin: bind(admin).await?, web: bind(web).await? })
+    }
+
+    /// Where the public one and the admins' one are reached, with their scheme.
+    pub(super) fn urls(&self) -> (Option<String>, Option<String>) {
+        (self.web.as_ref().map(Listener::url), self.admin.as_ref().map(Listener::url))
+    }
+
+    /// Serves until `stop`, and then until the callers are answered.
+    pub(super) fn serve(self, node: &Node, store: &Arc<SqliteStore>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        let serve = |Listener { bound, options }| {
+            let state = web::State { node: node.operations(), store: store.clone(), runs: Some(node.runs()), options };
+            // Not tracked as work: it ends first, so that its requests are the work that is waited for.
+            tokio::runtime::Handle::current().spawn(bound.serve(state, stop.clone()))
+        };
+        self.web.into_iter().chain(self.admin).map(serve).collect()
+    }
+}
+
+impl Listener {
+    fn url(&self) -> String {
+        let scheme = if self.options.secure.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.bound.addr())
+    }
+}
+
+async fn bind(options: Option<web::Options>) -> Result<Option<Listener>, Error> {
+    let Some(options) = options else { return Ok(None) };
+    let address = options.listen;
+    let bound = web::bind(&options).await.map_err(|source| Error::Web { address, source })?;
+    Ok(Some(Listener { bound, options }))
+}
+
+fn public(settings: &Settings, credentials: &Arc<web::Credentials>, secure: Option<web::Secure>) -> web::Options {
+    web::Options {
+        listen: settings.web.listen,
+        hosts: settings.web.hosts.clone(),
+        auth: match settings.web.auth {
+            settings::WebAuth::Local => web::Auth::Local,
+            settings::WebAuth::Token => web::Auth::Token,
+        },
+        credentials: Arc::clone(credentials),
+        limits: web::Limits::default(),
+        secure,
+        surface: web::Surface::Public,
+        is_debug: settings.control.mode == settings::ControlMode::Debug,
+    }
+}
+
+/// Nobody is let in here without a credential, whatever the profile.
+fn admin(settings: &Settings, credentials: &Arc<web::Credentials>, secure: Option<web::Secure>) -> web::Options {
+    web::Options {
+        listen: settings.admin.listen,
+        auth: web::Auth::Token,
+        surface: web::Surface::Admin { mount: String::new() },
+        ..public(settings, credentials, secure)
+    }
+}

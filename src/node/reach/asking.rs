@@ -1,0 +1,125 @@
+//! Carries an actor's question about a run to its owner, and checks what comes back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::domain::action::Action;
+use crate::domain::code::Code;
+use crate::domain::id::{RequestId, RuntimeId};
+use crate::domain::policy::Denial;
+use crate::domain::preflight::Asker;
+use crate::domain::run::RunId;
+use crate::domain::time::Millis;
+use crate::engine::view::View;
+use crate::handle::Failure;
+use crate::handle::runs::Absent;
+use crate::mesh::{Mesh, QueryError, Verb};
+use crate::node::clock::Clock;
+use crate::node::ingress::Counters;
+use crate::node::keyring::Keyring;
+use crate::wire::mesh::{self as message, RunAnswer, RunAsked};
+
+/// Most runtimes that are asked where a run is. A full mesh has about 50 (DESIGN, *Scale*).
+const ASKED_MAX: usize = 256;
+
+/// What an answer may take longer than the owner was asked to wait.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Asks the owners of runs.
+#[derive(Debug)]
+pub(in crate::node) struct Asking {
+    pub(in crate::node) clock: Clock,
+    pub(in crate::node) views: Arc<ArcSwap<View>>,
+    pub(in crate::node) keyring: Arc<Keyring>,
+    pub(in crate::node) mesh: Arc<dyn Mesh>,
+    pub(in crate::node) refused: Counters,
+    pub(in crate::node) sequence: AtomicU64,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The owner has too much to do.
+    Busy,
+    /// The question was not sent, for this reason.
+    Denied(Denial),
+    /// The owner cannot be reached, or does not answer.
+    Silent,
+}
+
+impl Asking {
+    /// Asks one runtime. What it says is about this run and this question, and signed for it.
+    pub(super) async fn ask(
+        &self,
+        asker: &Asker,
+        owner: &RuntimeId,
+        (run, asked): (RunId, &RunAsked),
+        budget: Duration,
+    ) -> Result<RunAnswer, Unanswered> {
+        let view = self.views.load_full();
+        check(&view, self.clock, asker, owner)?;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let request_id: RequestId = format!("{run}.{sequence}").parse().map_err(|_never| Unanswered::Silent)?;
+        let now = self.clock.now().wall;
+        let read = view.envelope(asker, &request_id, &Action::StatusRead, owner, now);
+        let mut read = read.ok_or(Unanswered::Silent)?;
+        read.sequence = sequence;
+        let (sealed, digest) = message::seal_run_question(&self.keyring.keys(), &read, run, asked);
+        let opened = OnceLock::new();
+        let accept = |bytes: &[u8]| {
+            let now = self.clock.now().wall;
+            match message::open_run_answer(&self.views.load(), owner, (digest, run, asked), bytes, now) {
+                Ok(answer) => opened.set(answer).is_ok(),
+                Err(refusal) => {
+                    self.refused.count(refusal.as_str());
+                    tracing::warn!(runtime_id = %owner, %refusal, "an answer about a run does not verify");
+                    false
+                }
+            }
+        };
+        let budget = budget.saturating_add(waits(asked));
+        match (self.mesh.query(owner, Verb::Run, sealed, budget, &accept).await, opened.into_inner()) {
+            (_, Some(answer)) => Ok(answer),
+            (Err(QueryError::Refused(code)), None) if code == Code::ServerBusy.as_str() => Err(Unanswered::Busy),
+            (Ok(_) | Err(_), None) => Err(Unanswered::Silent),
+        }
+    }
+
+    /// Everybody who may be asked by this actor and is there: the own site first.
+    pub(super) fn reachable(&self, asker: &Asker) -> Vec<RuntimeId> {
+        let view = self.views.load();
+        let mut all: Vec<_> =
+            view.peers.keys().filter(|runtime| check(&view, self.clock, asker, runtime).is_ok()).cloned().collect();
+        all.sort_by_key(|runtime| runtime.site != view.me().site);
+        all.truncate(ASKED_MAX);
+        all
+    }
+}
+
+/// Asks the own rules, as for any read of the owner.
+fn check(view: &View, clock: Clock, asker: &Asker, owner: &RuntimeId) -> Result<(), Unanswered> {
+    let plan = view.plan(asker, &Action::StatusRead, std::slice::from_ref(owner), clock.now());
+    match plan.first_denial() {
+        None => Ok(()),
+        Some(denial) if matches!(denial.code, Code::PeerNotAvailable | Code::TargetUnreachable) => {
+            Err(Unanswered::Silent)
+        }
+        Some(denial) => Err(Unanswered::Denied(denial.clone())),
+    }
+}
+
+/// What the owner is asked to wait, with what its answer takes.
+fn waits(asked: &RunAsked) -> Duration {
+    match asked {
+        RunAsked::Events { wait, .. } if *wait > Millis(0) => Duration::from_millis(wait.0).saturating_add(MARGIN),
+        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => Duration::ZERO,
+    }
+}
+
+/// What a caller is told who may not see a run.
+pub(super) fn denied(denial: &Denial) -> Absent {
+    Absent::Failed(Failure { code: denial.code, reason: denial.reason.to_string() })
+}

@@ -1,0 +1,299 @@
+//! Where other runtimes ask for own runs: on behalf of an actor, who needs what a read of the status needs, or for pointers.
+//!
+//! Whoever waits for an event waits here and not in a place of the queries, of which there are few.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{ReachParts, Shelf, is_trusted};
+use crate::domain::code::Code;
+use crate::domain::id::RuntimeId;
+use crate::domain::policy::Denial;
+use crate::domain::run::RunId;
+use crate::domain::time::{Millis, Monotonic, Now};
+use crate::engine::act_draft;
+use crate::engine::judge;
+use crate::engine::view::View;
+use crate::mesh::{Answer, Responder};
+use crate::node::clock::SystemEntropy;
+use crate::node::ingress::Ingress;
+use crate::store;
+use crate::store::runs::{EventsAsked, PointerChange, Upto};
+use crate::wire::mesh::{self as message, POINTERS_MAX, PointerNews, PointersPage, RUN_EVENTS_BYTES_MAX};
+use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunQuestion};
+
+/// The longest that anybody waits for an event. Whoever has none by then asks again.
+const WAIT_MAX: Millis = Millis::from_secs(10);
+
+/// Questions that wait for an event, of all origins: each costs a task and a place in the run's feed.
+const WAITERS_MAX: usize = 2_048;
+
+/// Those of one origin, so that none uses up the room of the others.
+const WAITERS_OF_ONE_MAX: usize = 256;
+
+/// How long a record stands for the further pages of who follows a run.
+const FOLLOWED: Millis = Millis::from_secs(60);
+
+/// Followers that are remembered for that. Beyond it each page is on record.
+const FOLLOWERS_MAX: usize = 4_096;
+
+/// Answers for own runs.
+#[derive(Debug)]
+pub(in crate::node) struct Desk {
+    parts: ReachParts,
+    shelf: Shelf,
+    waiters: Arc<Waiters>,
+    followers: Mutex<BTreeMap<(RuntimeId, String, RunId), Monotonic>>,
+}
+
+/// Who waits, by origin.
+#[derive(Debug, Default)]
+struct Waiters(Mutex<BTreeMap<RuntimeId, usize>>);
+
+/// A place among those who wait.
+#[derive(Debug)]
+struct Place {
+    waiters: Arc<Waiters>,
+    origin: RuntimeId,
+}
+
+impl Waiters {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RuntimeId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(self: &Arc<Self>, origin: &RuntimeId) -> Option<Place> {
+        let mut waiters = self.lock();
+        let total: usize = waiters.values().sum();
+        let own = waiters.get(origin).copied().unwrap_or_default();
+        if WAITERS_MAX <= total || WAITERS_OF_ONE_MAX <= own {
+            return None;
+        }
+        waiters.insert(origin.clone(), own.saturating_add(1));
+        Some(Place { waiters: Arc::clone(self), origin: origin.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiters = self.waiters.lock();
+        match waiters.get_mut(&self.origin) {
+            Some(own) if 1 < *own => *own = own.saturating_sub(1),
+            Some(_) | None => drop(waiters.remove(&self.origin)),
+        }
+    }
+}
+
+impl Ingress {
+    /// Answers an actor's question about a run.
+    pub(in crate::node) async fn tell_of_run(&self, origin: &RuntimeId, payload: &[u8], responder: Responder) {
+        let view = self.views.load_full();
+        match message::open_run_question(&view, origin, payload, self.clock.now().wall) {
+            Err(refusal) => self.refuse(refusal, responder),
+            Ok(question) => {
+                self.introduce(&view, &question.read).await;
+                Arc::clone(&self.desk).answer(question, responder).await;
+            }
+        }
+    }
+
+    /// Tells a peer of the own site what became of the own pointers.
+    pub(in crate::node) async fn tell_pointers(&self, origin: &RuntimeId, payload: &[u8], responder: Responder) {
+        let view = self.views.load_full();
+        let (signer, asked, digest) = match message::open_pointers_asked(&view, origin, payload, self.clock.now().wall)
+        {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse(refusal, responder),
+        };
+        if !view.peers.get(origin).is_some_and(|peer| is_trusted(&view, peer, &signer)) {
+            self.refused.count(Code::PermissionDenied.as_str());
+            return refuse(responder, Code::PermissionDenied);
+        }
+        let after = Upto { number: asked.number, floor: asked.floor };
+        match self.desk.pointers(after).await {
+            Ok(page) => {
+                let keys = self.keyring.keys();
+                responder.answer(Answer::Reply(message::seal_pointers(&keys, digest, &page)));
+            }
+            Err(_fault) => refuse(responder, Code::StorageUnavailable),
+        }
+    }
+}
+
+fn refuse(responder: Responder, code: Code) {
+    responder.answer(Answer::Refusal(code.to_string()));
+}
+
+impl Desk {
+    pub(in crate::node) fn new(parts: ReachParts, shelf: Shelf) -> Self {
+        Self { parts, shelf, waiters: Arc::default(), followers: Mutex::default() }
+    }
+
+    async fn pointers(&self, after: Upto) -> Result<PointersPage, store::Error> {
+        let page = self.shelf.registry.changes(after, POINTERS_MAX).await?;
+        let news = |(_, change)| match change {
+            PointerChange::Put(pointer) => PointerNews::Put(pointer),
+            PointerChange::Forgotten(run) => PointerNews::Forgotten(run),
+        };
+        Ok(PointersPage {
+            is_restart: page.is_restart,
+            changes: page.changes.into_iter().map(news).collect(),
+            number: page.upto.number,
+            floor: page.upto.floor,
+            has_more: page.has_more,
+        })
+    }
+
+    async fn answer(self: Arc<Self>, question: RunQuestion, responder: Responder) {
+        let now = self.parts.clock.now();
+        let view = self.parts.views.load_full();
+        if let Err(denial) = judge::judge(&view, &question.read, now.wall) {
+            self.parts.refused.count(denial.code.as_str());
+            if !self.record(&view, &question, Some(&denial), now) {
+                return refuse(responder, Code::ServerBusy);
+            }
+            let is_own_site = question.read.envelope.origin.site == view.me().site;
+            let denial = if is_own_site { denial } else { denial.for_another_site() };
+            return self.reply(&question, &RunAnswer::Denied(denial), responder);
+        }
+        let Ok(answer) = self.look_up(&question).await else { return refuse(responder, Code::StorageUnavailable) };
+        // A question that finds nothing shows nothing: whoever looks for a run asks everybody.
+        if answer != RunAnswer::Unknown && !self.record(&view, &question, None, now) {
+            return refuse(responder, Code::ServerBusy);
+        }
+        match (&answer, wait_of(&question)) {
+            (RunAnswer::Events(page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
+                let next = page.next;
+                self.leave_waiting(question, (next, wait), responder);
+            }
+            _ => self.reply(&question, &answer, responder),
+        }
+    }
+
+    async fn look_up(&self, question: &RunQuestion) -> Result<RunAnswer, store::Error> {
+        let (store, run) = (&self.shelf.store, question.run);
+        Ok(match &question.asked {
+            RunAsked::Pointer => {
+                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
+            }
+            RunAsked::Record => {
+                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
+            }
+            RunAsked::Events { from, kinds, limit, .. } => {
+                let bytes_max = RUN_EVENTS_BYTES_MAX;
+                let asked = EventsAsked { run, from: *from, kinds: kinds.clone(), limit: *limit, bytes_max };
+                store.events(asked).await?.map_or(RunAnswer::Unknown, |page| {
+                    let (count, is_ended) = (page.head.count, page.head.is_ended);
+                    RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
+                })
+            }
+        })
+    }
+
+    /// The question's place among the queries is free from now on.
+    fn leave_waiting(self: Arc<Self>, question: RunQuestion, wait: (u64, Duration), responder: Responder) {
+        let Some(place) = self.waiters.admit(&question.read.envelope.origin) else {
+            self.parts.refused.count("too_many_waiters");
+            return refuse(responder, Code::ServerBusy);
+        };
+        let (tasks, stop) = (self.parts.tasks.clone(), self.parts.stop.clone());
+        tasks.spawn(stop.run_until_cancelled_owned(async move {
+            match self.waited(&question, wait).await {
+                Ok(answer) => self.reply(&question, &answer, responder),
+                Err(_fault) => refuse(responder, Code::StorageUnavailable),
+            }
+            drop(place);
+        }));
+    }
+
+    /// The reader is a bell here: what is answered is read from the store.
+    async fn waited(&self, question: &RunQuestion, (next, wait): (u64, Duration)) -> Result<RunAnswer, store::Error> {
+        let feeds = &self.shelf.feeds;
+        let Some(mut reader) = feeds.reader(question.run, next.checked_sub(1)).await? else {
+            return Ok(RunAnswer::Unknown);
+        };
+        // Whether there is something, the store says.
+        drop(tokio::time::timeout(wait, reader.next_page(1)).await);
+        self.look_up(question).await
+    }
+
+    fn reply(&self, question: &RunQuestion, answer: &RunAnswer, responder: Responder) {
+        let sealed = message::seal_run_answer(&self.parts.keyring.keys(), question.read.digest, answer);
+        responder.answer(Answer::Reply(sealed));
+    }
+
+    /// Leaves a record that nobody waits for. False where there is no room for it.
+    fn record(&self, view: &View, question: &RunQuestion, denial: Option<&Denial>, now: Now) -> bool {
+        if denial.is_none() && self.is_followed(question, now.monotonic) {
+            return true;
+        }
+        let read = &question.read.envelope;
+        let result = denial.map_or(Ok(()), Err);
+        let mut draft = act_draft(now, &mut SystemEntropy, view.settings.policy_hash, read, result);
+        "run_read".clone_into(&mut draft.action);
+        let what = format!("{} of {}", question.asked.as_str(), question.run);
+        draft.detail = denial.map_or(what.clone(), |denial| format!("{what}: {}", denial.reason));
+        if self.parts.audit.append_read(draft).is_ok() {
+            return true;
+        }
+        self.parts.refused.count("unrecorded_read");
+        // A disk that failed must not stop the reads (DESIGN, *A failing disk*); health names it. A flood must.
+        self.parts.audit.reads_fault().is_some()
+    }
+
+    /// Whether the record of who follows this run is still fresh: each page would be one otherwise.
+    fn is_followed(&self, question: &RunQuestion, now: Monotonic) -> bool {
+        if wait_of(question).is_none() {
+            return false;
+        }
+        let read = &question.read.envelope;
+        let key = (read.origin.clone(), read.actor.to_string(), question.run);
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        if followers.get(&key).is_some_and(|since| now < since.plus(FOLLOWED)) {
+            return true;
+        }
+        if FOLLOWERS_MAX <= followers.len() {
+            followers.retain(|_, since| now < since.plus(FOLLOWED));
+        }
+        if followers.len() < FOLLOWERS_MAX {
+            followers.insert(key, now);
+        }
+        false
+    }
+}
+
+/// How long the question may wait for an event, if it wants to.
+fn wait_of(question: &RunQuestion) -> Option<Duration> {
+    match question.asked {
+        RunAsked::Events { wait, .. } if wait > Millis(0) => Some(Duration::from_millis(wait.min(WAIT_MAX).0)),
+        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_origin_does_not_use_up_the_places_of_the_others() {
+        let waiters = Arc::new(Waiters::default());
+        let runtime = |text: &str| text.parse::<RuntimeId>().expect("legal");
+        let mut places: Vec<_> = (0..WAITERS_OF_ONE_MAX).map(|_| waiters.admit(&runtime("s/a"))).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(waiters.admit(&runtime("s/a")).is_none());
+        assert!(waiters.admit(&runtime("s/b")).is_some());
+        assert_eq!(waiters.lock().len(), 1, "b has left");
+        places.pop();
+        places.push(waiters.admit(&runtime("s/a")));
+        assert!(places.last().is_some_and(Option::is_some), "one left, one came");
+        for number in 1..WAITERS_MAX / WAITERS_OF_ONE_MAX {
+            let origin = runtime(&format!("s/r{number}"));
+            places.extend((0..WAITERS_OF_ONE_MAX).map(|_| waiters.admit(&origin)));
+        }
+        assert!(places.iter().all(Option::is_some));
+        assert!(waiters.admit(&runtime("s/b")).is_none(), "all places are taken");
+        drop(places);
+        assert!(waiters.lock().is_empty());
+    }
+}

@@ -1,0 +1,109 @@
+//! Follows a run at its owner: page by page from a cursor, which is all that a cut link leaves to be remembered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Patience;
+use super::asking::{Asking, Unanswered, denied};
+use super::resolve::Known;
+use crate::domain::preflight::Asker;
+use crate::domain::run::Pointer;
+use crate::domain::time::{Millis, Monotonic};
+use crate::handle::Pending;
+use crate::handle::runs::{Absent, EVENTS_MAX, Follower, Next};
+use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents};
+
+/// The pause after the first question without an answer. It doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause, so that a follower goes on soon after its owner is back.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// One reader of a run of another runtime.
+#[derive(Debug)]
+pub(super) struct RemoteFollower {
+    pub(super) asking: Arc<Asking>,
+    pub(super) known: Arc<Known>,
+    pub(super) asker: Asker,
+    pub(super) pointer: Pointer,
+    pub(super) patience: Patience,
+    /// The number of the event that comes next.
+    pub(super) next: u64,
+    /// The page with which it began.
+    pub(super) first: Option<RunEvents>,
+    /// When the owner was last heard.
+    pub(super) heard: Monotonic,
+}
+
+impl RemoteFollower {
+    async fn next_of_owner(&mut self) -> Result<Next, Absent> {
+        loop {
+            let page = match self.first.take() {
+                Some(page) => page,
+                None => match self.page().await? {
+                    Some(page) => page,
+                    None => return Ok(Next::Gone),
+                },
+            };
+            self.next = page.next;
+            // Nothing is waited for between here and the answer: whoever drops it has it, or has not lost it.
+            if !page.events.is_empty() {
+                return Ok(Next::Events(page.events));
+            }
+            if page.is_ended && page.is_last() {
+                return Ok(Next::End);
+            }
+        }
+    }
+
+    /// The next page, as soon as there is one. None if the run is forgotten.
+    async fn page(&mut self) -> Result<Option<RunEvents>, Absent> {
+        let (mut pause, mut wait) = (PAUSE, millis(self.patience.event));
+        loop {
+            let asked = RunAsked::Events { from: self.next, kinds: None, limit: EVENTS_MAX, wait };
+            let question = (self.pointer.run, &asked);
+            let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
+            let now = self.asking.clock.now().monotonic;
+            match answer {
+                Ok(RunAnswer::Events(page)) => {
+                    self.heard = now;
+                    if wait > Millis(0) || !page.events.is_empty() || page.is_ended {
+                        return Ok(Some(page));
+                    }
+                    // There is no place to wait at the owner: look again after a pause.
+                    wait = millis(self.patience.event);
+                }
+                Ok(RunAnswer::Unknown) => {
+                    self.known.forget(&self.pointer).await;
+                    return Ok(None);
+                }
+                Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => return Err(denied(&denial)),
+                // A page is all that is accepted as an answer to this.
+                Ok(RunAnswer::Pointer(_) | RunAnswer::Record(_)) | Err(Unanswered::Silent) => {
+                    if millis(self.patience.gone) <= now.since(self.heard) {
+                        return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
+                    }
+                }
+                // Busy is nobody's signed word: only a page shows that the owner lives.
+                Err(Unanswered::Busy) if wait == Millis(0) => {
+                    if millis(self.patience.gone) <= now.since(self.heard) {
+                        return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
+                    }
+                }
+                Err(Unanswered::Busy) => wait = Millis(0),
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Follower for RemoteFollower {
+    fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
+        Box::pin(self.next_of_owner())
+    }
+}

@@ -1,0 +1,276 @@
+//! All runs as callers of this node see them: own ones, those whose pointer is known, and those that a peer knows of.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+
+use super::Patience;
+use super::asking::{Asking, Unanswered, denied};
+use super::follower::RemoteFollower;
+use crate::domain::code::Code;
+use crate::domain::preflight::Asker;
+use crate::domain::run::{AgentName, Event, Instance, Pointer, Run, RunId};
+use crate::domain::time::Millis;
+use crate::engine::input::Invoke;
+use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Follower, InstancePage, RunPage, Runs, RunsAsked};
+use crate::handle::{Failure, Pending};
+use crate::store::runs::{PointerChange, Replica};
+use crate::wire::mesh::{RunAnswer, RunAsked};
+
+/// Pointers of other sites that are remembered: those of the own site are copied. The oldest go first.
+const FOUND_MAX: usize = 1_024;
+
+/// Questions to everybody at once; others wait as long as one takes. Each is a signature and a message per peer, and made-up
+/// names ask them too.
+const LOCATING_MAX: usize = 16;
+
+/// Most bytes of events in one answer. The caller goes on behind the last one.
+const EVENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long all pages of one answer may take, however many there are.
+const EVENTS_BUDGET: Duration = Duration::from_secs(10);
+
+/// What is known of where runs are.
+#[derive(Debug)]
+pub(in crate::node) struct Known {
+    shelf: super::Shelf,
+    /// Where runs were found that no copy names.
+    found: Mutex<BTreeMap<RunId, Pointer>>,
+}
+
+impl Known {
+    pub(in crate::node) fn new(shelf: super::Shelf) -> Self {
+        Self { shelf, found: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<RunId, Pointer>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, pointer: Pointer) {
+        let mut found = self.found();
+        found.insert(pointer.run, pointer);
+        if FOUND_MAX < found.len() {
+            found.pop_first();
+        }
+    }
+
+    /// Its owner has forgotten the run.
+    pub(super) async fn forget(&self, pointer: &Pointer) {
+        self.found().remove(&pointer.run);
+        let (owner, registry) = (pointer.owner.clone(), &self.shelf.registry);
+        let (Ok(Some(_)), Ok(upto)) =
+            (registry.lookup(pointer.run).await, registry.replicated_upto(owner.clone()).await)
+        else {
+            return;
+        };
+        let changes = vec![PointerChange::Forgotten(pointer.run)];
+        if let Err(error) = registry.replicate(Replica { owner, is_restart: false, changes, upto }).await {
+            tracing::debug!(%error, "a pointer to a forgotten run was not dropped");
+        }
+    }
+}
+
+/// Own runs and those of others.
+#[derive(Debug)]
+pub(in crate::node) struct MeshRuns {
+    pub(in crate::node) local: Arc<dyn Runs>,
+    pub(in crate::node) asking: Arc<Asking>,
+    pub(in crate::node) known: Arc<Known>,
+    pub(in crate::node) patience: Patience,
+    pub(in crate::node) locating: Semaphore,
+}
+
+/// Where a run is.
+enum Place {
+    Here,
+    There(Pointer),
+}
+
+impl MeshRuns {
+    pub(in crate::node) fn new(
+        local: Arc<dyn Runs>,
+        asking: Arc<Asking>,
+        known: Arc<Known>,
+        patience: Patience,
+    ) -> Self {
+        Self { local, asking, known, patience, locating: Semaphore::new(LOCATING_MAX) }
+    }
+
+    async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
+        let shelf = &self.known.shelf;
+        let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
+        if shelf.store.head(run).await.map_err(fault)?.is_some() {
+            return Ok(Place::Here);
+        }
+        if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
+            return Ok(Place::There(pointer));
+        }
+        if let Some(pointer) = self.known.found().get(&run).cloned() {
+            return Ok(Place::There(pointer));
+        }
+        Ok(Place::There(self.locate(asker, run).await?))
+    }
+
+    /// Asks everybody who is there. Only a run's owner knows it.
+    async fn locate(&self, asker: &Asker, run: RunId) -> Result<Pointer, Absent> {
+        let Ok(Ok(_place)) = tokio::time::timeout(self.patience.locate, self.locating.acquire()).await else {
+            return Err(Absent::failed(Code::ServerBusy, "too many runs are being looked for"));
+        };
+        if let Some(pointer) = self.known.found().get(&run).cloned() {
+            return Ok(pointer);
+        }
+        let owners = self.asking.reachable(asker);
+        let ask = |owner| async move {
+            let asked = (run, &RunAsked::Pointer);
+            match self.asking.ask(asker, owner, asked, self.patience.locate).await {
+                Ok(RunAnswer::Pointer(pointer)) => Some(*pointer),
+                Ok(_) | Err(_) => None,
+            }
+        };
+        let mut answers: FuturesUnordered<_> = owners.iter().map(ask).collect();
+        let first = async {
+            while let Some(answer) = answers.next().await {
+                if let Some(pointer) = answer {
+                    self.known.remember(pointer.clone());
+                    return Ok(pointer);
+                }
+            }
+            Err(Absent::Unknown)
+        };
+        tokio::time::timeout(self.patience.locate, first).await.unwrap_or(Err(Absent::Unknown))
+    }
+
+    /// Asks the owner. A run that it has forgotten is unknown here too from now on.
+    async fn ask(&self, asker: &Asker, pointer: &Pointer, asked: &RunAsked) -> Result<RunAnswer, Absent> {
+        match self.asking.ask(asker, &pointer.owner, (pointer.run, asked), self.patience.answer).await {
+            Ok(RunAnswer::Unknown) => {
+                self.known.forget(pointer).await;
+                Err(Absent::Unknown)
+            }
+            Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => Err(denied(&denial)),
+            Ok(answer @ (RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Record(_))) => Ok(answer),
+            Err(Unanswered::Busy) => Err(Absent::failed(Code::ServerBusy, format!("{} is busy", pointer.owner))),
+            Err(Unanswered::Silent) => Err(unreachable(pointer)),
+        }
+    }
+
+    async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
+        match self.ask(asker, pointer, &RunAsked::Record).await? {
+            RunAnswer::Record(run) => Ok(*run),
+            RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
+                Err(unreachable(pointer))
+            }
+        }
+    }
+
+    /// Pages until there are as many as wanted.
+    async fn pages(&self, asker: &Asker, pointer: &Pointer, wanted: &EventsAsked) -> Result<Vec<Event>, Absent> {
+        let (mut events, mut bytes): (Vec<Event>, usize) = (Vec::new(), 0);
+        let mut from = behind(wanted.after);
+        let limit = wanted.limit.clamp(1, EVENTS_MAX);
+        loop {
+            let asked = RunAsked::Events {
+                from,
+                kinds: wanted.kinds.clone(),
+                limit: limit.saturating_sub(events.len()),
+                wait: Millis(0),
+            };
+            let RunAnswer::Events(page) = self.ask(asker, pointer, &asked).await? else {
+                return Err(unreachable(pointer));
+            };
+            let is_last = page.is_last();
+            from = page.next;
+            bytes = page.events.iter().map(|event| event.body.len()).fold(bytes, usize::saturating_add);
+            events.extend(page.events);
+            if is_last || limit <= events.len() || EVENTS_BYTES_MAX <= bytes {
+                return Ok(events);
+            }
+        }
+    }
+
+    async fn follow_there(
+        &self,
+        asker: Asker,
+        pointer: Pointer,
+        after: Option<u64>,
+    ) -> Result<Box<dyn Follower>, Absent> {
+        let next = behind(after);
+        let asked = RunAsked::Events { from: next, kinds: None, limit: EVENTS_MAX, wait: Millis(0) };
+        let RunAnswer::Events(first) = self.ask(&asker, &pointer, &asked).await? else {
+            return Err(unreachable(&pointer));
+        };
+        Ok(Box::new(RemoteFollower {
+            asking: Arc::clone(&self.asking),
+            known: Arc::clone(&self.known),
+            asker,
+            pointer,
+            patience: self.patience,
+            next,
+            first: Some(first),
+            heard: self.asking.clock.now().monotonic,
+        }))
+    }
+}
+
+/// The number behind this one.
+fn behind(after: Option<u64>) -> u64 {
+    after.map_or(0, |after| after.saturating_add(1))
+}
+
+fn unreachable(pointer: &Pointer) -> Absent {
+    Absent::OwnerUnreachable(Box::new(pointer.clone()))
+}
+
+impl Runs for MeshRuns {
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+        self.local.start(asker, invoke)
+    }
+
+    fn run(&self, asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>> {
+        Box::pin(async move {
+            match self.find(&asker, run).await? {
+                Place::Here => self.local.run(asker, run).await,
+                Place::There(pointer) => self.record(&asker, &pointer).await,
+            }
+        })
+    }
+
+    fn events(&self, asker: Asker, asked: EventsAsked) -> Pending<'_, Result<Vec<Event>, Absent>> {
+        Box::pin(async move {
+            match self.find(&asker, asked.run).await? {
+                Place::Here => self.local.events(asker, asked).await,
+                Place::There(pointer) => {
+                    let pages = self.pages(&asker, &pointer, &asked);
+                    tokio::time::timeout(EVENTS_BUDGET, pages).await.unwrap_or_else(|_late| Err(unreachable(&pointer)))
+                }
+            }
+        })
+    }
+
+    fn follow(&self, asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>> {
+        Box::pin(async move {
+            match self.find(&asker, run).await? {
+                Place::Here => self.local.follow(asker, run, after).await,
+                Place::There(pointer) => self.follow_there(asker, pointer, after).await,
+            }
+        })
+    }
+
+    fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
+        self.local.list(asked)
+    }
+
+    fn instances(
+        &self,
+        agent: Option<AgentName>,
+        cursor: Option<(AgentName, Instance)>,
+        limit: usize,
+    ) -> Pending<'_, Result<InstancePage, Failure>> {
+        self.local.instances(agent, cursor, limit)
+    }
+}

@@ -1,0 +1,86 @@
+//! A member of the mesh whose key is pinned like any other, and that answers as a test tells it to.
+
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use tokio_util::task::TaskTracker;
+
+use super::support::{in_time, key};
+use crate::domain::audit::Hash;
+use crate::domain::envelope::Health;
+use crate::domain::id::RuntimeId;
+use crate::engine::word::Observation;
+use crate::mesh::memory::{Hub, MemoryMesh};
+use crate::mesh::{Answer, Document, Inbox, Mesh as _, Verb};
+use crate::node::clock::Clock;
+use crate::node::keyring::Keyring;
+use crate::node::tests::parsed;
+use crate::wire::mesh as message;
+use crate::wire::mesh::Keys;
+
+/// What it makes of the hash of a question.
+pub(super) type Script = Box<dyn FnMut(Verb, Hash) -> Option<Vec<u8>> + Send>;
+
+/// Speaks once, and then answers.
+pub(super) struct Liar {
+    pub(super) id: RuntimeId,
+    mesh: Arc<MemoryMesh>,
+    script: Arc<Mutex<Script>>,
+    pub(super) keyring: Arc<Keyring>,
+}
+
+impl Liar {
+    pub(super) async fn join(hub: &Hub, name: &str) -> Self {
+        let id: RuntimeId = parsed(name);
+        let (mesh, inbox) = hub.join(id.clone(), 1);
+        let keyring = Arc::new(keyring(name, name));
+        let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(|_, _| None)));
+        let task = TaskTracker::new();
+        task.spawn(answer(inbox, Arc::clone(&script)));
+        mesh.announce().await.expect("announced");
+        Self { id, mesh, script, keyring }
+    }
+
+    /// A word, so that everybody pins its key and sees it online. It is to be repeated.
+    pub(super) async fn speak(&self, sequence: u64, runs_head: Option<u64>) {
+        let observation = Observation {
+            runtime: self.id.clone(),
+            boot: 1,
+            sequence,
+            at: Clock::start().now().wall,
+            health: Health::Healthy,
+            config_revision: 0,
+            runs_head,
+            edges: None,
+            is_leaving: false,
+        };
+        let sealed = message::seal_observation(&self.keyring.keys(), &observation);
+        in_time(self.mesh.publish(Document::Observation, sealed)).await.expect("published");
+    }
+
+    pub(super) fn tell(&self, script: impl FnMut(Verb, Hash) -> Option<Vec<u8>> + Send + 'static) {
+        *self.script.lock().expect("whole") = Box::new(script);
+    }
+
+    pub(super) fn keys(&self) -> Arc<Keys> {
+        self.keyring.keys()
+    }
+}
+
+/// What signs as one runtime with the key of another.
+pub(super) fn keyring(runtime: &str, of: &str) -> Keyring {
+    Keyring::new(key(of).into(), parsed(runtime), Clock::start().now().wall).expect("a key signs")
+}
+
+async fn answer(mut inbox: Inbox, script: Arc<Mutex<Script>>) {
+    while let Some(incoming) = inbox.queries.recv().await {
+        let Ok(outer) = serde_json::from_slice::<serde_json::Value>(&incoming.payload) else { continue };
+        let Some(payload) = outer.get("payload").and_then(serde_json::Value::as_str) else { continue };
+        let digest = Hash::of(&STANDARD.decode(payload).expect("base64"));
+        if let Some(bytes) = (script.lock().expect("whole"))(incoming.verb, digest) {
+            incoming.responder.answer(Answer::Reply(bytes));
+        }
+    }
+}

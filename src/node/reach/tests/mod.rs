@@ -1,0 +1,371 @@
+//! Runs of one runtime, read at others, while links and nodes come and go.
+
+mod liar;
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use self::liar::{Liar, keyring};
+use self::support::{Kept, Member, in_time, log, patience, pointer, read_all, until};
+use crate::domain::audit::{Hash, Outcome};
+use crate::domain::code::Code;
+use crate::domain::preflight::Asker;
+use crate::domain::run::{Kind, Pointer, Run, RunId};
+use crate::handle::runs::{Absent, EventsAsked, Follower, Next};
+use crate::mesh::Verb;
+use crate::mesh::memory::Hub;
+use crate::node::reach::Patience;
+use crate::node::tests::{engineer, parsed};
+use crate::store::runs::{PointerChange, Registry as _, Replica, Upto};
+use crate::wire::mesh::{self as message, PointerNews, PointersPage, RunAnswer, RunEvents};
+
+async fn site(names: &[&str]) -> (Hub, Vec<Member>) {
+    let hub = Hub::new().expect("a hub");
+    let mut members = Vec::new();
+    for name in names {
+        members.push(Member::join(&hub, name, Kept::new()).await);
+    }
+    for member in &members {
+        for other in members.iter().filter(|other| other.id != member.id) {
+            member.sees(&other.id).await;
+        }
+    }
+    (hub, members)
+}
+
+fn page(run: RunId, after: Option<u64>, limit: usize) -> EventsAsked {
+    EventsAsked { run, after, kinds: None, limit }
+}
+
+async fn follow(member: &Member, run: RunId, after: Option<u64>) -> Box<dyn Follower> {
+    in_time(member.all.follow(engineer(), run, after)).await.expect("followed")
+}
+
+/// Also before its pointer was copied.
+#[tokio::test]
+async fn any_node_reads_a_run_by_its_bare_id() {
+    let (_hub, members) = site(&["s/a", "s/b", "s/c"]).await;
+    let [a, b, c] = members.as_slice() else { panic!("three") };
+    let run = a.begin(1).await.run;
+    for index in 1..=5 {
+        a.say(run, index, &format!("line {index}")).await;
+    }
+    a.end(run, 6, "null").await;
+    let log = a.log(run).await;
+    for reader in [b, c] {
+        let record = reader.all.run(engineer(), run).await.expect("found");
+        assert_eq!((record.pointer.owner.clone(), record.result.as_deref()), (a.id.clone(), Some("null")));
+        assert_eq!(reader.all.events(engineer(), page(run, None, 1_000)).await, Ok(log.clone()));
+        assert_eq!(reader.all.events(engineer(), page(run, Some(1), 2)).await, Ok(log[2..4].to_vec()));
+        assert_eq!(reader.all.events(engineer(), page(run, Some(u64::MAX), 2)).await, Ok(Vec::new()));
+        let ends = EventsAsked { kinds: Some([Kind::RunEnd, Kind::RunStart].into()), ..page(run, None, 9) };
+        assert_eq!(reader.all.events(engineer(), ends).await, Ok(vec![log[0].clone(), log[6].clone()]));
+        assert_eq!(read_all(&mut follow(reader, run, None).await).await, log);
+        assert_eq!(read_all(&mut follow(reader, run, Some(3)).await).await, log[4..]);
+        assert_eq!(reader.all.run(engineer(), pointer(&a.id, 9).run).await, Err(Absent::Unknown));
+    }
+    let records = a.run_reads();
+    assert!(
+        records.iter().all(|draft| draft.outcome == Outcome::Applied && draft.actor == engineer().actor.to_string())
+    );
+    assert!(records.iter().any(|draft| draft.origin == b.id && draft.detail == format!("record of {run}")));
+    assert!(records.iter().any(|draft| draft.origin == c.id && draft.detail == format!("events of {run}")));
+    assert!(!records.iter().any(|draft| draft.detail.contains(&pointer(&a.id, 9).run.to_string())), "{records:?}");
+    assert_eq!(b.run_reads(), [], "b has been asked for what it does not have");
+}
+
+#[tokio::test]
+async fn a_run_whose_owner_is_away_is_unreachable_and_not_unknown_also_after_a_restart() {
+    let (hub, mut members) = site(&["s/a", "s/b"]).await;
+    let (b, a) = (members.pop().expect("two"), members.pop().expect("two"));
+    let mut known = a.begin(1).await;
+    b.knows(known.run, false).await;
+    a.end(known.run, 1, "1").await;
+    b.knows(known.run, true).await;
+    known.end = a.all.run(engineer(), known.run).await.expect("own").pointer.end;
+    let owner = a.id.clone();
+    let left = a.down().await;
+    until("b has heard", async || !b.sees_now(&owner)).await;
+    let unreachable = Err(Absent::OwnerUnreachable(Box::new(known.clone())));
+    assert_eq!(b.all.run(engineer(), known.run).await, unreachable);
+    assert_eq!(b.all.events(engineer(), page(known.run, None, 9)).await, unreachable.clone().map(|_: Run| Vec::new()));
+    let followed = b.all.follow(engineer(), known.run, None).await.map(drop);
+    assert_eq!(followed, Err(Absent::OwnerUnreachable(Box::new(known.clone()))));
+    assert_eq!(b.all.run(engineer(), pointer(&owner, 9).run).await, Err(Absent::Unknown));
+
+    let b = Member::join(&hub, "s/b", b.down().await).await;
+    assert_eq!(b.all.run(engineer(), known.run).await, unreachable, "after a restart");
+    let a = Member::join(&hub, "s/a", left).await;
+    b.sees(&a.id).await;
+    let record = b.all.run(engineer(), known.run).await.expect("back");
+    assert_eq!((record.pointer, record.result.as_deref()), (known, Some("1")));
+}
+
+#[tokio::test]
+async fn a_follower_gets_exactly_the_log_across_cut_links() {
+    const EVENTS: u64 = 60;
+    let (hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    let run = a.begin(1).await.run;
+    let mut follower = follow(b, run, None).await;
+    let speaking = async {
+        for index in 1..EVENTS {
+            a.say(run, index, "on").await;
+            match index % 20 {
+                5 => hub.cut(&a.id, &b.id),
+                // It was longer away than one page of waiting.
+                15 => {
+                    until("b has heard of the cut", async || !b.sees_now(&a.id)).await;
+                    hub.heal(&a.id, &b.id);
+                }
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        a.end(run, EVENTS, "1").await;
+    };
+    let (read, ()) = tokio::join!(read_all(&mut follower), speaking);
+    assert_eq!(read, a.log(run).await);
+    assert_eq!(read.len(), 61);
+}
+
+#[tokio::test]
+async fn a_follower_whose_owner_stays_away_is_told_so() {
+    let hub = Hub::new().expect("a hub");
+    let a = Member::join(&hub, "s/a", Kept::new()).await;
+    let short = Patience { gone: Duration::from_millis(300), ..patience() };
+    let b = Member::patient(&hub, "s/b", Kept::new(), short).await;
+    b.sees(&a.id).await;
+    let known = a.begin(1).await;
+    let mut follower = follow(&b, known.run, None).await;
+    assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
+    hub.cut(&a.id, &b.id);
+    assert_eq!(in_time(follower.next()).await, Err(Absent::OwnerUnreachable(Box::new(known.clone()))));
+    a.say(known.run, 1, "meanwhile").await;
+    hub.heal(&a.id, &b.id);
+    b.sees(&a.id).await;
+    let next = in_time(follower.next()).await;
+    assert_eq!(next, Ok(Next::Events(vec![log(known.run, 1, "meanwhile")])), "it goes on where it was");
+}
+
+#[tokio::test]
+async fn a_run_that_its_owner_has_forgotten_is_forgotten_everywhere() {
+    let (_hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    let (kept, gone) = (a.begin(1).await, pointer(&a.id, 2));
+    b.knows(kept.run, false).await;
+    let upto = b.kept.runs.replicated_upto(a.id.clone()).await.expect("reads");
+    let changes = vec![PointerChange::Put(gone.clone())];
+    let replica = Replica { owner: a.id.clone(), is_restart: false, changes, upto };
+    b.kept.runs.replicate(replica).await.expect("kept");
+    assert_eq!(b.all.run(engineer(), gone.run).await, Err(Absent::Unknown));
+    assert_eq!(b.kept.runs.lookup(gone.run).await.expect("reads"), None);
+    assert_eq!(b.kept.runs.lookup(kept.run).await.expect("reads"), Some(kept), "the other one is still known");
+}
+
+/// Each event travels within JSON within base64, and a page has a bound.
+#[tokio::test]
+async fn the_longest_events_and_many_of_them_arrive_whole() {
+    let (_hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    let run = a.begin(1).await.run;
+    for index in 1..=4 {
+        a.say(run, index, &"\"".repeat(130_000)).await;
+    }
+    for index in 5..900 {
+        a.say(run, index, "short").await;
+    }
+    let result = format!("\"{}\"", "x".repeat(300_000));
+    a.end(run, 900, &result).await;
+    let log = a.log(run).await;
+    assert!(log[1].body.len() > 250_000, "{}", log[1].body.len());
+    assert_eq!(b.all.events(engineer(), page(run, None, 1_000)).await.expect("read"), log);
+    assert_eq!(read_all(&mut follow(b, run, None).await).await, log);
+    let shown = b.all.run(engineer(), run).await.expect("read").result.expect("some");
+    assert!(shown.starts_with("{\"originalSize\":300002,") && shown.len() < 2_000, "{shown}");
+    assert_eq!(b.refused("too_large"), 0);
+}
+
+/// More wait than questions are worked on at once.
+#[tokio::test]
+async fn those_who_wait_leave_room_for_other_questions() {
+    const FOLLOWERS: usize = 300;
+    let (_hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    let run = a.begin(1).await.run;
+    let mut followers = join_all((0..FOLLOWERS).map(|_| follow(b, run, Some(0)))).await;
+    let waiting = join_all(followers.iter_mut().map(|follower| in_time(follower.next())));
+    let others = async {
+        until("one has no place", async || a.refused("too_many_waiters") > 0).await;
+        for _ in 0..20 {
+            assert_eq!(b.all.run(engineer(), run).await.expect("room").pointer.run, run);
+        }
+        a.say(run, 1, "at last").await;
+    };
+    let (told, ()) = tokio::join!(waiting, others);
+    for next in told {
+        assert_eq!(next, Ok(Next::Events(vec![log(run, 1, "at last")])));
+    }
+    let followed = a.run_reads().into_iter().filter(|draft| draft.detail == format!("events of {run}")).count();
+    assert!(followed < 2 * FOLLOWERS, "{followed} records of {FOLLOWERS} followers");
+}
+
+/// A runtime of another site that is known here.
+#[tokio::test]
+async fn another_site_reads_as_reads_are_allowed_and_is_told_no_pointers() {
+    let hub = Hub::new().expect("a hub");
+    let a = Member::join(&hub, "s/a", Kept::knowing("t/x").await).await;
+    let x = Member::join(&hub, "t/x", Kept::knowing("s/a").await).await;
+    x.sees(&a.id).await;
+    a.sees(&x.id).await;
+    let known = a.begin(1).await;
+    let of_site = |site: &str| Asker { actor: parsed(&format!("spiffe://trust/{site}/eve")), ..engineer() };
+    assert_eq!(x.all.run(of_site("t"), known.run).await.map(|run| run.pointer), Ok(known.clone()));
+    let forged = x.all.run(of_site("s"), known.run).await.expect_err("not its actor");
+    assert!(matches!(&forged, Absent::Failed(failure) if failure.code == Code::PermissionDenied), "{forged:?}");
+    let Absent::Failed(failure) = forged else { panic!("failed") };
+    assert_eq!(failure.reason, Code::PermissionDenied.meaning(), "no reason for another site");
+    let denied: Vec<_> = a.run_reads().into_iter().filter(|draft| draft.outcome == Outcome::Denied).collect();
+    assert_eq!(denied.len(), 1, "{denied:?}");
+    assert_eq!((denied[0].code, &denied[0].origin), (Some(Code::PermissionDenied), &x.id));
+    assert_eq!(x.kept.runs.lookup(known.run).await.expect("reads"), None, "nothing is copied across sites");
+
+    let asked = message::PointersAsked {
+        owner: a.id.clone(),
+        at: x.node.operations().now().wall,
+        sequence: 1,
+        number: 0,
+        floor: 0,
+    };
+    let (sealed, _) = message::seal_pointers_asked(&keyring("t/x", "t/x").keys(), &asked);
+    let answer = hub.ask_foreign(&a.id, "truST/s/a/svc/rpc/pointers/t/x", sealed).await;
+    assert_eq!(answer, Err(crate::mesh::QueryError::Refused("permission_denied".to_owned())));
+    assert_eq!(a.refused("permission_denied"), 2);
+}
+
+/// Every way in which an answer can be another than the one that was asked for.
+#[tokio::test]
+async fn what_is_no_answer_of_the_owner_to_this_question_is_refused_and_counted() {
+    let hub = Hub::new().expect("a hub");
+    let b = Member::join(&hub, "s/b", Kept::new()).await;
+    let liar = Liar::join(&hub, "s/l").await;
+    b.sees_liar(&liar, None).await;
+    let known = pointer(&liar.id, 1);
+    let changes = vec![PointerChange::Put(known.clone())];
+    let upto = Upto::default();
+    b.kept.runs.replicate(Replica { owner: liar.id.clone(), is_restart: false, changes, upto }).await.expect("kept");
+    let record = |pointer: Pointer| RunAnswer::Record(Box::new(Run { pointer, result: None, error: None }));
+    let honest = record(known.clone());
+    let earlier: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
+
+    let (keys, said, heard) = (liar.keys(), honest.clone(), Arc::clone(&earlier));
+    liar.tell(move |_, question| {
+        let sealed = message::seal_run_answer(&keys, question, &said);
+        *heard.lock().expect("whole") = Some(sealed.clone());
+        Some(sealed)
+    });
+    assert_eq!(b.all.run(engineer(), known.run).await.map(|run| run.pointer), Ok(known.clone()), "the rig answers");
+
+    let replayed = earlier.lock().expect("whole").clone().expect("heard");
+    liar.tell(move |_, _| Some(replayed.clone()));
+    b.refuses(&known, "not_its_own_word", "an old answer").await;
+    for (what, answer) in [
+        ("another run", record(pointer(&liar.id, 2))),
+        ("a run of another", record(pointer(&b.id, 1))),
+        ("another question's", RunAnswer::Events(RunEvents { next: 1, count: 1, ..RunEvents::default() })),
+        ("only the pointer", RunAnswer::Pointer(Box::new(known.clone()))),
+    ] {
+        let keys = liar.keys();
+        liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &answer)));
+        b.refuses(&known, "not_its_own_word", what).await;
+    }
+    let (stranger, said) = (keyring("s/l", "s/z"), honest.clone());
+    liar.tell(move |_, question| Some(message::seal_run_answer(&stranger.keys(), question, &said)));
+    b.refuses(&known, "not_its_own_word", "another key").await;
+    let (stranger, said) = (keyring("s/z", "s/z"), honest);
+    liar.tell(move |_, question| Some(message::seal_run_answer(&stranger.keys(), question, &said)));
+    b.refuses(&known, "bad_delegation", "somebody else").await;
+    liar.tell(|_, _| Some(b"{}".to_vec()));
+    b.refuses(&known, "malformed", "no message").await;
+}
+
+/// A page of events must continue what was read, and be of the run that was asked for.
+#[tokio::test]
+async fn events_with_a_gap_or_of_another_run_are_refused() {
+    let hub = Hub::new().expect("a hub");
+    let b = Member::join(&hub, "s/b", Kept::new()).await;
+    let liar = Liar::join(&hub, "s/l").await;
+    b.sees_liar(&liar, None).await;
+    let known = pointer(&liar.id, 1);
+    let changes = vec![PointerChange::Put(known.clone())];
+    let upto = Upto::default();
+    b.kept.runs.replicate(Replica { owner: liar.id.clone(), is_restart: false, changes, upto }).await.expect("kept");
+    let (run, other) = (known.run, pointer(&liar.id, 2).run);
+    let events = |indexes: &[u64]| indexes.iter().map(|index| log(run, *index, "on")).collect::<Vec<_>>();
+    let page_of = |events, next| RunEvents { events, next, count: 9, is_ended: false };
+    for (what, said, is_taken) in [
+        ("the log", page_of(events(&[0, 1]), 2), true),
+        ("a gap", page_of(events(&[0, 2]), 3), false),
+        ("not the beginning", page_of(events(&[1]), 2), false),
+        ("twice the same", page_of(events(&[0, 0]), 2), false),
+        ("another run", page_of(vec![log(other, 0, "on")], 1), false),
+        ("more than was asked for", page_of(events(&[0, 1, 2]), 3), false),
+        ("standing still", page_of(Vec::new(), 0), false),
+    ] {
+        let keys = liar.keys();
+        let before = b.refused("not_its_own_word");
+        let answer = RunAnswer::Events(said);
+        liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &answer)));
+        let read = b.all.events(engineer(), page(run, None, 2)).await;
+        assert_eq!(read.is_ok(), is_taken, "{what}: {read:?}");
+        assert_eq!(b.refused("not_its_own_word") - before, u64::from(!is_taken), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_speaks_for_its_own_runs_alone() {
+    let hub = Hub::new().expect("a hub");
+    let (a, b) = (Member::join(&hub, "s/a", Kept::new()).await, Member::join(&hub, "s/b", Kept::new()).await);
+    a.sees(&b.id).await;
+    b.sees(&a.id).await;
+    let of_a = a.begin(1).await;
+    b.knows(of_a.run, false).await;
+    let liar = Liar::join(&hub, "s/l").await;
+    let (own, keys) = (pointer(&liar.id, 3), liar.keys());
+    let claims = vec![
+        PointerNews::Put(pointer(&a.id, 2)),
+        PointerNews::Put(Pointer { owner: liar.id.clone(), ..of_a.clone() }),
+        PointerNews::Forgotten(of_a.run),
+        PointerNews::Put(own.clone()),
+    ];
+    liar.tell(move |verb, question: Hash| {
+        let changes = claims.clone();
+        let page = PointersPage { is_restart: false, changes, number: 4, floor: 0, has_more: false };
+        (verb == Verb::Pointers).then(|| message::seal_pointers(&keys, question, &page))
+    });
+    b.sees_liar(&liar, Some(4)).await;
+    b.knows(own.run, false).await;
+    assert_eq!(b.kept.runs.lookup(of_a.run).await.expect("reads"), Some(of_a), "still of a");
+    assert_eq!(b.kept.runs.lookup(pointer(&a.id, 2).run).await.expect("reads"), None);
+    assert_eq!(b.refused("run_of_another"), 1, "counted once: it is not asked again");
+}
+
+impl Member {
+    async fn sees_liar(&self, liar: &Liar, runs_head: Option<u64>) {
+        let mut sequences = 1..;
+        let sees = async || {
+            liar.speak(sequences.next().expect("endless"), runs_head).await;
+            self.sees_now(&liar.id)
+        };
+        until("the liar is heard", sees).await;
+    }
+
+    async fn refuses(&self, known: &Pointer, reason: &str, what: &str) {
+        let before = self.refused(reason);
+        let answer = in_time(self.all.run(engineer(), known.run)).await;
+        assert_eq!(answer, Err(Absent::OwnerUnreachable(Box::new(known.clone()))), "{what}");
+        assert_eq!(self.refused(reason), before.saturating_add(1), "{what}");
+    }
+}

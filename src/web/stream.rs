@@ -1,0 +1,163 @@
+//! A run's events as the body of an answer, written as its reader takes them.
+//!
+//! There is no queue: the connection asks for the next piece when it has room. So a slow reader holds one page of the log,
+//! which it shares with the other readers, and one encoded piece of its own.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, Response};
+use futures_util::stream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::envelope::RunFault;
+use super::error::Problem;
+use super::router::Shared;
+use crate::domain::run::{Event, Kind};
+use crate::handle::runs::{Absent, Follower, Next};
+use crate::wire::run::{Form, number};
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Most bytes that are encoded ahead of a reader, but for one event that is longer by itself.
+const PIECE_BYTES_MAX: usize = 32 * 1_024;
+
+/// Marks an answer that lasts as long as its reader reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lasting;
+
+/// A place among those who follow something.
+pub(crate) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Problem> {
+    let full = |_full| Problem::busy("too many streams at once");
+    Arc::clone(&shared.streams).try_acquire_owned().map_err(full)
+}
+
+/// The form of a stream that a caller asks for, if it asks for one.
+pub(crate) fn wanted(headers: &HeaderMap) -> Option<Form> {
+    let names = |form: Form| {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut types = values.flat_map(|value| value.split(',')).filter_map(|it| it.split(';').next());
+        types.any(|it| it.trim().eq_ignore_ascii_case(form.media_type()))
+    };
+    [Form::EventStream, Form::Lines].into_iter().find(|form| names(*form))
+}
+
+/// The event that a reader has seen last, if it says so in digits alone; anything else is no word of it (contract, RR-48).
+pub(crate) fn last_seen(headers: &HeaderMap) -> Option<u64> {
+    number(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
+}
+
+/// Follows a run from behind an event on.
+#[derive(Debug)]
+pub(crate) struct RunStream {
+    follower: Box<dyn Follower>,
+    form: Form,
+    events: VecDeque<Event>,
+    /// The number behind the last event that was sent.
+    next: u64,
+    is_over: bool,
+    is_debug: bool,
+    heartbeat: Duration,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl RunStream {
+    pub(crate) fn new(
+        shared: &Shared,
+        form: Form,
+        after: Option<u64>,
+        follower: Box<dyn Follower>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            follower,
+            form,
+            events: VecDeque::new(),
+            next: after.map_or(0, |after| after.saturating_add(1)),
+            is_over: false,
+            is_debug: shared.options.is_debug,
+            heartbeat: shared.options.limits.heartbeat,
+            stopping: shared.stopping.clone(),
+            _place: place,
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let form = self.form;
+        let pieces = stream::unfold(self, |mut it| async move { Some((Ok::<_, Infallible>(it.piece().await?), it)) });
+        lasting(form, Body::from_stream(pieces))
+    }
+
+    /// What is to be sent next; `None` at the end.
+    async fn piece(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.encode() {
+                return Some(piece);
+            }
+            if self.is_over {
+                return None;
+            }
+            let waiting = tokio::time::timeout(self.heartbeat, self.follower.next());
+            let waited = tokio::select! {
+                () = self.stopping.cancelled() => return None,
+                waited = waiting => waited,
+            };
+            match waited {
+                Err(_elapsed) => return Some(Bytes::from_static(self.form.heartbeat())),
+                Ok(Ok(Next::Events(events))) => self.events.extend(events),
+                Ok(Ok(Next::End)) => self.is_over = true,
+                Ok(Ok(Next::Gone)) => return Some(self.fail(Absent::Unknown.into())),
+                Ok(Err(absent)) => return Some(self.fail(absent.into())),
+            }
+        }
+    }
+
+    /// Some of the events at hand. One that was sent already is left out, but if it ends the run it ends the stream.
+    fn encode(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while out.len() < PIECE_BYTES_MAX
+            && let Some(event) = self.events.pop_front()
+        {
+            self.is_over |= event.kind == Kind::RunEnd;
+            if event.index < self.next {
+                continue;
+            }
+            self.form.event(&event, &mut out);
+            self.next = event.index.saturating_add(1);
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+
+    /// Tells the reader what is wrong, as the last thing.
+    fn fail(&mut self, problem: Problem) -> Bytes {
+        self.is_over = true;
+        let problem = if problem.is_own_fault() {
+            Problem::of_run(RunFault::Internal, "the stream broke off; ask again with the id of the last event")
+        } else {
+            problem
+        };
+        let mut out = Vec::new();
+        let id = self.next.saturating_sub(1).to_string();
+        self.form.frame("error", &id, &problem.envelope(self.is_debug), &mut out);
+        out.into()
+    }
+}
+
+/// An answer that goes on.
+pub(crate) fn lasting(form: Form, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // A proxy that collects an answer before it passes it on would hold back what is to be seen live.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response.extensions_mut().insert(Lasting);
+    response
+}

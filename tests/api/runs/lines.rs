@@ -1,0 +1,266 @@
+//! Lines of the contract on runs that want more than one request after the other.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use trust_runtime::domain::code::Code;
+use trust_runtime::domain::identity::Role;
+use trust_runtime::store;
+use trust_runtime::store::runs::RunStore as _;
+
+use super::http::{Heard, ask, frames, heard};
+use super::{Served, serve};
+use crate::sockets::{PATIENCE, read_all};
+
+async fn post(served: &Served, path: &str, headers: &[(&str, &str)], body: &str) -> Heard {
+    let json = [("content-type", "application/json")];
+    let headers: Vec<_> =
+        json.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ask(&served.base, "POST", path, &headers, Some(body)).await
+}
+
+async fn get(served: &Served, path: &str) -> Heard {
+    ask(&served.base, "GET", path, &[], None).await
+}
+
+/// Starts a run that goes on by itself.
+async fn begin(served: &Served, path: &str, body: &str) -> String {
+    let begun = post(served, path, &[("x-webhook", "true")], body).await;
+    assert_eq!(begun.status, 202, "{begun:?}");
+    begun.json()["runId"].as_str().unwrap().to_owned()
+}
+
+async fn until_ended(served: &Served, run: &str) -> Heard {
+    let ending = async {
+        loop {
+            let record = get(served, &format!("/runs/{run}")).await;
+            if record.body.contains("endedAt") {
+                return record;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ending).await.expect("ended in time")
+}
+
+/// RR-2.
+#[tokio::test]
+async fn every_run_has_a_name_of_its_own() {
+    let served = serve(|_| {}).await;
+    let mut names = BTreeSet::new();
+    for _ in 0..20 {
+        let asked = (0..50).map(|_| post(&served, "/agents/hello/i1", &[], "{}"));
+        for heard in futures_util::future::join_all(asked).await {
+            let run = heard.headers["x-trust-run-id"].clone();
+            let tail = run.strip_prefix("run_").expect("its prefix");
+            let is_crockford = |it: u8| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&it);
+            assert!(tail.len() == 26 && tail.bytes().all(is_crockford), "{run}");
+            names.insert(run);
+        }
+    }
+    assert_eq!(names.len(), 1_000);
+}
+
+/// RR-17.
+#[tokio::test]
+async fn a_caller_who_goes_away_stops_nothing() {
+    let served = serve(|_| {}).await;
+    let mut stream = TcpStream::connect(&served.base).await.unwrap();
+    let body = "{\"n\":20,\"ms\":10}";
+    let head = format!("POST /agents/slow/i1 HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", served.base);
+    let length = body.len();
+    let request = format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 512];
+    tokio::io::AsyncReadExt::read(&mut stream, &mut first).await.unwrap();
+    let run = heard(&String::from_utf8_lossy(&first[..])).headers["x-trust-run-id"].clone();
+    drop(stream);
+    let record = until_ended(&served, &run).await;
+    assert_eq!(record.json()["status"], "completed");
+    let events = get(&served, &format!("/runs/{run}/events")).await.json();
+    assert_eq!(events["events"].as_array().unwrap().len(), 23);
+}
+
+/// RR-26.
+#[tokio::test]
+async fn a_node_without_runs_says_so() {
+    let bench = crate::fleet::bench();
+    bench.node.change(|view| {
+        let mut settings = (*view.settings).clone();
+        settings.offer = super::offer();
+        view.settings = std::sync::Arc::new(settings);
+    });
+    let run = "run_00000000000000000000000000";
+    for path in [format!("/runs/{run}"), format!("/runs/{run}/events"), format!("/runs/{run}/stream")] {
+        let seen = bench.get(&path).await;
+        assert_eq!((seen.status.as_u16(), seen.at("/error/type")), (501, "run_registry_unavailable".into()), "{path}");
+    }
+    let seen = bench.post("/agents/hello/i1", "{}").await;
+    assert_eq!((seen.status.as_u16(), seen.at("/error/type")), (501, "run_registry_unavailable".into()));
+}
+
+/// RR-31 and RR-32.
+#[tokio::test]
+async fn in_debug_mode_the_known_agents_are_named() {
+    let served = serve(|options| options.is_debug = true).await;
+    let heard = post(&served, "/agents/nobody/i1", &[], "{}").await;
+    let error = &heard.json()["error"];
+    assert_eq!(error["dev"], "big, boom, hello, many, nothing, offline, slow");
+    let plain = get(&served, "/runs/x").await;
+    assert!(plain.json()["error"].get("dev").is_none());
+}
+
+/// RR-50, RR-51, RR-52 and RR-54: those who come early, in the middle and late, with a place far ahead too.
+#[tokio::test]
+async fn whenever_one_comes_each_event_comes_once() {
+    let served = serve(|_| {}).await;
+    let run = begin(&served, "/agents/slow/i1", "{\"n\":60,\"ms\":5}").await;
+    let path = format!("/runs/{run}/stream");
+    let stale = async {
+        let last = [("last-event-id".to_owned(), "1000".to_owned())];
+        ask(&served.base, "GET", &path, &last, None).await
+    };
+    let late = async {
+        while !get(&served, &format!("/runs/{run}/events?after=30")).await.body.contains("tick") {
+            tokio::task::yield_now().await;
+        }
+        get(&served, &path).await
+    };
+    let (first, second, third, stale) = tokio::join!(get(&served, &path), get(&served, &path), late, stale);
+    let ids: Vec<_> = frames(&first.body).iter().map(|frame| frame.id.clone()).collect();
+    assert_eq!(ids, (0..62).map(|id| id.to_string()).collect::<Vec<_>>());
+    assert_eq!((&first.body, &first.body), (&second.body, &third.body));
+    assert_eq!(stale.body, "", "nothing that was seen is sent again, and the end ends it");
+}
+
+/// RR-53.
+#[tokio::test]
+async fn a_silent_stream_says_that_it_is_there() {
+    let served = serve(|options| options.limits.heartbeat = Duration::from_millis(20)).await;
+    let asked = post(&served, "/agents/slow/i1", &[("accept", "text/event-stream")], "{\"n\":1,\"ms\":200}").await;
+    assert!(2 <= asked.body.matches(": heartbeat\n\n").count(), "{asked:?}");
+    let run = begin(&served, "/agents/slow/i1", "{\"n\":1,\"ms\":200}").await;
+    let followed = get(&served, &format!("/runs/{run}/stream")).await;
+    assert!(2 <= followed.body.matches(": heartbeat\n\n").count(), "{followed:?}");
+    assert_eq!(frames(&followed.body).len(), 3);
+}
+
+/// RR-55: one reader that takes nothing is cut off in its time and holds up neither the run nor another reader.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_costs_nobody_anything() {
+    let served = serve(|options| {
+        options.limits.write = Duration::from_millis(300);
+        options.limits.streams_max = 2;
+    })
+    .await;
+    let run = begin(&served, "/agents/many/i1", "{\"n\":100000}").await;
+    let mut dead = TcpStream::connect(&served.base).await.unwrap();
+    let request = format!("GET /runs/{run}/stream HTTP/1.1\r\nHost: {}\r\n\r\n", served.base);
+    dead.write_all(request.as_bytes()).await.unwrap();
+    let good = get(&served, &format!("/runs/{run}/stream")).await;
+    assert_eq!(frames(&good.body).last().map(|frame| frame.id.clone()), Some("100001".to_owned()));
+    // Both places are free again only once the dead reader has been cut off.
+    let freed = async {
+        loop {
+            let path = format!("/runs/{run}/stream");
+            let both = [get(&served, &path), get(&served, &path)];
+            let both = futures_util::future::join_all(both).await;
+            if both.iter().all(|heard| heard.status == 200) {
+                return;
+            }
+            let busy = both.iter().find(|heard| heard.status != 200).unwrap();
+            assert_eq!((busy.status, &busy.json()["error"]["type"]), (503, &"server_busy".into()));
+            assert_eq!(busy.headers["retry-after"], "1");
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed).await.expect("cut off in time");
+    assert!(!read_all(&mut dead).await.contains("\"eventIndex\":100001"), "cut off before its end");
+}
+
+/// RR-56.
+#[tokio::test]
+async fn a_stream_that_breaks_says_so_once_without_secrets() {
+    let served = serve(|_| {}).await;
+    let run = post(&served, "/agents/many/i1", &[], "{\"n\":3000}").await.headers["x-trust-run-id"].clone();
+    served.played.is_breaking.store(true, std::sync::atomic::Ordering::Relaxed);
+    let heard = get(&served, &format!("/runs/{run}/stream")).await;
+    let frames = frames(&heard.body);
+    let (error, before) = frames.split_last().unwrap();
+    assert_eq!((error.event.as_str(), &error.id), ("error", &before.last().unwrap().id));
+    assert!(error.data.starts_with("{\"error\":{\"type\":\"internal_error\""), "{error:?}");
+    assert!(!heard.body.contains("secret"));
+    assert!(before.iter().all(|frame| frame.event != "error") && before.len() < 3_000);
+}
+
+/// RR-62.
+#[tokio::test]
+async fn a_store_that_fails_refuses_and_leaves_nothing() {
+    let served = serve(|_| {}).await;
+    served.played.store.set_fault(Some(store::Error::NoSpace { place: "runs.db".into() }));
+    for accept in ["application/json", "text/event-stream"] {
+        let heard = post(&served, "/agents/hello/i1", &[("accept", accept)], "{}").await;
+        assert_eq!((heard.status, &heard.json()["error"]["type"]), (503, &Code::StorageUnavailable.as_str().into()));
+        assert!(!heard.headers.contains_key("x-trust-run-id"));
+    }
+    served.played.store.set_fault(None);
+    let admin = [("authorization".to_owned(), format!("Bearer {}", crate::fleet::TOKEN))];
+    let listed = ask(&served.admin, "GET", "/fleet/admin/runs", &admin, None).await;
+    assert_eq!(listed.body, "{\"items\":[]}");
+}
+
+/// RR-81, as far as one node shows it: an owner that is away is no unknown run, and what was known of it is told.
+#[tokio::test]
+async fn a_run_whose_owner_is_away_is_not_unknown() {
+    let served = serve(|_| {}).await;
+    let run = post(&served, "/agents/hello/i1", &[], "{}").await.headers["x-trust-run-id"].clone();
+    let page = served.played.store.run(run.parse().unwrap()).await.unwrap().unwrap();
+    served.played.away.lock().unwrap().push(page.pointer);
+    for path in ["", "/events", "/stream"] {
+        let heard = get(&served, &format!("/runs/{run}{path}")).await;
+        let error = &heard.json()["error"];
+        assert_eq!((heard.status, &error["type"]), (503, &"run_owner_unreachable".into()), "{path}");
+        assert_eq!(
+            (&error["meta"]["run"]["runId"], &error["meta"]["owner"]),
+            (&run.clone().into(), &"site-1/a".into())
+        );
+    }
+    served.played.away.lock().unwrap().clear();
+    assert_eq!(get(&served, &format!("/runs/{run}")).await.status, 200);
+}
+
+/// The agent's own role counts, and is asked before the payload is read.
+#[tokio::test]
+async fn an_agent_is_started_by_its_role_alone() {
+    use trust_runtime::domain::identity::token::{TokenId, TokenRecord, Tokens, compose};
+    let served = serve(|_| {}).await;
+    let token = compose(TokenId::from_bits(7), &[7; 32]);
+    let viewer = TokenRecord {
+        id: TokenId::from_bits(7),
+        digest: trust_runtime::web::digest(&token),
+        role: Role::Viewer,
+        actor: "site-1/eve".parse().unwrap(),
+        created: trust_runtime::domain::time::Wall(0),
+        expires: None,
+        note: String::new(),
+    };
+    served.bench.options.credentials.replace_tokens(Tokens::new(vec![viewer], &"site-1".parse().unwrap()).unwrap());
+    let bearer = format!("Bearer {token}");
+    let refused = post(&served, "/agents/hello/i1", &[("authorization", &bearer)], "{not read").await;
+    assert_eq!((refused.status, &refused.json()["error"]["type"]), (403, &"forbidden".into()));
+    let allowed = post(&served, "/agents/slow/i1", &[("authorization", &bearer)], "{\"n\":0}").await;
+    assert_eq!(allowed.status, 200, "{allowed:?}");
+    let headers = [("authorization".to_owned(), bearer)];
+    let admin = ask(&served.admin, "GET", "/fleet/admin/runs", &headers, None).await;
+    assert_eq!(admin.status, 403, "RR-66: a viewer's credential is not enough");
+}
+
+#[tokio::test]
+async fn a_payload_beyond_the_limit_starts_nothing() {
+    let served = serve(|_| {}).await;
+    let payload = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    assert_eq!(post(&served, "/agents/hello/i1", &[], &payload(200_000)).await.status, 200);
+    let heard = post(&served, "/agents/hello/i1", &[], &payload(1_048_577)).await;
+    assert!([0, 413].contains(&heard.status), "{}", heard.status);
+}

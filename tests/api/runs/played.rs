@@ -1,0 +1,225 @@
+//! Runs over the stores in memory, whose agents are played: what they do is said here and not in a program.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use trust_runtime::domain::code::Code;
+use trust_runtime::domain::preflight::Asker;
+use trust_runtime::domain::run::{AgentName, End, Event, Instance, Kind, Pointer, Run, RunId};
+use trust_runtime::domain::time::{Millis, Wall};
+use trust_runtime::engine::input::Invoke;
+use trust_runtime::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use trust_runtime::handle::{Failure, Pending};
+use trust_runtime::store::runs::feed::{Feeds, RunReader};
+use trust_runtime::store::runs::memory::MemoryRuns;
+use trust_runtime::store::runs::{
+    AgentInstance, Change, EventsAsked as Asked, InstancesAsked, RUNS_KEPT, Registry, RunCursor, RunStore,
+    RunsAsked as Listed, hub,
+};
+use trust_runtime::wire::run::{Frame, error_of, line, run_end, run_start, said};
+
+/// What a reader is given at once.
+const PAGE_BYTES: usize = 64 * 1024;
+
+/// Runs whose agents are played.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) store: Arc<MemoryRuns>,
+    feeds: Arc<Feeds>,
+    made: Arc<AtomicU64>,
+    /// Whether whoever is followed from now on breaks off after the first page.
+    pub(crate) is_breaking: Arc<AtomicBool>,
+    /// Runs that are at a runtime which cannot be reached.
+    pub(crate) away: Mutex<Vec<Pointer>>,
+}
+
+impl Played {
+    pub(crate) fn new() -> Arc<Self> {
+        let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
+        let feeds = Feeds::new(store.clone());
+        Arc::new(Self { store, feeds, made: Arc::default(), is_breaking: Arc::default(), away: Mutex::default() })
+    }
+
+    fn now(&self) -> Wall {
+        Wall::from_millis(1_700_000_000_000 + self.made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn begin(&self, invoke: &Invoke) -> Result<RunId, Failure> {
+        let at = self.now();
+        let number = u128::from(at.as_millis()).to_be_bytes();
+        let run = RunId::new(at, *number.last_chunk().unwrap());
+        let pointer = Pointer {
+            run,
+            owner: "site-1/a".parse().unwrap(),
+            agent: AgentName::of_agent(&invoke.agent),
+            instance: invoke.instance.clone(),
+            started: at,
+            end: None,
+        };
+        let first = run_start(&pointer, &invoke.payload);
+        let refused = |error: trust_runtime::store::runs::Refused| Failure {
+            code: Code::StorageUnavailable,
+            reason: error.to_string(),
+        };
+        self.store.commit(vec![Change::Create { pointer, first }]).await.map_err(refused)?;
+        Ok(run)
+    }
+}
+
+/// One run while it is played.
+struct Stage {
+    store: Arc<MemoryRuns>,
+    run: RunId,
+    at: Wall,
+    index: u64,
+}
+
+impl Stage {
+    async fn say(&mut self, text: &Json) {
+        let frame = Frame { run: self.run, index: self.index, at: self.at };
+        let event = said(frame, line(text.to_string().as_bytes())).expect("an event");
+        self.append(event).await;
+    }
+
+    async fn append(&mut self, event: Event) {
+        self.index += 1;
+        self.store.commit(vec![Change::Append { run: self.run, events: vec![event] }]).await.expect("appended");
+    }
+
+    async fn idle(&mut self) {
+        let body = json!({
+            "type": "idle", "runId": self.run.to_string(), "eventIndex": self.index,
+            "timestamp": trust_runtime::wire::run::iso(self.at),
+        });
+        let event = Event { index: self.index, kind: Kind::Idle, at: self.at, body: body.to_string().into() };
+        self.append(event).await;
+    }
+
+    async fn end(&mut self, result: Option<String>, error: Option<String>) {
+        let end = End { at: self.at, is_error: error.is_some(), duration: Millis(1) };
+        let last = run_end(self.run, self.index, &end, result.as_deref(), error.as_deref());
+        self.store.commit(vec![Change::End { run: self.run, end, result, error, last }]).await.expect("ended");
+    }
+}
+
+/// What each agent of the contract's fixture does.
+async fn play(mut stage: Stage, invoke: Invoke) {
+    let payload: Json = serde_json::from_str(&invoke.payload).expect("JSON");
+    let number = |name: &str| payload[name].as_u64().unwrap_or(3);
+    let (mut result, mut error) = (None, None);
+    match invoke.agent.as_str() {
+        "hello" => result = Some(json!({ "greeting": "hello", "payload": payload }).to_string()),
+        "boom" => error = Some(error_of("TypeError", "the secret of the house")),
+        "many" | "slow" => {
+            for tick in 0..number("n") {
+                stage.say(&json!({ "type": "log", "level": "info", "message": format!("tick {tick}") })).await;
+                if invoke.agent.as_str() == "slow" {
+                    // waits: the agent is slow by its nature, and what is tested is who follows meanwhile.
+                    tokio::time::sleep(Duration::from_millis(number("ms"))).await;
+                }
+            }
+            result = Some("\"done\"".to_owned());
+        }
+        "big" => {
+            let result = "r".repeat(400 * 1024);
+            stage.say(&json!({ "type": "tool_call", "toolName": "t", "toolCallId": "1", "isError": false, "result": result, "durationMs": 1 })).await;
+            stage.say(&json!({ "type": "log", "level": "info", "message": "m".repeat(300 * 1024) })).await;
+        }
+        _ => {}
+    }
+    if invoke.is_streamed {
+        stage.idle().await;
+    }
+    stage.end(result, error).await;
+}
+
+#[derive(Debug)]
+struct Reading {
+    reader: RunReader,
+    is_breaking: Arc<AtomicBool>,
+    pages: usize,
+}
+
+impl Follower for Reading {
+    fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
+        Box::pin(async move {
+            if 0 < self.pages && self.is_breaking.load(Ordering::Relaxed) {
+                return Err(Absent::failed(Code::StorageUnavailable, "the secret of the disk"));
+            }
+            self.pages += 1;
+            Ok(match self.reader.next_page(PAGE_BYTES).await.map_err(unread)? {
+                hub::Next::Page(events) => Next::Events(events),
+                hub::Next::End => Next::End,
+                hub::Next::Gone => Next::Gone,
+            })
+        })
+    }
+}
+
+fn unread(error: trust_runtime::store::Error) -> Failure {
+    Failure { code: Code::StorageUnavailable, reason: error.to_string() }
+}
+
+impl Runs for Played {
+    fn start(&self, _asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+        Box::pin(async move {
+            let run = self.begin(&invoke).await?;
+            let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1 };
+            tokio::spawn(play(stage, invoke));
+            Ok(run)
+        })
+    }
+
+    fn run(&self, _asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>> {
+        Box::pin(async move {
+            if let Some(pointer) = self.away.lock().unwrap().iter().find(|it| it.run == run) {
+                return Err(Absent::OwnerUnreachable(Box::new(pointer.clone())));
+            }
+            self.store.run(run).await.map_err(unread)?.ok_or(Absent::Unknown)
+        })
+    }
+
+    fn events(&self, asker: Asker, asked: EventsAsked) -> Pending<'_, Result<Vec<Event>, Absent>> {
+        Box::pin(async move {
+            let EventsAsked { run, after, kinds, limit } = asked;
+            self.run(asker, run).await?;
+            let from = after.map_or(0, |after| after + 1);
+            let asked = Asked { run, from, kinds, limit, bytes_max: usize::MAX };
+            Ok(self.store.events(asked).await.map_err(unread)?.ok_or(Absent::Unknown)?.events)
+        })
+    }
+
+    fn follow(&self, asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>> {
+        Box::pin(async move {
+            self.run(asker, run).await?;
+            let reader = self.feeds.reader(run, after).await.map_err(unread)?.ok_or(Absent::Unknown)?;
+            let follower = Reading { reader, is_breaking: self.is_breaking.clone(), pages: 0 };
+            Ok(Box::new(follower) as Box<dyn Follower>)
+        })
+    }
+
+    fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
+        Box::pin(async move {
+            let RunsAsked { status, agent, instance, cursor, limit } = asked;
+            let cursor = cursor.map(|(started, run)| RunCursor { started, run });
+            let page = self.store.list(Listed { status, agent, instance, cursor, limit }).await.map_err(unread)?;
+            Ok(RunPage { pointers: page.pointers, next: page.next.map(|it| (it.started, it.run)) })
+        })
+    }
+
+    fn instances(
+        &self,
+        agent: Option<AgentName>,
+        cursor: Option<(AgentName, Instance)>,
+        limit: usize,
+    ) -> Pending<'_, Result<InstancePage, Failure>> {
+        Box::pin(async move {
+            let cursor = cursor.map(|(agent, instance)| AgentInstance { agent, instance });
+            let page = self.store.instances(InstancesAsked { agent, cursor, limit }).await.map_err(unread)?;
+            let pair = |it: AgentInstance| (it.agent, it.instance);
+            Ok(InstancePage { instances: page.instances.into_iter().map(pair).collect(), next: page.next.map(pair) })
+        })
+    }
+}

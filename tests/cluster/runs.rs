@@ -1,0 +1,197 @@
+//! Runs on real nodes: real programs, found by their bare id from any node, whole after any end.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Cluster, Running, SEEN_MAX, STOP_MAX, Setup};
+use crate::http::Answer;
+use crate::question::{ACTOR, DISPATCH};
+
+/// The sample programs, declared as agents and, one of them, as a command.
+fn declared() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/agents");
+    let agent = |name: &str, program: &str, more: &str| {
+        let program = folder.join(program);
+        format!("[[runtime.agent]]\nname = {name:?}\nprogram = {program:?}\ntimeout_ms = 60000\n{more}\n")
+    };
+    let webhook = "webhook = true\n";
+    [
+        agent("hello", "hello.sh", webhook),
+        agent("boom", "boom.py", webhook),
+        agent("slow", "slow.py", webhook),
+        agent("many", "many.py", webhook),
+        agent("big", "big.py", webhook),
+        agent("offline", "hello.sh", ""),
+        format!("[[runtime.command]]\nname = \"tick\"\nprogram = {:?}\ntimeout_ms = 60000\n", folder.join("slow.py")),
+    ]
+    .concat()
+}
+
+fn command(via: &str, id: &str, target: &str, command: &str, params: &Json) -> Json {
+    json!({
+        "api_version": "1.0",
+        "request_id": id,
+        "connected_via": via,
+        "target_runtimes": [target],
+        "actor": ACTOR,
+        "action_type": "cmd_invoke",
+        "payload": { "command": command, "params": params },
+    })
+}
+
+/// Two nodes that see each other; the second one has the programs.
+fn pair(cluster: &Cluster) -> [Running; 2] {
+    let a = cluster.play("a", Setup::new());
+    let b = cluster.play("b", Setup::new().dialling(&a).with(declared()));
+    a.await_lifecycle("b", "online");
+    b.await_lifecycle("a", "online");
+    [a, b]
+}
+
+/// Starts the ticking command on the second node through the first, and gives the run's id.
+#[track_caller]
+fn tick(a: &Running, id: &str, params: &Json) -> String {
+    let answer = a.post(DISPATCH, &command("a", id, "b", "tick", params));
+    let run = answer.body.pointer("/results/0/run_id").and_then(Json::as_str);
+    run.unwrap_or_else(|| panic!("no run: {}", answer.text)).to_owned()
+}
+
+#[track_caller]
+fn await_status(node: &Running, run: &str, wanted: &str) -> Json {
+    let path = format!("/runs/{run}");
+    node.wait_until(&format!("{run} is {wanted}"), SEEN_MAX, |node| {
+        let answer = node.try_get(&path)?;
+        if answer.body["status"] == wanted { Ok(()) } else { Err(answer.text) }
+    });
+    node.get(&path).body
+}
+
+fn events(node: &Running, run: &str) -> Vec<Json> {
+    let answer = node.get(&format!("/runs/{run}/events?limit=1000"));
+    answer.body["events"].as_array().cloned().unwrap_or_else(|| panic!("{}", answer.text))
+}
+
+#[track_caller]
+fn assert_gapless(events: &[Json]) {
+    for (event, index) in events.iter().zip(0_u64..) {
+        assert_eq!(event["eventIndex"], index, "{event}");
+    }
+}
+
+fn kind(answer: &Answer) -> &str {
+    answer.body.pointer("/error/type").and_then(Json::as_str).unwrap_or_default()
+}
+
+#[test]
+fn a_command_is_a_run_that_any_node_finds_by_its_id_also_when_its_owner_is_away() {
+    let cluster = Cluster::new();
+    let [a, mut b] = pair(&cluster);
+    let run = tick(&a, "one", &json!({ "n": 3, "ms": 10 }));
+    let record = await_status(&a, &run, "completed");
+    assert_eq!((&record["agentName"], &record["instanceId"]), (&json!("cmd.tick"), &json!("b")), "{record}");
+    assert_eq!(record["result"], "done");
+    assert_eq!(record, b.get(&format!("/runs/{run}")).body, "the same from either node");
+    let seen = events(&a, &run);
+    assert_gapless(&seen);
+    let types: Vec<_> = seen.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(types, ["run_start", "log", "log", "log", "run_end"]);
+    let again = a.post(DISPATCH, &command("a", "one", "b", "tick", &json!({ "n": 3, "ms": 10 })));
+    assert_eq!(again.body.pointer("/results/0/run_id"), Some(&json!(run)), "the same request is the same run");
+
+    b.kill();
+    a.wait_until("the owner is missed", SEEN_MAX, |a| {
+        let answer = a.try_get(&format!("/runs/{run}"))?;
+        let is_missed = answer.status == 503 && kind(&answer) == "run_owner_unreachable";
+        if is_missed { Ok(()) } else { Err(answer.text) }
+    });
+    b.restart();
+    await_status(&a, &run, "completed");
+    let unknown = a.get("/runs/run_01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    assert_eq!((unknown.status, kind(&unknown)), (404, "run_not_found"), "{}", unknown.text);
+}
+
+#[test]
+fn a_kill_of_the_owner_in_mid_run_leaves_a_whole_log_with_an_end_and_no_process() {
+    let cluster = Cluster::new();
+    let [a, mut b] = pair(&cluster);
+    let run = tick(&a, "long", &json!({ "n": 100_000, "ms": 5 }));
+    b.wait_until("it ticks", SEEN_MAX, |b| {
+        let answer = b.try_get(&format!("/runs/{run}/events?limit=1000"))?;
+        let count = answer.body["events"].as_array().map_or(0, Vec::len);
+        if 20 < count { Ok(()) } else { Err(answer.text) }
+    });
+    let before = events(&b, &run);
+    b.kill();
+    b.wait_until("no program is left", STOP_MAX, |_| {
+        let left = running(&cluster.folder().join("b").display().to_string());
+        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    });
+    b.restart();
+    let record = await_status(&b, &run, "errored");
+    assert_eq!(record.pointer("/error/name"), Some(&json!("Interrupted")), "{record}");
+    let after = events(&b, &run);
+    assert_gapless(&after);
+    assert_eq!(after.get(..before.len()), Some(before.as_slice()), "what was shown is still so");
+}
+
+/// Programs whose working folder this is, by their command lines.
+fn running(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").expect("a list").filter_map(Result::ok);
+    let works_there = |path: &Path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == Path::new(folder));
+    let line = |path: &Path| fs::read_to_string(path.join("cmdline")).unwrap_or_default().replace('\0', " ");
+    entries.map(|entry| entry.path()).filter(|path| works_there(path)).map(|path| line(&path)).collect()
+}
+
+#[test]
+fn a_run_is_cancelled_from_another_node() {
+    let cluster = Cluster::new();
+    let [a, b] = pair(&cluster);
+    let run = tick(&a, "endless", &json!({ "n": 100_000, "ms": 20 }));
+    let cancel = command("a", "cancel-it", "b", "cancel", &json!({ "run_id": run }));
+    assert!(a.dispatch_one(&cancel).ok);
+    let record = await_status(&a, &run, "errored");
+    assert_eq!(record.pointer("/error/name"), Some(&json!("Cancelled")), "{record}");
+    let late = command("a", "cancel-again", "b", "cancel", &json!({ "run_id": run }));
+    b.wait_until("nothing is left to cancel", SEEN_MAX, |_| {
+        let outcome = a.dispatch_one(&late);
+        if outcome.code == "contract_violation" { Ok(()) } else { Err(outcome.text) }
+    });
+}
+
+#[test]
+fn agents_are_started_over_http_and_bring_what_they_say() {
+    let cluster = Cluster::new();
+    let b = cluster.play("b", Setup::new().with(declared()));
+    let answer = b.post("/agents/hello/i1", &json!({ "name": "plant" }));
+    assert_eq!(
+        (answer.status, &answer.body["result"]),
+        (200, &json!({ "greeting": "hello plant" })),
+        "{}",
+        answer.text
+    );
+    let run = answer.body.pointer("/_meta/runId").and_then(Json::as_str).expect("a run").to_owned();
+    assert_eq!(b.get(&format!("/runs/{run}")).body["status"], "completed");
+    let failed = b.post("/agents/boom/i1", &json!({}));
+    assert_eq!((failed.status, kind(&failed)), (500, "internal_error"), "{}", failed.text);
+    assert!(!failed.text.contains("boom"), "no detail: {}", failed.text);
+    for (path, wanted) in [("/agents/offline/i1", "agent_not_webhook"), ("/agents/other/i1", "agent_not_found")] {
+        let answer = b.post(path, &json!({}));
+        assert_eq!((answer.status, kind(&answer)), (404, wanted), "{}", answer.text);
+    }
+    let many = b.post("/agents/many/i1", &json!({ "n": 990 })).body.pointer("/_meta/runId").cloned().expect("a run");
+    let seen = events(&b, many.as_str().expect("a text"));
+    assert_eq!(seen.len(), 992);
+    assert_gapless(&seen);
+    let big = b.post("/agents/big/i1", &json!({})).body.pointer("/_meta/runId").cloned().expect("a run");
+    let seen = events(&b, big.as_str().expect("a text"));
+    assert_gapless(&seen);
+    let result = seen.iter().find_map(|event| event.get("result").filter(|it| it.is_object())).expect("cut");
+    assert_eq!(
+        (&result["truncated"], result["preview"].as_str().map(str::len)),
+        (&json!(true), Some(1_024)),
+        "{result}"
+    );
+    assert!(seen.iter().all(|event| event.to_string().len() <= 256 * 1024));
+}

@@ -1,0 +1,150 @@
+//! Questions about runs and their answers, bent in one respect each under a signature that holds.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use trust_runtime::domain::action::Action;
+use trust_runtime::domain::audit::Hash;
+use trust_runtime::domain::envelope::SKEW;
+use trust_runtime::domain::envelope::dsse::PayloadType;
+use trust_runtime::domain::policy::Policy;
+use trust_runtime::domain::preflight::Profile;
+use trust_runtime::domain::projection::Presence;
+use trust_runtime::domain::time::Millis;
+use trust_runtime::engine::view::View;
+use trust_runtime::wire::mesh::{
+    self, ANSWER_BYTES_MAX, POINTERS_MAX, PointerNews, PointersAsked, PointersPage, Refusal, RunAnswer, RunAsked,
+};
+
+use crate::example::{self, ENVELOPE};
+use crate::sealed::{ME, ORIGIN, envelope, fingerprint, origin_keys};
+use crate::world::{self, now, parsed};
+
+fn view() -> View {
+    let peer = world::peer(fingerprint("origin"), Presence::default());
+    let settings = world::settings(ME, Profile::Dev, Policy::default());
+    View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+}
+
+/// An example with its content changed, signed anew.
+fn bent(name: &str, kind: PayloadType, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let outer: Value = serde_json::from_slice(&example::all()[name]).expect("JSON");
+    let payload = STANDARD.decode(outer["payload"].as_str().expect("text")).expect("base64");
+    let mut content = serde_json::from_slice(&payload).expect("JSON");
+    change(&mut content);
+    mesh::seal(&origin_keys(), kind, content.to_string().as_bytes())
+}
+
+#[test]
+fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
+    let open = |bytes: &[u8]| mesh::open_run_question(&view(), &parsed(ORIGIN), bytes, now().wall).map(|_question| ());
+    let events = |change: fn(&mut Value)| open(&bent("run_asked.events", PayloadType::RunAsked, change));
+    assert_eq!(events(|_| {}), Ok(()), "the way of bending bends nothing");
+    for (what, read) in [
+        ("nothing", events(|it| it["events"]["limit"] = json!(0))),
+        ("too much", events(|it| it["events"]["limit"] = json!(1_001))),
+        ("no page", events(|it| drop(it.as_object_mut().expect("an object").remove("events")))),
+        ("a page of the record", events(|it| it["asked"] = json!("record"))),
+        ("a page of the pointer", events(|it| it["asked"] = json!("pointer"))),
+        ("no such kind", events(|it| it["events"]["types"] = json!(["log", "no_such"]))),
+        ("a run in lower case", events(|it| it["run"] = json!(it["run"].as_str().expect("text").to_lowercase()))),
+        ("a negative number", events(|it| it["events"]["from"] = json!(-1))),
+    ] {
+        assert_eq!(read, Err(Refusal::Malformed), "{what}");
+    }
+    let (write, _) = mesh::seal_run_question(
+        &origin_keys(),
+        &envelope(Action::ping()),
+        example::pointer(None).run,
+        &RunAsked::Record,
+    );
+    assert_eq!(open(&write), Err(Refusal::Malformed), "a write is not looked at here");
+    let read = example::all()["action.status_read"].clone();
+    assert_eq!(open(&read), Err(Refusal::Malformed), "nor is another message");
+}
+
+#[test]
+fn a_runs_answer_says_one_thing_on_whole_lines() {
+    let asked = RunAsked::Events { from: 0, kinds: None, limit: 9, wait: Millis(0) };
+    let open = |bytes: &[u8]| {
+        let question = (Hash::of(ENVELOPE), example::pointer(None).run, &asked);
+        mesh::open_run_answer(&view(), &parsed(ORIGIN), question, bytes, now().wall).map(|_answer| ())
+    };
+    let events = |change: fn(&mut Value)| open(&bent("run_answer.events", PayloadType::RunAnswer, change));
+    assert_eq!(events(|_| {}), Ok(()), "the way of bending bends nothing");
+    for (what, read, refused) in [
+        ("two things", events(|it| it["denial"] = json!({})), Refusal::Malformed),
+        ("another word", events(|it| it["said"] = json!("unknown")), Refusal::Malformed),
+        ("no object", events(|it| it["page"]["events"][0]["body"] = json!([])), Refusal::Malformed),
+        ("no kind", events(|it| it["page"]["events"][0]["body"]["type"] = json!("no_such")), Refusal::Malformed),
+        ("a gap", events(|it| it["page"]["events"][1]["body"]["eventIndex"] = json!(2)), Refusal::NotItsOwnWord),
+        ("another question", events(|it| it["question"] = json!("0".repeat(64))), Refusal::NotItsOwnWord),
+        (
+            "an event of another run",
+            events(|it| it["page"]["events"][1]["body"]["runId"] = json!("run_01MCC5RM000W3GE1R70W3GE1R7")),
+            Refusal::NotItsOwnWord,
+        ),
+        (
+            "too long an event",
+            events(|it| it["page"]["events"][0]["body"]["text"] = json!("x".repeat(256 * 1024))),
+            Refusal::Malformed,
+        ),
+    ] {
+        assert_eq!(read, Err(refused), "{what}");
+    }
+    // On one line each: a stream of lines would show the second line as an event of its own.
+    let payload = format!(
+        "{{\"question\":\"{}\",\"said\":\"events\",\"page\":{{\"events\":[{{\"at_ns\":1,\"body\":{{\n\
+         \"type\":\"log\",\"runId\":\"{}\",\"eventIndex\":0}}}}],\"next\":1,\"count\":1,\"is_ended\":false}}}}",
+        Hash::of(ENVELOPE),
+        example::pointer(None).run,
+    );
+    let sealed = |payload: &str| mesh::seal(&origin_keys(), PayloadType::RunAnswer, payload.as_bytes());
+    assert_eq!(open(&sealed(&payload)), Err(Refusal::Malformed));
+    assert_eq!(open(&sealed(&payload.replace('\n', ""))), Ok(()));
+    let too_large = "x".repeat(ANSWER_BYTES_MAX);
+    assert_eq!(open(&sealed(&too_large)), Err(Refusal::TooLarge));
+}
+
+#[test]
+fn an_answer_about_a_run_counts_only_with_the_pinned_key() {
+    let unknown = mesh::seal_run_answer(&origin_keys(), Hash::of(ENVELOPE), &RunAnswer::Unknown);
+    for (pinned, wanted) in [("origin", Ok(RunAnswer::Unknown)), ("stranger", Err(Refusal::NotItsOwnWord))] {
+        let mut view = view();
+        let peer = world::peer(fingerprint(pinned), Presence::default());
+        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+        let question = (Hash::of(ENVELOPE), example::pointer(None).run, &RunAsked::Record);
+        let opened = mesh::open_run_answer(&view, &parsed(ORIGIN), question, &unknown, now().wall);
+        assert_eq!(opened, wanted, "{pinned}");
+    }
+}
+
+#[test]
+fn pointers_are_asked_of_their_owner_now_and_told_in_pages() {
+    let asked = PointersAsked { owner: parsed(ME), at: now().wall, sequence: 1, number: 0, floor: 0 };
+    let open = |asked: &PointersAsked| {
+        let (sealed, _) = mesh::seal_pointers_asked(&origin_keys(), asked);
+        mesh::open_pointers_asked(&view(), &parsed(ORIGIN), &sealed, now().wall).map(|_opened| ())
+    };
+    let at = |at| PointersAsked { at, ..asked.clone() };
+    assert_eq!(open(&at(now().wall.minus(SKEW))), Ok(()));
+    assert_eq!(open(&at(now().wall.plus(SKEW))), Ok(()));
+    for refused in [
+        at(now().wall.minus(Millis(SKEW.0 + 1))),
+        at(now().wall.plus(Millis(SKEW.0 + 1))),
+        PointersAsked { owner: parsed("site-a/other"), ..asked.clone() },
+    ] {
+        assert_eq!(open(&refused), Err(Refusal::NotItsOwnWord), "{refused:?}");
+    }
+    for (count, wanted) in [(POINTERS_MAX, Ok(())), (POINTERS_MAX + 1, Err(Refusal::Malformed))] {
+        let changes = vec![PointerNews::Put(example::pointer(None)); count];
+        let page = PointersPage { is_restart: false, changes, number: 1, floor: 0, has_more: false };
+        let sealed = mesh::seal_pointers(&origin_keys(), Hash::of(ENVELOPE), &page);
+        let opened = mesh::open_pointers(&view(), &parsed(ORIGIN), Hash::of(ENVELOPE), &sealed, now().wall);
+        assert_eq!(opened.map(|_page| ()), wanted, "{count}");
+        let other = mesh::open_pointers(&view(), &parsed(ORIGIN), Hash::of(b"another"), &sealed, now().wall);
+        assert_eq!(other, Err(Refusal::NotItsOwnWord));
+    }
+}
