@@ -85,7 +85,7 @@ pub async fn run(
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
     let tokens = settings::tokens::load(&folder, settings.site())?;
-    let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
+    let credentials = Arc::new(web::Credentials::new(admins(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let listeners = Listeners::bind(settings, &credentials, listener.secure).await?;
     let (web, admin) = listeners.urls();
@@ -259,10 +259,10 @@ fn own_identity(folder: &Path, certificates: Option<&Arc<tls::Identity>>) -> Res
 }
 
 /// The node's own admin token and the configured one, as digests.
-fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Error> {
+fn admins(settings: &Settings, folder: &Path) -> Result<web::Admins, Error> {
     let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
     let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
-    Ok(std::iter::once(own).chain(configured).collect())
+    Ok(web::Admins { own, configured })
 }
 
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.

@@ -11,6 +11,7 @@ pub mod bundles;
 pub mod certificates;
 pub mod clock;
 mod courier;
+mod descriptors;
 mod driver;
 mod federation;
 mod ingress;

@@ -201,8 +201,26 @@ pub const KEYS: &[Key] = &[
     ),
     key("runtime.web.tls", Kind::Bool, "false", "Whether the HTTP interface speaks TLS."),
     key("runtime.web.hosts", Kind::TextList, "[]", "Further names that a request's Host header may carry."),
+    key(
+        "runtime.web.connections_max",
+        Kind::Int { min: 16, max: 65_536 },
+        "2048",
+        "Most connections at once, on each listener; beyond it the one that has been silent longest is closed.",
+    ),
+    key(
+        "runtime.web.streams_max",
+        Kind::Int { min: 2, max: 65_535 },
+        "1536",
+        "Most connections that follow a run or the state at once; fewer than all of them. One credential has two thirds at most.",
+    ),
     key("runtime.admin.enabled", Kind::Bool, "false", "Whether the separate admin listener is open."),
     key("runtime.admin.listen", Kind::Address, "127.0.0.1:8081", "Where the admin interface listens."),
+    key(
+        "runtime.admin.mount",
+        Kind::Text,
+        "",
+        "What stands before every path of the admin interface, such as `/fleet/admin`; when absent, nothing does.",
+    ),
     key(
         "runtime.tls.mode",
         Kind::OneOf(&["disabled", "self-managed", "provisioned"]),

@@ -137,7 +137,7 @@ const fn status_of_run(fault: RunFault) -> StatusCode {
         RunFault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RunFault::InvalidJson | RunFault::InvalidRequest | RunFault::ValidationFailed => StatusCode::BAD_REQUEST,
         RunFault::OwnerUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        RunFault::RegistryUnavailable => StatusCode::NOT_IMPLEMENTED,
+        RunFault::RegistryUnavailable | RunFault::StoreUnavailable => StatusCode::NOT_IMPLEMENTED,
     }
 }
 

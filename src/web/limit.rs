@@ -36,6 +36,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// How many of them follow a stream at once. Beyond it the answer is 503.
     pub streams_max: usize,
+    /// How many of those have one credential. Beyond it the answer is 503, for that credential alone.
+    pub streams_of_one_max: usize,
     /// How long a reader may take nothing of what is sent to it.
     pub write: Duration,
     /// How often a stream on which nothing happens says that it is there.
@@ -51,7 +53,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Ten seconds are enough for any honest client; 256 connections leave room under a limit of 1,024 open files.
+    /// Ten seconds are enough for any honest client. A thousand readers of one run have room, with one credential too; each
+    /// holds one piece of what it reads and at most 64 KiB of its connection.
     ///
     /// A panel asks a few times a second, and a dispatch takes four signatures, a fifth of a millisecond: not even 64 callers
     /// that never rest come to 10,000 a second on one node. A loop of cheap reads gone wild does. Whoever mistypes a token does
@@ -61,8 +64,9 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head_read: Duration::from_secs(10),
             body_read: Duration::from_secs(10),
-            connections_max: 256,
-            streams_max: 192,
+            connections_max: 2_048,
+            streams_max: 1_536,
+            streams_of_one_max: 1_024,
             write: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             requests_max: 512,

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust_runtime::domain::identity::Role;
-use trust_runtime::domain::identity::token::{self, TokenId, TokenRecord, Tokens};
+use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::web::{Auth, Options};
 
@@ -190,6 +190,7 @@ async fn a_token_that_is_taken_away_ends_its_connection() {
         id: TokenId::from_bits(7),
         digest: token::digest(text.as_bytes()),
         role: Role::Operator,
+        audience: Audience::default(),
         actor: "site-1/alice".parse().unwrap(),
         created: Wall(0),
         expires: None,

@@ -86,6 +86,7 @@ pub(in crate::node) struct MeshRuns {
 }
 
 /// Where a run is.
+#[derive(Debug)]
 enum Place {
     Here,
     There(Pointer),
@@ -103,12 +104,8 @@ impl MeshRuns {
 
     async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
         let shelf = &self.known.shelf;
-        let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
-        if shelf.store.head(run).await.map_err(fault)?.is_some() {
-            return Ok(Place::Here);
-        }
-        if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
-            return Ok(Place::There(pointer));
+        if let Some(place) = on_shelf(shelf, run).await? {
+            return Ok(place);
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
@@ -161,7 +158,12 @@ impl MeshRuns {
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
         match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) => Ok(*run),
+            RunAnswer::Record(run) if run.pointer.is_of_one_run_with(pointer) => Ok(*run),
+            // The pointer is wrong, and whoever looks again asks everybody.
+            RunAnswer::Record(_) => {
+                self.known.forget(pointer).await;
+                Err(Absent::Unknown)
+            }
             RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
                 Err(unreachable(pointer))
             }
@@ -217,6 +219,18 @@ impl MeshRuns {
     }
 }
 
+/// Where a run is as far as this node has written it down. A record that is not what its pointer says is nobody's (contract,
+/// RR-25).
+async fn on_shelf(shelf: &super::Shelf, run: RunId) -> Result<Option<Place>, Absent> {
+    let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
+    let pointer = shelf.registry.lookup(run).await.map_err(fault)?;
+    match (shelf.store.run(run).await.map_err(fault)?, pointer) {
+        (Some(kept), Some(pointer)) if !kept.pointer.is_of_one_run_with(&pointer) => Err(Absent::Unknown),
+        (Some(_), _) => Ok(Some(Place::Here)),
+        (None, pointer) => Ok(pointer.map(Place::There)),
+    }
+}
+
 /// The number behind this one.
 fn behind(after: Option<u64>) -> u64 {
     after.map_or(0, |after| after.saturating_add(1))
@@ -227,6 +241,10 @@ fn unreachable(pointer: &Pointer) -> Absent {
 }
 
 impl Runs for MeshRuns {
+    fn has_store(&self) -> bool {
+        self.local.has_store()
+    }
+
     fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
         self.local.start(asker, invoke)
     }
@@ -272,5 +290,50 @@ impl Runs for MeshRuns {
         limit: usize,
     ) -> Pending<'_, Result<InstancePage, Failure>> {
         self.local.instances(agent, cursor, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::run::{Event, Kind};
+    use crate::domain::time::Wall;
+    use crate::store::runs::feed::Feeds;
+    use crate::store::runs::memory::MemoryRuns;
+    use crate::store::runs::{Change, RunStore as _};
+
+    fn run_id() -> RunId {
+        RunId::new(Wall::from_millis(1), [7; 10])
+    }
+
+    async fn holding(agent: &str, instance: &str) -> Arc<MemoryRuns> {
+        let store = Arc::new(MemoryRuns::new(50));
+        let pointer = Pointer {
+            run: run_id(),
+            owner: "site/a".parse().expect("legal"),
+            agent: agent.parse().expect("legal"),
+            instance: instance.parse().expect("legal"),
+            started: Wall::from_millis(1),
+            end: None,
+        };
+        let first = Event { index: 0, kind: Kind::RunStart, at: Wall::from_millis(1), body: "{}".into() };
+        store.commit(vec![Change::Create { pointer, first }]).await.expect("written");
+        store
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_not_what_its_pointer_says_is_none() {
+        let store = holding("hello", "i1").await;
+        let beside = |registry: Arc<MemoryRuns>| crate::node::reach::Shelf {
+            store: store.clone(),
+            registry,
+            feeds: Feeds::new(store.clone()),
+        };
+        assert!(matches!(on_shelf(&beside(holding("hello", "i1").await), run_id()).await, Ok(Some(Place::Here))));
+        for (agent, instance) in [("hello", "i2"), ("boom", "i1")] {
+            let found = on_shelf(&beside(holding(agent, instance).await), run_id()).await;
+            assert!(matches!(found, Err(Absent::Unknown)), "{found:?}");
+        }
+        assert!(matches!(on_shelf(&beside(Arc::new(MemoryRuns::new(50))), run_id()).await, Ok(Some(Place::Here))));
     }
 }

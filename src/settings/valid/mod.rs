@@ -293,6 +293,10 @@ pub struct Web {
     pub tls: bool,
     /// Further names for the Host header, in lower case.
     pub hosts: Vec<String>,
+    /// Most connections of each listener.
+    pub connections_max: usize,
+    /// Most of them that follow something.
+    pub streams_max: usize,
 }
 
 /// `[runtime.admin]`.
@@ -302,6 +306,8 @@ pub struct Admin {
     pub enabled: bool,
     /// Where.
     pub listen: SocketAddr,
+    /// What stands before every path: empty, or a path without a slash at its end.
+    pub mount: String,
 }
 
 /// `[runtime.tls]`.

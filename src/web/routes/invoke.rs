@@ -18,6 +18,7 @@ use crate::web::error::{Kind, Problem, accepted, name_run};
 use crate::web::limit;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::routes::actions;
+use crate::web::standing::Standing;
 use crate::web::stream::{self, RunStream};
 use crate::wire::run::{self, Form};
 
@@ -53,21 +54,22 @@ fn mode(headers: &HeaderMap) -> Mode {
 async fn invoke(shared: &Arc<Shared>, call: &Call, body: Body) -> Answered {
     let (name, instance) = target(call)?;
     let agent = admitted(shared, call.caller()?, &name)?;
-    let runs = shared.runs.clone().ok_or_else(no_registry)?;
+    let runs = Arc::clone(store(shared)?);
     let mode = mode(&call.headers);
-    let place = match mode {
-        Mode::Followed(_) => Some(stream::place(shared)?),
-        Mode::Accepted | Mode::Awaited => None,
-    };
     let body = limit::read_payload(&call.headers, body, shared.options.limits.body_read).await?;
     let payload = run::payload(&body).map_err(|error| Problem::of_run(RunFault::InvalidJson, error))?;
+    // Only now: whoever sends a body slowly must not keep a place from those who read.
+    let place = match mode {
+        Mode::Followed(_) => Some((stream::place(shared, call)?, Standing::new(shared, call)?)),
+        Mode::Accepted | Mode::Awaited => None,
+    };
     let invoke = Invoke { agent, instance, payload, is_streamed: matches!(mode, Mode::Followed(_)) };
     let run = begin(shared, &runs, call.caller()?, invoke).await?;
     let mut response = match (mode, place) {
-        (Mode::Followed(form), Some(place)) => {
+        (Mode::Followed(form), Some((place, standing))) => {
             let asker = call.caller()?.asker();
             let follower = runs.follow(asker, run, None).await.map_err(|absent| Problem::from(absent).about(run))?;
-            RunStream::new(shared, form, None, follower, place).into_response()
+            RunStream::new((shared, standing), form, None, follower, place).into_response()
         }
         (Mode::Accepted, _) => accepted(json(run::accepted(run))),
         (Mode::Awaited | Mode::Followed(_), _) => json(outcome(&runs, call.caller()?, run).await?),
@@ -135,7 +137,15 @@ async fn outcome(runs: &Arc<dyn Runs>, caller: &Caller, run: RunId) -> Result<Ve
     Ok(run::invoked(run, ended.result.as_deref()))
 }
 
-/// Nothing is kept here.
-pub(crate) fn no_registry() -> Problem {
-    Problem::of_run(RunFault::RegistryUnavailable, "this node keeps no runs")
+/// The runs, to list them.
+pub(crate) fn registry(shared: &Shared) -> Result<&Arc<dyn Runs>, Problem> {
+    let missing = || Problem::of_run(RunFault::RegistryUnavailable, "this node keeps no runs");
+    shared.runs.as_ref().ok_or_else(missing)
+}
+
+/// The runs, to start them and to read what they have said.
+pub(crate) fn store(shared: &Shared) -> Result<&Arc<dyn Runs>, Problem> {
+    let missing = || Problem::of_run(RunFault::StoreUnavailable, "this node has pointers to runs and keeps none");
+    registry(shared)?.has_store().then_some(()).ok_or_else(missing)?;
+    registry(shared)
 }

@@ -31,6 +31,10 @@ pub(crate) struct Played {
     made: Arc<AtomicU64>,
     /// Whether whoever is followed from now on breaks off after the first page.
     pub(crate) is_breaking: Arc<AtomicBool>,
+    /// Whether whoever is followed from now on breaks off before anything else.
+    pub(crate) is_broken: Arc<AtomicBool>,
+    /// Whether it has pointers alone.
+    pub(crate) is_registry_only: AtomicBool,
     /// Runs that are at a runtime which cannot be reached.
     pub(crate) away: Mutex<Vec<Pointer>>,
 }
@@ -39,7 +43,15 @@ impl Played {
     pub(crate) fn new() -> Arc<Self> {
         let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
         let feeds = Feeds::new(store.clone());
-        Arc::new(Self { store, feeds, made: Arc::default(), is_breaking: Arc::default(), away: Mutex::default() })
+        Arc::new(Self {
+            store,
+            feeds,
+            made: Arc::default(),
+            is_breaking: Arc::default(),
+            is_broken: Arc::default(),
+            is_registry_only: AtomicBool::default(),
+            away: Mutex::default(),
+        })
     }
 
     fn now(&self) -> Wall {
@@ -139,13 +151,15 @@ async fn play(mut stage: Stage, invoke: Invoke) {
 struct Reading {
     reader: RunReader,
     is_breaking: Arc<AtomicBool>,
+    is_broken: Arc<AtomicBool>,
     pages: usize,
 }
 
 impl Follower for Reading {
     fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
         Box::pin(async move {
-            if 0 < self.pages && self.is_breaking.load(Ordering::Relaxed) {
+            let is_breaking = 0 < self.pages && self.is_breaking.load(Ordering::Relaxed);
+            if is_breaking || self.is_broken.load(Ordering::Relaxed) {
                 return Err(Absent::failed(Code::StorageUnavailable, "the secret of the disk"));
             }
             self.pages += 1;
@@ -163,6 +177,10 @@ fn unread(error: trust_runtime::store::Error) -> Failure {
 }
 
 impl Runs for Played {
+    fn has_store(&self) -> bool {
+        !self.is_registry_only.load(Ordering::Relaxed)
+    }
+
     fn start(&self, _asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
         Box::pin(async move {
             let run = self.begin(&invoke).await?;
@@ -195,7 +213,8 @@ impl Runs for Played {
         Box::pin(async move {
             self.run(asker, run).await?;
             let reader = self.feeds.reader(run, after).await.map_err(unread)?.ok_or(Absent::Unknown)?;
-            let follower = Reading { reader, is_breaking: self.is_breaking.clone(), pages: 0 };
+            let (is_breaking, is_broken) = (self.is_breaking.clone(), self.is_broken.clone());
+            let follower = Reading { reader, is_breaking, is_broken, pages: 0 };
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
     }

@@ -124,6 +124,29 @@ async fn a_thousand_readers_with_pauses_each_see_exactly_the_log() {
 }
 
 #[tokio::test]
+async fn a_reader_that_panics_harms_nobody() {
+    for world in [in_memory(), on_disk()] {
+        world.commit(vec![create(1), append(1, 1..400)]).await;
+        let (mut dying, living) = (world.reader(1, None).await, world.reader(1, None).await);
+        let mut dead = tokio::task::JoinSet::<()>::new();
+        dead.spawn(async move {
+            dying.next_page(1_000).await.expect("reads");
+            panic!("as a subscriber may");
+        });
+        let mut alive = tokio::task::JoinSet::from_iter([all(living, 3, 1_000)]);
+        assert!(dead.join_next().await.expect("one").expect_err("it panics").is_panic());
+        for first in (400..1_000).step_by(25) {
+            world.commit(vec![append(1, first..first + 25)]).await;
+        }
+        world.commit(vec![end(1, 1_000)]).await;
+        let seen = alive.join_next().await.expect("one").expect("it lives");
+        assert_eq!(seen, (0..=1_000).collect::<Vec<_>>());
+        assert_eq!(world.feeds.count(), 0, "neither is left");
+        world.store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_goes_while_it_is_read_says_so() {
     for world in [in_memory(), on_disk()] {
         world.commit(vec![create(1), append(1, 1..900), end(1, 900)]).await;
