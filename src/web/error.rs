@@ -321,7 +321,10 @@ pub(crate) mod described {
     pub(crate) const READ: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
     ];
     /// Of the state.
@@ -329,14 +332,20 @@ pub(crate) mod described {
         (304, "The reader has this state already."),
         (400, "A header is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (503, "Too many requests, or a setting that the profile needs is absent."),
     ];
     /// Of a route that takes a body.
     pub(crate) const WRITE: &[(u16, &str)] = &[
         (400, "The body is not JSON, or not of this form."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (408, "The body did not arrive in time."),
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
@@ -347,7 +356,10 @@ pub(crate) mod described {
     pub(crate) const INVOKE: &[(u16, &str)] = &[
         (400, "A part of the path is blank, or the payload is not JSON."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is lower than the agent asks for, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is lower than the agent asks for or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "No such agent is declared, or it is not started over HTTP."),
         (405, "Wanted POST."),
         (408, "The payload did not arrive in time."),
@@ -361,7 +373,10 @@ pub(crate) mod described {
     pub(crate) const RUN: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "Nobody who could be asked knows the run."),
         (405, "Wanted GET."),
         (500, "The node failed."),
@@ -372,7 +387,10 @@ pub(crate) mod described {
     pub(crate) const ADMIN: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is lower than operator, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is lower than operator or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "No such agent or run."),
         (405, "Wanted GET."),
         (501, "This node keeps no runs."),

@@ -244,7 +244,7 @@ impl Surface {
     }
 
     /// What stands before every path.
-    fn mount(&self) -> &str {
+    pub(crate) fn mount(&self) -> &str {
         match self {
             Self::Admin { mount } => mount,
             Self::Public => "",

@@ -181,6 +181,33 @@ async fn a_ban_ends_a_connection_and_no_other() {
     check_ended(&served, alice, "").await;
 }
 
+/// A stream is one answer, and asks again all the same.
+#[tokio::test]
+async fn a_ban_ends_the_streams_of_its_certificate() {
+    let site = Site::new();
+    let served = serve_securely(&site, |options| options.limits.heartbeat = STEP / 30).await;
+    let mut streams = Vec::new();
+    for actor in ["alice", "bob"] {
+        let mut stream = served.shake(&site.caller(Some(actor))).await;
+        let head = served.livez("Connection: close\r\n").replace("/livez", "/api/runtime-cloud/state/stream");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 512];
+        let count = stream.read(&mut first).await.unwrap();
+        assert!(String::from_utf8_lossy(&first[..count]).starts_with("HTTP/1.1 200"), "{actor}");
+        streams.push(stream);
+    }
+    site.ban(&served.bench, "spiffe://trust/site-1/alice");
+    let [alice, bob] = streams.as_mut_slice() else { panic!("two streams") };
+    let rest = read_all(alice).await;
+    assert!(rest.contains("event: error\ndata: ") && rest.contains("\"unauthorized\""), "{rest}");
+    // Bob's goes on: that there is something to read is a sign of life, and no end.
+    let mut more = [0; 16 * 1_024];
+    for _ in 0..3 {
+        let count = bob.read(&mut more).await.unwrap();
+        assert!(0 < count && !String::from_utf8_lossy(&more[..count]).contains("unauthorized"));
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_is_taken_away_ends_its_connection() {
     let site = Site::new();

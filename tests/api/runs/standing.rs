@@ -12,7 +12,7 @@ use trust_runtime::web;
 use super::http::{ask, frames, heard};
 use super::walks::begin;
 use super::{Served, record_of, serve, tokens};
-use crate::fleet::NOW_NS;
+use crate::fleet::{CONFIGURED, NOW_NS, TOKEN};
 use crate::sockets::{PATIENCE, read_all};
 
 const STATE: &str = "/api/runtime-cloud/state/stream";
@@ -112,6 +112,27 @@ async fn one_credential_keeps_no_other_from_following() {
     let (_stream, first) = open(&served, STATE, &text, "").await;
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
     drop(open_ones);
+}
+
+/// RR-66: a credential of one listener is none of the other, but for that of who has the node's own files.
+#[tokio::test]
+async fn each_listener_takes_its_own_tokens_and_the_owners() {
+    let served = serve(|_| {}).await;
+    let told = async |authority: &str, path: &str, token: &str| {
+        let headers = [("authorization".to_owned(), format!("Bearer {token}"))];
+        ask(authority, "GET", path, &headers, None).await.status
+    };
+    for (token, public, admin) in [
+        (served.public.as_str(), 200, 403),
+        (served.token.as_str(), 403, 200),
+        (CONFIGURED, 200, 403),
+        (TOKEN, 200, 200),
+    ] {
+        let seen = told(&served.base, "/api/runtime-cloud/state", token).await;
+        assert_eq!((seen, told(&served.admin, "/fleet/admin/runs", token).await), (public, admin), "{token}");
+    }
+    let recorded = served.bench.node.recorded.lock().unwrap().len();
+    assert_eq!(recorded, 3, "each refusal is on record");
 }
 
 /// Whoever sends a body slowly has no place yet.

@@ -117,8 +117,21 @@ pub struct Operation {
     pub is_enveloped: bool,
 }
 
-/// The whole description.
-pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec<u8> {
+/// What comes of a stream as server-sent events.
+const FRAMES: &str = "Events with their name, their id and their data; a comment where nothing happens. An event `error`, \
+    whose data is the error, is the last one: a reader that comes back goes on behind the last id that it was given. Its type is \
+    `unauthorized` where the credential holds no more.";
+
+/// What comes of a run as lines.
+const RUN_LINES: &str = "One event a line, with its `type` and its `eventIndex`; an empty line where nothing happens. A line \
+    with the member `error` is the last one.";
+
+/// What comes of the state as lines.
+const STATE_LINES: &str = "One event a line, as an object with its name in `event`, its id in `id` and what it says in `data`; an \
+    empty line where nothing happens. A line with the event `error`, which has no id, is the last one.";
+
+/// The whole description, of what is served behind a mount.
+pub fn document((title, version): (&str, &str), mount: &str, operations: &[Operation]) -> Vec<u8> {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for operation in operations {
         paths.entry(operation.path).or_default().insert(operation.method.to_owned(), describe(operation));
@@ -130,6 +143,7 @@ pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec
             "version": version,
             "description": "A peer-to-peer runtime mesh node: see the fleet, ask, act and audit from any node.",
         },
+        "servers": [{ "url": if mount.is_empty() { "/" } else { mount } }],
         "paths": paths,
         "components": {
             "schemas": schemas(),
@@ -274,8 +288,9 @@ fn content(body: Body) -> Option<Value> {
             return Some(json!({ "application/json": { "schema": schema } }));
         }
         Body::RunStream | Body::StateStream => {
-            let text = json!({ "schema": { "type": "string" } });
-            return Some(json!({ "text/event-stream": text, "application/x-ndjson": text }));
+            let said = |what| json!({ "schema": { "type": "string", "description": what } });
+            let lines = if body == Body::RunStream { RUN_LINES } else { STATE_LINES };
+            return Some(json!({ "text/event-stream": said(FRAMES), "application/x-ndjson": said(lines) }));
         }
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
