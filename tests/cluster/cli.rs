@@ -239,7 +239,11 @@ fn completions_are_scripts_that_their_shell_accepts() {
         let script = text(&output.stdout);
         assert!(output.status.success() && script.contains("config-set"), "{shell}: {output:?}");
         if shell == "bash" {
-            let (checked, _) = run_to_end(std::process::Command::new("bash").args(["-n", "-c", &script]), COMMAND_MAX);
+            // Longer than one argument may be.
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("completions.bash");
+            fs::write(&path, &script).expect("written");
+            let (checked, _) = run_to_end(std::process::Command::new("bash").arg("-n").arg(&path), COMMAND_MAX);
             assert!(checked.status.success(), "{checked:?}");
         }
     }
