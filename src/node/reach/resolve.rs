@@ -18,7 +18,7 @@ use crate::domain::time::Millis;
 use crate::engine::input::Invoke;
 use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked};
 use crate::handle::{Failure, Pending};
-use crate::store::runs::{PointerChange, Replica};
+use crate::store::runs::{PointerChange, Registry, Replica, RunStore};
 use crate::wire::mesh::{RunAnswer, RunAsked};
 
 /// Pointers of other sites that are remembered: those of the own site are copied. The oldest go first.
@@ -115,7 +115,7 @@ impl MeshRuns {
         if self.asking.views.load().runs.contains_key(&run) {
             return Ok(Place::Here);
         }
-        if let Some(place) = on_shelf(shelf, run).await? {
+        if let Some(place) = on_shelf(&*shelf.store, &*shelf.registry, run).await? {
             return Ok(place);
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
@@ -240,10 +240,10 @@ impl MeshRuns {
 
 /// Where a run is as far as this node has written it down. A record that is not what its pointer says is nobody's (contract,
 /// RR-25).
-async fn on_shelf(shelf: &super::Shelf, run: RunId) -> Result<Option<Place>, Absent> {
+async fn on_shelf(store: &dyn RunStore, registry: &dyn Registry, run: RunId) -> Result<Option<Place>, Absent> {
     let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
-    let pointer = shelf.registry.lookup(run).await.map_err(fault)?;
-    match (shelf.store.run(run).await.map_err(fault)?, pointer) {
+    let pointer = registry.lookup(run).await.map_err(fault)?;
+    match (store.run(run).await.map_err(fault)?, pointer) {
         (Some(kept), Some(pointer)) if !kept.pointer.is_of_one_run_with(&pointer) => Err(Absent::Unknown),
         (Some(_), _) => Ok(Some(Place::Here)),
         (None, pointer) => Ok(pointer.map(Place::There)),
@@ -321,9 +321,8 @@ mod tests {
     use super::*;
     use crate::domain::run::{Event, Kind};
     use crate::domain::time::Wall;
-    use crate::store::runs::feed::Feeds;
+    use crate::store::runs::Change;
     use crate::store::runs::memory::MemoryRuns;
-    use crate::store::runs::{Change, RunStore as _};
 
     fn run_id() -> RunId {
         RunId::new(Wall::from_millis(1), [7; 10])
@@ -347,16 +346,12 @@ mod tests {
     #[tokio::test]
     async fn a_record_that_is_not_what_its_pointer_says_is_none() {
         let store = holding("hello", "i1").await;
-        let beside = |registry: Arc<MemoryRuns>| crate::node::reach::Shelf {
-            store: store.clone(),
-            registry,
-            feeds: Feeds::new(store.clone()),
-        };
-        assert!(matches!(on_shelf(&beside(holding("hello", "i1").await), run_id()).await, Ok(Some(Place::Here))));
+        let beside = async |registry: Arc<MemoryRuns>| on_shelf(&*store, &*registry, run_id()).await;
+        assert!(matches!(beside(holding("hello", "i1").await).await, Ok(Some(Place::Here))));
         for (agent, instance) in [("hello", "i2"), ("boom", "i1")] {
-            let found = on_shelf(&beside(holding(agent, instance).await), run_id()).await;
+            let found = beside(holding(agent, instance).await).await;
             assert!(matches!(found, Err(Absent::Unknown)), "{found:?}");
         }
-        assert!(matches!(on_shelf(&beside(Arc::new(MemoryRuns::new(50))), run_id()).await, Ok(Some(Place::Here))));
+        assert!(matches!(beside(Arc::new(MemoryRuns::new(50))).await, Ok(Some(Place::Here))));
     }
 }
