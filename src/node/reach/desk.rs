@@ -10,7 +10,7 @@ use super::{ReachParts, Shelf, is_trusted};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
-use crate::domain::run::RunId;
+use crate::domain::run::{Pointer, Run, RunId};
 use crate::domain::time::{Millis, Monotonic, Now};
 use crate::engine::act_draft;
 use crate::engine::judge;
@@ -19,7 +19,7 @@ use crate::mesh::{Answer, Responder};
 use crate::node::clock::SystemEntropy;
 use crate::node::ingress::Ingress;
 use crate::store;
-use crate::store::runs::{EventsAsked, PointerChange, Upto};
+use crate::store::runs::{EventPage, EventsAsked, Head, PointerChange, Upto};
 use crate::wire::mesh::{self as message, POINTERS_MAX, PointerNews, PointersPage, RUN_EVENTS_BYTES_MAX};
 use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunQuestion};
 
@@ -31,6 +31,9 @@ const WAITERS_MAX: usize = 2_048;
 
 /// Those of one origin, so that none uses up the room of the others.
 const WAITERS_OF_ONE_MAX: usize = 256;
+
+/// How long whoever waits for the beginning of a run is left before it is looked again.
+const UNWRITTEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a record stands for the further pages of who follows a run.
 const FOLLOWED: Millis = Millis::from_secs(60);
@@ -173,22 +176,46 @@ impl Desk {
 
     async fn look_up(&self, question: &RunQuestion) -> Result<RunAnswer, store::Error> {
         let (store, run) = (&self.shelf.store, question.run);
+        // Looked at before the store: a run is open until it is there.
+        let accepted = self.accepted(run);
         Ok(match &question.asked {
             RunAsked::Pointer => {
-                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
+                let run = store.run(run).await?.or(accepted);
+                run.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
             }
             RunAsked::Record => {
-                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
+                let run = store.run(run).await?.or(accepted);
+                run.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
             }
             RunAsked::Events { from, kinds, limit, .. } => {
                 let bytes_max = RUN_EVENTS_BYTES_MAX;
                 let asked = EventsAsked { run, from: *from, kinds: kinds.clone(), limit: *limit, bytes_max };
-                store.events(asked).await?.map_or(RunAnswer::Unknown, |page| {
-                    let (count, is_ended) = (page.head.count, page.head.is_ended);
-                    RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
-                })
+                match store.events(asked).await? {
+                    Some(EventPage { events, next, head: Head { count, is_ended } }) => {
+                        RunAnswer::Events(RunEvents { events, next, count, is_ended })
+                    }
+                    None if accepted.is_some() => {
+                        RunAnswer::Events(RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false })
+                    }
+                    None => RunAnswer::Unknown,
+                }
             }
         })
+    }
+
+    /// A run that has been accepted, whose beginning may not be written yet.
+    fn accepted(&self, run: RunId) -> Option<Run> {
+        let view = self.parts.views.load();
+        let open = view.runs.get(&run)?;
+        let pointer = Pointer {
+            run,
+            owner: view.me().clone(),
+            agent: open.agent.clone(),
+            instance: open.instance.clone(),
+            started: open.at,
+            end: None,
+        };
+        Some(Run { pointer, result: None, error: None })
     }
 
     /// The question's place among the queries is free from now on.
@@ -211,7 +238,9 @@ impl Desk {
     async fn waited(&self, question: &RunQuestion, (next, wait): (u64, Duration)) -> Result<RunAnswer, store::Error> {
         let feeds = &self.shelf.feeds;
         let Some(mut reader) = feeds.reader(question.run, next.checked_sub(1)).await? else {
-            return Ok(RunAnswer::Unknown);
+            // Accepted, and not written yet, or forgotten meanwhile: the next look says which.
+            tokio::time::sleep(wait.min(UNWRITTEN_PAUSE)).await;
+            return self.look_up(question).await;
         };
         // Whether there is something, the store says.
         drop(tokio::time::timeout(wait, reader.next_page(1)).await);

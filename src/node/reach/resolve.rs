@@ -59,6 +59,14 @@ impl Known {
         }
     }
 
+    /// The newest that is known of a run: its end may have been read before the copy of the pointers has it.
+    fn newest(&self, pointer: Pointer) -> Pointer {
+        if pointer.end.is_some() {
+            return pointer;
+        }
+        self.found().get(&pointer.run).cloned().unwrap_or(pointer)
+    }
+
     /// Its owner has forgotten the run.
     pub(super) async fn forget(&self, pointer: &Pointer) {
         self.found().remove(&pointer.run);
@@ -104,11 +112,13 @@ impl MeshRuns {
     async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
         let shelf = &self.known.shelf;
         let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
-        if shelf.store.head(run).await.map_err(fault)?.is_some() {
+        // In this order: a run is open until it is in the store, and it may be accepted before it is written.
+        let is_open = self.asking.views.load().runs.contains_key(&run);
+        if is_open || shelf.store.head(run).await.map_err(fault)?.is_some() {
             return Ok(Place::Here);
         }
         if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
-            return Ok(Place::There(pointer));
+            return Ok(Place::There(self.known.newest(pointer)));
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
@@ -161,7 +171,12 @@ impl MeshRuns {
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
         match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) => Ok(*run),
+            RunAnswer::Record(run) => {
+                if run.pointer.end.is_some() && pointer.end.is_none() {
+                    self.known.remember(run.pointer.clone());
+                }
+                Ok(*run)
+            }
             RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
                 Err(unreachable(pointer))
             }
