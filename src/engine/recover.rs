@@ -96,7 +96,6 @@ impl Engine {
             refused: Arc::default(),
             generation: 0,
             is_read_only: false,
-            runs_fault: None,
         };
         engine.apply_overlay();
         facts.receipts.into_iter().for_each(|receipt| engine.receipts.keep(receipt));

@@ -37,6 +37,7 @@ pub(crate) fn ready(shared: &Shared, _call: &Call) -> Answered {
 
 /// How each subsystem does. Without a credential only the words: the detail names peers and files.
 pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
+    let asked = HealthQuery::read(call.uri.query())?;
     let view = shared.node.view();
     let parts = [
         ("audit", audit(&view)),
@@ -44,7 +45,6 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
         ("identity", identity(&view, shared.node.now().wall)),
         ("mesh", mesh(shared, &view)),
         ("partners", partners(&view, shared.node.now().wall)),
-        ("runs", runs(shared)),
         ("store", store(shared, &view)),
         ("workload", workload(shared)),
     ];
@@ -52,7 +52,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let worst = [FAULTED, DEGRADED].into_iter().find(|status| has(status)).unwrap_or(OK);
     let is_shown = call.caller.is_some();
     let rows = parts.iter().map(|(name, (status, detail))| (*name, *status, is_shown.then_some(detail.as_str())));
-    let refused = (is_shown && HealthQuery::read(call.uri.query()).verbose).then(|| shared.node.refused());
+    let refused = (is_shown && asked.verbose).then(|| shared.node.refused());
     let response = json(health::report(worst, rows, refused));
     Ok(if worst == FAULTED { unavailable(response) } else { response })
 }
@@ -145,16 +145,6 @@ fn workload(shared: &Shared) -> (&'static str, String) {
         Condition::Faulted => FAULTED,
     };
     (word, status.to_string())
-}
-
-fn runs(shared: &Shared) -> (&'static str, String) {
-    let Some(runs) = &shared.runs else {
-        return (NOT_CONFIGURED, "no runs are kept".to_owned());
-    };
-    match runs.fault() {
-        None => (OK, "are kept".to_owned()),
-        Some(fault) => (if fault.is_passing { DEGRADED } else { FAULTED }, fault.reason),
-    }
 }
 
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {
