@@ -109,7 +109,7 @@ impl Crowd {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("the steady readers come to the end of what is there");
+        tokio::time::timeout(PATIENCE * 6, waiting).await.expect("the steady readers come to the end of what is there");
     }
 }
 
