@@ -13,6 +13,7 @@ pub mod clock;
 mod courier;
 mod driver;
 mod federation;
+mod files;
 mod ingress;
 mod issuer;
 mod keyring;
@@ -71,6 +72,7 @@ use crate::store::Store;
 use crate::workload::supervisor::Handle as WorkloadHandle;
 
 pub use driver::ApplySettings;
+pub use files::open_files;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use project::NoteKey;

@@ -194,7 +194,7 @@ pub static ROUTES: [Route; 21] = [
         "/api/runtime-cloud/actions/preflight",
         Role::Viewer,
         "Would this be allowed now? One decision per target, no effects.",
-        (Described::Action, Described::Preflight),
+        (Described::Question, Described::Preflight),
         Handler::Now(actions::preflight),
     ),
     post(
@@ -235,19 +235,25 @@ pub static ROUTES: [Route; 21] = [
         OF_NODE,
         Handler::Later(control::shutdown),
     ),
-    post(
-        "/api/runtime-cloud/control/peers-approve",
-        Role::Admin,
-        "Trusts a peer whose key a person has compared.",
-        OF_PEER,
-        Handler::Later(control::peers_approve),
+    failing(
+        post(
+            "/api/runtime-cloud/control/peers-approve",
+            Role::Admin,
+            "Trusts a peer whose key a person has compared.",
+            OF_PEER,
+            Handler::Later(control::peers_approve),
+        ),
+        described::PEER,
     ),
-    post(
-        "/api/runtime-cloud/control/peers-forget",
-        Role::Admin,
-        "Forgets a peer and its pinned key.",
-        OF_PEER,
-        Handler::Later(control::peers_forget),
+    failing(
+        post(
+            "/api/runtime-cloud/control/peers-forget",
+            Role::Admin,
+            "Forgets a peer and its pinned key.",
+            OF_PEER,
+            Handler::Later(control::peers_forget),
+        ),
+        described::PEER,
     ),
     post(
         "/api/runtime-cloud/control/time-reset",

@@ -40,6 +40,7 @@ mod shutdown;
 mod sites;
 #[cfg(feature = "spire")]
 mod spire;
+mod streams;
 mod walkthrough;
 mod witness;
 mod workload;

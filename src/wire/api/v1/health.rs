@@ -5,22 +5,31 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::encode;
+use super::{Fault, encode};
+
+/// The one parameter.
+const NAME: &str = "verbose";
 
 /// What is asked for beside the words. Other parameters are nobody's business here: probes add some of their own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HealthQuery {
     /// What was refused since the start too: alone or with the value `true`.
-    #[param(required = false)]
+    #[param(required = false, value_type = String, pattern = "^(true|false)?$")]
     pub verbose: bool,
 }
 
 impl HealthQuery {
     /// Reads the part of the address behind the question mark.
-    pub fn read(query: Option<&str>) -> Self {
-        let mut parts = query.unwrap_or_default().split('&');
-        Self { verbose: parts.any(|part| part == "verbose" || part == "verbose=true") }
+    pub fn read(query: Option<&str>) -> Result<Self, Fault> {
+        let parts = query.unwrap_or_default().split('&');
+        let mut given =
+            parts.filter(|part| *part == NAME || part.strip_prefix(NAME).is_some_and(|it| it.starts_with('=')));
+        match (given.next(), given.next()) {
+            (None | Some("verbose=false"), None) => Ok(Self { verbose: false }),
+            (Some("verbose" | "verbose=" | "verbose=true"), None) => Ok(Self { verbose: true }),
+            (_, _) => Err(Fault::at("/verbose", "wanted it at most once: alone, or with the value true or false")),
+        }
     }
 }
 
