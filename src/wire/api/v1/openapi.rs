@@ -41,6 +41,8 @@ pub enum Body {
     Instances,
     /// What a run brought.
     Invoked,
+    /// The metrics as text.
+    Metrics,
     /// Nothing.
     None,
     /// This description.
@@ -276,6 +278,9 @@ fn content(body: Body) -> Option<Value> {
         Body::RunStream | Body::StateStream => {
             let text = json!({ "schema": { "type": "string" } });
             return Some(json!({ "text/event-stream": text, "application/x-ndjson": text }));
+        }
+        Body::Metrics => {
+            return Some(json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }));
         }
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
