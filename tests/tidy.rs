@@ -296,6 +296,41 @@ fn series(row: &Row) -> Vec<String> {
 }
 
 #[test]
+fn every_line_of_the_acceptance_table_names_tests_that_exist() {
+    let folders = [("lib", "src")]
+        .into_iter()
+        .chain(["adapters", "api", "cluster", "conformance", "interop", "simulation"].map(|suite| (suite, suite)));
+    let texts: BTreeMap<&str, String> = folders
+        .map(|(suite, folder)| {
+            let folder = if suite == "lib" { root().join(folder) } else { root().join("tests").join(folder) };
+            (suite, files(&folder, "rs").iter().map(|file| fs::read_to_string(file).expect("readable")).collect())
+        })
+        .collect();
+    let table = fs::read_to_string(root().join("tests/acceptance.tsv")).expect("tests/acceptance.tsv");
+    let mut seen = std::collections::BTreeSet::new();
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let [name, suite, test] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}: wanted three cells")
+        };
+        assert!(seen.insert(line), "{line} stands twice");
+        if let Some(cases) = name.strip_prefix("cases/") {
+            assert!(root().join("tests/conformance/cases").join(cases).exists(), "there are no cases {cases}");
+        }
+        if (suite, test) == ("-", "-") {
+            continue;
+        }
+        let text = texts.get(suite).unwrap_or_else(|| panic!("{line:?}: no such suite"));
+        // A suite of a contract names its tests in a list, and runs each for every adapter.
+        let is_there = ["fn {}(", "fn {}<"].iter().any(|form| text.contains(&form.replace("{}", test)));
+        assert!(is_there, "{line:?}: there is no such test");
+    }
+    let lines: std::collections::BTreeSet<&str> = seen.iter().filter_map(|line| line.split('\t').next()).collect();
+    for number in 1..=83 {
+        assert!(lines.contains(format!("RR-{number}").as_str()), "RR-{number} has no line");
+    }
+}
+
+#[test]
 fn the_page_of_codes_is_current() {
     let text = fs::read_to_string(root().join("docs/reference/errors.md")).expect("docs/reference/errors.md");
     let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| {

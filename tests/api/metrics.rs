@@ -170,6 +170,7 @@ async fn what_is_looked_at_follows_the_node() {
         ("trust_runtime_clock_certain", 1.0),
         ("trust_runtime_clock_offset_seconds", 0.0),
         ("trust_runtime_mesh_links", 2.0),
+        ("trust_runtime_peers_untrusted", 1.0),
         ("trust_runtime_config_revision", 7.0),
         ("process_start_time_seconds", 90.0),
         ("trust_runtime_http_requests_in_flight", 1.0),
