@@ -77,7 +77,7 @@ pub(super) const READY: Row =
 pub(super) const HTTP_DURATION: Row = histogram(
     "trust_runtime_http_request_duration_seconds",
     &[
-        ("method", "`GET`, `POST`: the method of the route"),
+        ("method", "`GET`, `POST`: the method of the route; `any` where none was met"),
         (
             "route",
             "the paths of the route table, `unmatched` for any other, `refused_host` where the Host is not allowed",

@@ -263,7 +263,7 @@ impl Shared {
     /// Explains why a request has met no route.
     fn turn_away(&self, route: &'static str, problem: Problem) -> Response<Body> {
         let response = self.explain(problem);
-        self.node.metrics().answered("GET", route, response.status().as_u16(), 0);
+        self.node.metrics().answered("any", route, response.status().as_u16(), 0);
         response
     }
 
