@@ -60,6 +60,7 @@ main() {
   fuzz_corpora
   need_deny
   step "deny" cargo deny --locked check bans licenses sources
+  tests "gates" --test gates
   tests "adapters" --test adapters
   tests "api" --test api
   # What the tests of the API have built, tried against its own descriptions.

@@ -9,7 +9,9 @@ use axum::body::Body;
 use super::error::described;
 use super::limit::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::router::{Answered, Call, Shared, Waiting};
-use super::routes::{actions, admin, audit, bundle, config, control, health, invoke, openapi, runs, state, watch};
+use super::routes::{
+    actions, admin, audit, bundle, config, control, health, invoke, metrics, openapi, runs, state, watch,
+};
 use crate::domain::identity::Role;
 use crate::wire::api::v1::openapi::{Body as Described, Query};
 
@@ -130,7 +132,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 21] = [
+pub static ROUTES: [Route; 22] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -159,6 +161,13 @@ pub static ROUTES: [Route; 21] = [
     failing(
         get("/openapi.json", Access::Anyone, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
         described::PUBLIC,
+    ),
+    get(
+        "/metrics",
+        VIEWER,
+        "What this node counts and measures, as Prometheus reads it (OpenMetrics 1.0).",
+        Described::Metrics,
+        Handler::Now(metrics::read),
     ),
     failing(
         get(

@@ -29,6 +29,7 @@ mod dispatch;
 mod identity;
 mod idle;
 mod join;
+mod observed;
 mod plant;
 mod policy;
 mod presence;

@@ -44,7 +44,7 @@ pub struct HealthBody<'a> {
     /// What was refused since the start, by reason: with `?verbose`, for a viewer or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    refused: Option<BTreeMap<String, u64>>,
+    refused: Option<BTreeMap<&'static str, u64>>,
 }
 
 /// One subsystem's health.
@@ -70,7 +70,7 @@ pub fn answer<'a>(status: &'static str, subsystems: impl Iterator<Item = Subsyst
 pub fn report<'a>(
     status: &'static str,
     subsystems: impl Iterator<Item = Subsystem<'a>>,
-    refused: Option<BTreeMap<String, u64>>,
+    refused: Option<BTreeMap<&'static str, u64>>,
 ) -> Vec<u8> {
     let body = |(name, status, detail)| (name, SubsystemBody { status, detail });
     encode(&HealthBody { status, subsystems: subsystems.map(body).collect(), refused })

@@ -52,6 +52,8 @@ pub enum Body {
     Instances,
     /// What a run brought.
     Invoked,
+    /// The metrics as text.
+    Metrics,
     /// Nothing.
     None,
     /// This description.
@@ -312,6 +314,9 @@ fn content(body: Body) -> Option<Value> {
         }
         Body::RunStream | Body::StateStream => {
             return Some(streamed());
+        }
+        Body::Metrics => {
+            return Some(json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }));
         }
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
