@@ -13,7 +13,7 @@ use crate::node::runs::keeper::{Keeper, Unwritten};
 use crate::node::runs::output::Streams;
 use crate::store::runs::Change;
 use crate::wire::run::{Frame, Said, error_of, idle, run_end, run_start, said};
-use crate::workload::{Control, Exit, Process, StartError};
+use crate::workload::{Control, Ended, Exit, Process, StartError};
 
 /// How long a program may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -26,6 +26,12 @@ const EVENTS_MAX: u64 = 100_000;
 
 /// Most bytes of all its events.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the rest of what a program has said may take to be read once it has ended, for each batch.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Most batches of that rest: more than two pipes hold.
+const LAST_BATCHES_MAX: usize = 1_024;
 
 /// A run under way.
 pub(super) struct Conduct {
@@ -120,19 +126,8 @@ impl Conduct {
             let wards = [self.cancel.clone(), self.overflow.clone(), self.keeper.stop.clone()];
             let timeout = Duration::from_millis(declared.timeout.0);
             let ward = guard(wards, timeout, control, &mut cause);
-            let work = async {
-                let mut streams = Streams::new(stdout, stderr);
-                while let Some(batch) = streams.next_batch().await {
-                    if self.tell(batch).await.is_err() {
-                        // Dropped, so that the program does not wait for a reader for ever.
-                        break;
-                    }
-                }
-                drop(streams);
-                ended.await
-            };
             tokio::select! {
-                exit = work => exit,
+                exit = self.hear(Streams::new(stdout, stderr), ended) => exit,
                 never = ward => match never {},
             }
         };
@@ -144,6 +139,34 @@ impl Conduct {
             Exit::Code(_) | Exit::Lost | Exit::Signal(_) if self.error.is_some() => None,
             Exit::Code(_) | Exit::Lost | Exit::Signal(_) => Some(error_of("ExitError", &format!("the program {exit}"))),
         }
+    }
+
+    /// Tells what the program says until it has ended and said all of it. Gives how it ended.
+    async fn hear(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
+        let exit = loop {
+            let batch = tokio::select! {
+                batch = streams.next_batch() => batch,
+                exit = &mut ended => break exit,
+            };
+            let is_told = match batch {
+                Some(batch) => self.tell(batch).await.is_ok(),
+                None => false,
+            };
+            if !is_told {
+                // Dropped, so that the program does not wait for a reader for ever.
+                drop(streams);
+                return ended.await;
+            }
+        };
+        // Its family is gone, so what it has said is there already. Who holds a stream beyond that, such as a daemon whose guard
+        // was ended, is not waited for.
+        for _ in 0..LAST_BATCHES_MAX {
+            let Ok(Some(batch)) = tokio::time::timeout(LAST_WORD, streams.next_batch()).await else { break };
+            if self.tell(batch).await.is_err() {
+                break;
+            }
+        }
+        exit
     }
 
     /// Makes durable what the program says. What comes after too much is left out.

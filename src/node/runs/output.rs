@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
-use crate::wire::run::{Said, complaint, line};
+use crate::wire::run::{Level, Said, beginning, complaint, line};
 use crate::workload::{Line, Lines, Output};
 
 /// Most lines of one batch: what the run store may be given at once of one run.
@@ -57,10 +57,8 @@ impl Streams {
             };
             match read {
                 Ok(Some(text)) => {
-                    return Some((
-                        if is_stdout { said(&text) } else { complaint(text.text.as_bytes()) },
-                        text.text.len(),
-                    ));
+                    let said = if is_stdout { said(&text) } else { complained(&text) };
+                    return Some((said, text.text.len()));
                 }
                 // A stream that fails has ended.
                 Ok(None) | Err(_) if is_stdout => self.stdout = None,
@@ -70,8 +68,16 @@ impl Streams {
     }
 }
 
-/// A line that was cut is no event any more, whatever its beginning looks like.
 fn said(text: &Line) -> Said {
-    let bytes = text.text.as_bytes();
-    if text.cut_from.is_some() { complaint(bytes) } else { line(bytes) }
+    match text.cut_from {
+        None => line(text.text.as_bytes()),
+        Some(size) => beginning(Level::Info, &text.text, size),
+    }
+}
+
+fn complained(text: &Line) -> Said {
+    match text.cut_from {
+        None => complaint(text.text.as_bytes()),
+        Some(size) => beginning(Level::Warn, &text.text, size),
+    }
 }
