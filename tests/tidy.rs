@@ -205,7 +205,8 @@ fn check_program(shown: &str, text: &str, file: &Path) {
     let mode = fs::metadata(file).expect("an example's mode").permissions().mode();
     assert_eq!(mode & 0o111, 0o111, "{shown}: may not be executed; set its mode to 755");
     let interpreter = text.lines().next().unwrap_or_default();
-    assert!(["#!/bin/sh", "#!/usr/bin/env python3"].contains(&interpreter), "{shown}: {interpreter:?} starts nothing");
+    let known = ["#!/bin/sh", "#!/usr/bin/env bash", "#!/usr/bin/env python3"];
+    assert!(known.contains(&interpreter), "{shown}: {interpreter:?} starts nothing");
 }
 
 /// A request is read by the runtime that it is sent through.

@@ -39,6 +39,16 @@ fn the_guide_to_federation_works_as_it_stands() {
     check(FEDERATION);
 }
 
+/// The demo judges its own steps.
+#[test]
+fn the_fleet_of_five_works_as_it_stands() {
+    let home = tempfile::tempdir().expect("a home");
+    let script = format!("TRUST_RUNTIME_BIN='{PROGRAM}' examples/runtime_cloud/topology/start.sh --once");
+    let finished = Walk::start(home.path(), &script).finish();
+    let said = fs::read_to_string(home.path().join("said")).unwrap_or_default();
+    assert!(finished && said.contains("All of it was as expected."), "the demo stops:\n{said}");
+}
+
 fn check(name: &str) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let guide = fs::read_to_string(repository.join(name)).expect(name);

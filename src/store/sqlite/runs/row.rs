@@ -11,7 +11,7 @@ use crate::domain::time::{Millis, Wall};
 use crate::store::runs::Head;
 use crate::store::sqlite::chain::to_sql;
 
-/// The columns of a pointer, in both tables that have them, in the order in which [`pointer`] reads them.
+/// The columns of a pointer, in both tables that have them, in the order in which [`pointer()`] reads them.
 pub(super) const POINTER: &str = "run, owner, agent, instance, started_ns, started_ms, ended_ns, is_error, duration_ms";
 
 /// How many columns that are.
