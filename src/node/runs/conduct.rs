@@ -1,5 +1,6 @@
 //! One run from its start to its end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::domain::run::{End, Event, RunId};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
 use crate::node::runs::Declared;
-use crate::node::runs::keeper::{Keeper, Unwritten};
+use crate::node::runs::keeper::{Keeper, Unwritten, interrupted};
 use crate::node::runs::output::Streams;
 use crate::store::runs::Change;
 use crate::wire::run::{Frame, Said, error_of, idle, run_end, run_start, said};
@@ -20,6 +21,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The same while the node stops: the whole stop has 4.8 s.
 const GRACE_AT_STOP: Duration = Duration::from_millis(2_000);
+
+/// How late a command may begin where there was no space: as long as its envelope counts (contract, *Expiry*), and no longer
+/// than it may take. Nobody wants a valve to move hours after it was asked for.
+const BEGIN_MAX: Duration = Duration::from_secs(30);
 
 /// Most events of one run. A program that says more is ended.
 const EVENTS_MAX: u64 = 100_000;
@@ -47,6 +52,18 @@ pub(super) struct Conduct {
     error: Option<String>,
 }
 
+/// What became of the beginning.
+enum Begun {
+    /// It is written.
+    Yes,
+    /// It will never be.
+    None,
+    /// It is not, and must not begin any more, for this reason.
+    Late(String),
+    /// It cannot be written in this life.
+    Left,
+}
+
 /// Why a program was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -64,7 +81,7 @@ impl Cause {
                 let message = format!("the program said more than {EVENTS_MAX} events or {BYTES_MAX} bytes");
                 error_of("OutputLimit", &message)
             }
-            Self::Stopped => error_of("Interrupted", "the runtime stopped while the run went on"),
+            Self::Stopped => interrupted(),
             Self::Timeout => error_of("Timeout", &format!("the run took longer than {} ms", declared.timeout.0)),
         }
     }
@@ -79,14 +96,14 @@ impl Conduct {
 
     pub(super) async fn run(mut self) {
         let id = self.run.run;
-        if self.begin().await.is_err() {
-            // Neither record nor pointer: whoever waits for the run is told that it is none (contract, RR-62).
-            if !self.keeper.stop.is_cancelled() {
-                self.keeper.forget(id).await;
-            }
-            return;
+        let begun = if self.run.agent.command().is_some() { self.begin_command().await } else { self.begin().await };
+        match begun {
+            Begun::Yes => self.keeper.tell_begun(),
+            Begun::None if self.keeper.stop.is_cancelled() => return,
+            Begun::None => return self.keeper.refuse(id).await,
+            Begun::Late(error) => return self.close(&error).await,
+            Begun::Left => return,
         }
-        self.keeper.tell_begun();
         if let Some(declared) = self.keeper.outside.declared.get(&self.run.agent).cloned() {
             let error = self.carry_out(&declared).await;
             self.error = error.or(self.error.take());
@@ -98,19 +115,54 @@ impl Conduct {
         }
     }
 
-    /// A run that somebody waits for is refused where it cannot be written; one that was promised is written once it can.
-    async fn begin(&mut self) -> Result<(), Unwritten> {
+    fn first(&mut self) -> Vec<Change> {
         let pointer = self.keeper.pointer(&self.run);
         let first = run_start(&pointer, &self.run.payload);
-        let create = vec![Change::Create { pointer, first }];
         self.index = 1;
-        if self.run.agent.command().is_some() {
-            return self.keeper.write(create).await;
+        vec![Change::Create { pointer, first }]
+    }
+
+    /// Somebody waits for it, and is refused where it cannot be written: neither record nor pointer (contract, RR-62).
+    async fn begin(&mut self) -> Begun {
+        let create = self.first();
+        match self.keeper.outside.store.commit(create).await {
+            Ok(_outcome) => Begun::Yes,
+            Err(error) => {
+                tracing::error!(run_id = %self.run.run, %error, "a run was not written, and so it is none");
+                Begun::None
+            }
         }
-        self.keeper.outside.store.commit(create).await.map(drop).map_err(|error| {
-            tracing::error!(run_id = %self.run.run, %error, "a run was not written, and so it is none");
-            Unwritten
-        })
+    }
+
+    /// A command was answered already, with this run's name: it is written, sooner or later, but begins soon or never.
+    async fn begin_command(&mut self) -> Begun {
+        let create = self.first();
+        let cancel = self.cancel.clone();
+        let declared = self.keeper.outside.declared.get(&self.run.agent);
+        let within = declared.map_or(BEGIN_MAX, |it| Duration::from_millis(it.timeout.0).min(BEGIN_MAX));
+        let over = async {
+            tokio::select! {
+                () = cancel.cancelled() => error_of("Cancelled", "the run was cancelled before it began"),
+                () = tokio::time::sleep(within) => {
+                    let message = format!("there was no space for it within {} ms, so it was not begun", within.as_millis());
+                    error_of("NotStarted", &message)
+                }
+            }
+        };
+        match self.keeper.write_until(create, over).await {
+            Ok(Ok(())) => Begun::Yes,
+            Ok(Err(error)) => Begun::Late(error),
+            // Open at the engine, so that the next start gives it an end.
+            Err(Unwritten) => Begun::Left,
+        }
+    }
+
+    /// Writes its beginning and its end at once.
+    async fn close(self, error: &str) {
+        let pointer = self.keeper.pointer(&self.run);
+        if self.keeper.close(pointer, Some(&self.run.payload), error).await.is_ok() {
+            self.keeper.forget(self.run.run).await;
+        }
     }
 
     /// Gives what went wrong, as a JSON text; none if nothing did.
@@ -235,7 +287,7 @@ async fn guard(
     timeout: Duration,
     control: Control,
     said: &mut Option<Cause>,
-) -> std::convert::Infallible {
+) -> Infallible {
     let cause = tokio::select! {
         () = cancel.cancelled() => Cause::Cancelled,
         () = overflow.cancelled() => Cause::Overflow,

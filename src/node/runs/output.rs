@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
 use crate::wire::run::{Level, Said, beginning, complaint, line};
-use crate::workload::{Line, Lines, Output};
+use crate::workload::{LINE_BYTES_MAX, Line, Lines, Output};
 
 /// Most lines of one batch: what the run store may be given at once of one run.
 const LINES_MAX: usize = 256;
@@ -68,9 +68,15 @@ impl Streams {
     }
 }
 
+/// A line that was cut is no event any more. Where it looks like one, what it would have said is lost, and a run that lost a
+/// result must not look as if it had brought none.
 fn said(text: &Line) -> Said {
     match text.cut_from {
         None => line(text.text.as_bytes()),
+        Some(length) if text.text.trim_start().starts_with('{') => Said::Error {
+            name: "OutputLimit".to_owned(),
+            message: format!("a line of {length} bytes is longer than {LINE_BYTES_MAX} bytes, so what it says is lost"),
+        },
         Some(size) => beginning(Level::Info, &text.text, size),
     }
 }
