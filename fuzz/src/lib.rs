@@ -1,14 +1,16 @@
-//! What strangers can send, run through every parser that sees it first.
+//! What strangers and started programs can send, run through every parser that sees it first.
 //!
 //! Each module is one fuzz target. `run` never panics on a sound parser, and holds what was read against what was sent.
 //! `is_accepted` says whether the input is taken at all, so that the corpora show that the good ones are.
-//! On the stable toolchain `cargo test` replays `corpus/` and mutations of it; with cargo-fuzz: `cargo fuzz run actor`.
+//! `cargo test` replays `corpus/` and mutations of it; `scripts/runtime_comms_fuzz_gate.sh` searches on, guided by coverage, and so
+//! does cargo-fuzz where a nightly toolchain is at hand: `cargo fuzz run actor`.
 
 pub mod actor;
 pub mod bundle;
 pub mod envelope;
 pub mod http_body;
 pub mod mesh_message;
+pub mod run_line;
 pub mod settings;
 pub mod svid;
 mod world;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{Error, Node, descriptors};
+use crate::node::{Error, Node, open_files};
 use crate::settings::{self, Settings};
 use crate::store::sqlite::SqliteStore;
 use crate::web;
@@ -29,9 +29,7 @@ impl Listeners {
         credentials: &Arc<web::Credentials>,
         secure: Option<web::Secure>,
     ) -> Result<Self, Error> {
-        let count = [settings.admin.enabled, settings.web.enabled].iter().filter(|is_enabled| **is_enabled).count();
-        let limits = limits(settings, descriptors::make_room(settings.web.connections_max, count));
-        let common = Common { settings, credentials, secure, limits };
+        let common = Common { settings, credentials, secure, limits: limits(settings) };
         let admin = settings.admin.enabled.then(|| common.admin());
         let web = settings.web.enabled.then(|| common.public());
         Ok(Self { admin: bind(admin).await?, web: bind(web).await? })
@@ -71,11 +69,10 @@ async fn bind(options: Option<web::Options>) -> Result<Option<Listener>, Error> 
     Ok(Some(Listener { bound, options }))
 }
 
-/// One credential has two thirds of the places: a thousand readers with the default, and room for others beside them.
-fn limits(settings: &Settings, connections_max: usize) -> web::Limits {
-    let streams_max = settings.web.streams_max.min(connections_max.saturating_sub(1));
-    let streams_of_one_max = streams_max.saturating_mul(2).div_ceil(3);
-    web::Limits { connections_max, streams_max, streams_of_one_max, ..web::Limits::default() }
+/// What the settings allow and the number of open files has room for.
+fn limits(settings: &Settings) -> web::Limits {
+    let settings::Web { connections_max, streams_max, .. } = settings.web;
+    web::Limits::for_files(open_files()).at_most(connections_max, streams_max)
 }
 
 /// What both listeners have.

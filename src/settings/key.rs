@@ -203,13 +203,13 @@ pub const KEYS: &[Key] = &[
     key("runtime.web.hosts", Kind::TextList, "[]", "Further names that a request's Host header may carry."),
     key(
         "runtime.web.connections_max",
-        Kind::Int { min: 16, max: 65_536 },
+        Kind::Int { min: 16, max: 2_048 },
         "2048",
-        "Most connections at once, on each listener; beyond it the one that has been silent longest is closed.",
+        "Most connections of each listener, and fewer where the process may open fewer than four files for each; beyond it the one that has been silent longest is closed.",
     ),
     key(
         "runtime.web.streams_max",
-        Kind::Int { min: 2, max: 65_535 },
+        Kind::Int { min: 2, max: 2_047 },
         "1536",
         "Most connections that follow a run or the state at once; fewer than all of them. One credential has two thirds at most.",
     ),

@@ -53,8 +53,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Ten seconds are enough for any honest client. A thousand readers of one run have room, with one credential too; each
-    /// holds one piece of what it reads and at most 64 KiB of its connection.
+    /// Ten seconds are enough for any honest client; 256 connections leave room under a limit of 1,024 open files.
     ///
     /// A panel asks a few times a second, and a dispatch takes four signatures, a fifth of a millisecond: not even 64 callers
     /// that never rest come to 10,000 a second on one node. A loop of cheap reads gone wild does. Whoever mistypes a token does
@@ -64,8 +63,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head_read: Duration::from_secs(10),
             body_read: Duration::from_secs(10),
-            connections_max: 2_048,
-            streams_max: 1_536,
+            connections_max: 256,
+            streams_max: 192,
             streams_of_one_max: 1_024,
             write: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
@@ -75,6 +74,37 @@ impl Default for Limits {
             grace: Duration::from_secs(5),
         }
     }
+}
+
+/// Files of which one may be a connection, so that there is room for everything else.
+const FILES_PER_CONNECTION: u64 = 4;
+
+/// Most connections, whatever the number of files: each may hold some 200 KiB.
+const CONNECTIONS_MAX: u64 = 2_048;
+
+impl Limits {
+    /// The limits of a process that may have so many files open: as many connections as fit beside everything else. Three of
+    /// four may follow a stream; the others are for whoever asks and goes.
+    pub fn for_files(files: u64) -> Self {
+        let least = Self::default();
+        let connections = files.checked_div(FILES_PER_CONNECTION).unwrap_or_default().min(CONNECTIONS_MAX);
+        let connections_max = usize::try_from(connections).unwrap_or_default().max(least.connections_max);
+        let streams_max = connections_max.saturating_sub(connections_max.checked_div(4).unwrap_or_default());
+        Self { connections_max, streams_max, streams_of_one_max: share(streams_max), ..least }
+    }
+
+    /// The same with at most so many connections, and at most so many of them that follow a stream.
+    pub fn at_most(self, connections_max: usize, streams_max: usize) -> Self {
+        let connections_max = connections_max.min(self.connections_max);
+        let streams_max = streams_max.min(self.streams_max).min(connections_max.saturating_sub(1));
+        Self { connections_max, streams_max, streams_of_one_max: share(streams_max), ..self }
+    }
+}
+
+/// How many streams one credential may have: two thirds, which are a thousand readers where there is room for all, and leave
+/// places to others beside them.
+fn share(streams_max: usize) -> usize {
+    streams_max.saturating_mul(2).div_ceil(3)
 }
 
 /// Reads a JSON body of at most `bytes_max`, without decoding it.
@@ -122,4 +152,19 @@ fn is_json(headers: &HeaderMap) -> bool {
     let essence = only(headers, &CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
         && !headers.contains_key(CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_may_open_more_files_takes_more_connections_up_to_a_limit() {
+        for (files, connections, streams) in
+            [(0, 256, 192), (1_024, 256, 192), (4_096, 1_024, 768), (8_192, 2_048, 1_536), (u64::MAX, 2_048, 1_536)]
+        {
+            let limits = Limits::for_files(files);
+            assert_eq!((limits.connections_max, limits.streams_max), (connections, streams), "{files}");
+        }
+    }
 }

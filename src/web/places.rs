@@ -31,6 +31,11 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.lock().values().sum()
+    }
+
     /// A place for whoever has this credential.
     pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Place, Problem> {
         let mut taken = self.lock();

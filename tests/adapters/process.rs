@@ -29,12 +29,14 @@ impl Rig for Scripts {
         let (name, text) = match script {
             Script::Ends(code) => (format!("ends-{code}"), format!("exit {code}")),
             Script::Echoes => ("echoes".to_owned(), "exec cat".to_owned()),
+            Script::LeavesHolder => ("leaves-holder".to_owned(), "setsid sleep 600 & exec cat".to_owned()),
             Script::SaysBoth => ("both".to_owned(), "echo out; echo err >&2".to_owned()),
             Script::Waits => ("waits".to_owned(), "echo ready; while :; do sleep 60; done".to_owned()),
             Script::IsStubborn => {
                 ("stubborn".to_owned(), "trap '' TERM; echo ready; while :; do sleep 60; done".to_owned())
             }
             Script::Talks(bytes) => (format!("talks-{bytes}"), format!("head -c {bytes} /dev/zero")),
+            // Under a guard nobody is left who could hold it.
             Script::Counts => ("counts".to_owned(), "while :; do echo x; sleep 0.005; done".to_owned()),
         };
         self.0.sh(&name, &text)

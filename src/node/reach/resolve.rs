@@ -59,6 +59,14 @@ impl Known {
         }
     }
 
+    /// The newest that is known of a run: its end may have been read before the copy of the pointers has it.
+    fn newest(&self, pointer: Pointer) -> Pointer {
+        if pointer.end.is_some() {
+            return pointer;
+        }
+        self.found().get(&pointer.run).cloned().unwrap_or(pointer)
+    }
+
     /// Its owner has forgotten the run.
     pub(super) async fn forget(&self, pointer: &Pointer) {
         self.found().remove(&pointer.run);
@@ -115,8 +123,10 @@ impl MeshRuns {
         if self.asking.views.load().runs.contains_key(&run) {
             return Ok(Place::Here);
         }
-        if let Some(place) = on_shelf(&*shelf.store, &*shelf.registry, run).await? {
-            return Ok(place);
+        match on_shelf(&*shelf.store, &*shelf.registry, run).await? {
+            Some(Place::Here) => return Ok(Place::Here),
+            Some(Place::There(pointer)) => return Ok(Place::There(self.known.newest(pointer))),
+            None => {}
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
@@ -177,7 +187,12 @@ impl MeshRuns {
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
         match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) if run.pointer.is_of_one_run_with(pointer) => Ok(*run),
+            RunAnswer::Record(run) if run.pointer.is_of_one_run_with(pointer) => {
+                if run.pointer.end.is_some() && pointer.end.is_none() {
+                    self.known.remember(run.pointer.clone());
+                }
+                Ok(*run)
+            }
             // The pointer is wrong, and whoever looks again asks everybody.
             RunAnswer::Record(_) => {
                 self.known.forget(pointer).await;

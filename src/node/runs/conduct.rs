@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::run::{End, Event, RunId};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
+use crate::metrics::RunEnd;
 use crate::node::runs::Declared;
 use crate::node::runs::keeper::{Keeper, Unwritten, interrupted};
 use crate::node::runs::output::Streams;
@@ -26,14 +27,17 @@ const GRACE_AT_STOP: Duration = Duration::from_millis(2_000);
 /// than it may take. Nobody wants a valve to move hours after it was asked for.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 
-/// How long what a program has said may take to arrive here after it has ended. Another process may hold its streams open.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
-
 /// Most events of one run. A program that says more is ended.
 const EVENTS_MAX: u64 = 100_000;
 
 /// Most bytes of all its events.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the rest of what a program has said may take to be read once it has ended, for each batch.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Most batches of that rest: more than two pipes hold.
+const LAST_BATCHES_MAX: usize = 1_024;
 
 /// A run under way.
 pub(super) struct Conduct {
@@ -176,7 +180,7 @@ impl Conduct {
             let timeout = Duration::from_millis(declared.timeout.0);
             let ward = guard(wards, timeout, control, &mut cause);
             tokio::select! {
-                exit = self.follow(Streams::new(stdout, stderr), ended) => exit,
+                exit = self.hear(Streams::new(stdout, stderr), ended) => exit,
                 never = ward => match never {},
             }
         };
@@ -190,15 +194,12 @@ impl Conduct {
         }
     }
 
-    /// Until the program has ended and its last words are here.
-    async fn follow(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
-        loop {
+    /// Tells what the program says until it has ended and said all of it. Gives how it ended.
+    async fn hear(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
+        let exit = loop {
             let batch = tokio::select! {
                 batch = streams.next_batch() => batch,
-                exit = &mut ended => {
-                    self.drain(streams).await;
-                    return exit;
-                }
+                exit = &mut ended => break exit,
             };
             let is_told = match batch {
                 Some(batch) => self.tell(batch).await.is_ok(),
@@ -209,21 +210,16 @@ impl Conduct {
                 drop(streams);
                 return ended.await;
             }
-        }
-    }
-
-    /// What was on its way when the program ended. Who still holds its streams is not waited for.
-    async fn drain(&mut self, mut streams: Streams) {
-        let rest = async {
-            while let Some(batch) = streams.next_batch().await {
-                if self.tell(batch).await.is_err() {
-                    return;
-                }
-            }
         };
-        if tokio::time::timeout(DRAIN_MAX, rest).await.is_err() {
-            tracing::warn!(run_id = %self.run.run, "another process still holds what the program wrote to");
+        // Its family is gone, so what it has said is there already. Who holds a stream beyond that, such as a daemon whose guard
+        // was ended, is not waited for.
+        for _ in 0..LAST_BATCHES_MAX {
+            let Ok(Some(batch)) = tokio::time::timeout(LAST_WORD, streams.next_batch()).await else { break };
+            if self.tell(batch).await.is_err() {
+                break;
+            }
         }
+        exit
     }
 
     /// Makes durable what the program says. What comes after too much is left out.
@@ -263,6 +259,7 @@ impl Conduct {
             batch.push(Change::Append { run, events: vec![event] });
         }
         let is_error = self.error.is_some();
+        self.keeper.metrics.run_ended(if is_error { RunEnd::Errored } else { RunEnd::Completed });
         let end = End { at: now.wall, is_error, duration: now.monotonic.since(self.started.monotonic) };
         let result = self.result.take().filter(|_| !is_error);
         let last = run_end(run, self.index, &end, result.as_deref(), self.error.as_deref());

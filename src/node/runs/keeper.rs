@@ -16,6 +16,7 @@ use crate::domain::workload::Verb;
 use crate::engine::input::Request;
 use crate::engine::record::{Deed, OpenRun};
 use crate::engine::view::View;
+use crate::metrics::Metrics;
 use crate::node::clock::Clock;
 use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
@@ -28,8 +29,12 @@ use crate::workload::supervisor::Handle;
 /// How long a full disk, or an engine that takes no writes, is left alone before it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long runs may take to end after all else has: their two seconds began with the stop.
-const END_MAX: Duration = Duration::from_millis(1_800);
+/// How long runs may take to end: the two seconds before their programs are killed, and a little. They end beside the other
+/// steps of a stop, which take no longer together.
+const END_MAX: Duration = Duration::from_millis(2_600);
+
+/// How long those may take that were begun while the others ended.
+const LATE_END_MAX: Duration = Duration::from_millis(200);
 
 /// The part that owns what runs here.
 #[derive(Debug)]
@@ -39,6 +44,7 @@ pub(in crate::node) struct Keeper {
     pub(in crate::node) mailbox: mpsc::Sender<Mail>,
     pub(in crate::node) outside: Outside,
     pub(in crate::node) workload: Option<Handle>,
+    pub(super) metrics: Arc<Metrics>,
     /// The runs under way, to be waited for at a stop.
     pub(in crate::node) tasks: TaskTracker,
     pub(in crate::node) stop: CancellationToken,
@@ -55,13 +61,13 @@ pub(super) struct Unwritten;
 
 impl Keeper {
     pub(in crate::node) fn new(
-        (clock, views, mailbox): (Clock, Arc<ArcSwap<View>>, mpsc::Sender<Mail>),
+        (clock, views, mailbox, metrics): (Clock, Arc<ArcSwap<View>>, mpsc::Sender<Mail>, Arc<Metrics>),
         (outside, workload): (Outside, Option<Handle>),
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (begun, _) = watch::channel(0);
         let (tasks, cancels, none) = (TaskTracker::new(), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, views, mailbox, outside, workload, tasks, stop, begun, cancels, none })
+        Arc::new(Self { clock, views, mailbox, metrics, outside, workload, tasks, stop, begun, cancels, none })
     }
 
     /// Does what comes until the node stops, and closes these first: they were open when the node started.
@@ -77,6 +83,7 @@ impl Keeper {
                 }
                 Errand::Perform(deed) => self.perform(*deed),
                 Errand::Start(run) => {
+                    self.metrics.run_started();
                     let cancel = CancellationToken::new();
                     self.cancels().insert(run.run, cancel.clone());
                     self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel).run());
@@ -85,11 +92,15 @@ impl Keeper {
         }
     }
 
-    /// Waits until the runs under way have ended, within their bound, and closes their store. Programs were told to end when
-    /// the node began to stop.
+    /// Waits until the runs under way have ended, within their bound. Programs were told to end when the node began to stop.
     pub(in crate::node) async fn ended(&self) {
         self.tasks.close();
-        if tokio::time::timeout(END_MAX, self.tasks.wait()).await.is_err() {
+        drop(tokio::time::timeout(END_MAX, self.tasks.wait()).await);
+    }
+
+    /// Closes the store of runs. Call when nothing is accepted any more.
+    pub(in crate::node) async fn close_store(&self) {
+        if tokio::time::timeout(LATE_END_MAX, self.tasks.wait()).await.is_err() {
             tracing::warn!("runs were cut off; the next start gives them an end");
         }
         self.outside.store.close().await;

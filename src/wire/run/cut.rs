@@ -39,7 +39,7 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Map<String, Json>) -> 
     while let Some((name, size)) = largest(&fields, &left) {
         left.retain(|it| *it != name);
         if let Some(value) = fields.get_mut(name) {
-            *value = stump(size, &shown(value));
+            *value = stump(count(size), &shown(value));
         }
         let text = frame.text(kind, &fields);
         if text.len() <= EVENT_BYTES_MAX {
@@ -47,7 +47,7 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Map<String, Json>) -> 
         }
     }
     fields.retain(|name, value| KEPT.contains(&name.as_str()) && value.to_string().len() <= KEPT_BYTES_MAX);
-    if let Json::Object(stump) = stump(whole.len(), &whole) {
+    if let Json::Object(stump) = stump(count(whole.len()), &whole) {
         fields.extend(stump);
     }
     frame.text(kind, &fields)
@@ -59,7 +59,7 @@ pub fn shortened(text: &str, bytes_max: usize) -> Box<RawValue> {
     let raw = |json: &Json| serde_json::value::to_raw_value(json).unwrap_or_else(|_never| RawValue::NULL.to_owned());
     if bytes_max < text.len() {
         return raw(&stump(
-            text.len(),
+            count(text.len()),
             &serde_json::from_str(text).map_or_else(|_no_json| text.to_owned(), |it| shown(&it)),
         ));
     }
@@ -72,12 +72,17 @@ fn largest(fields: &Map<String, Json>, of: &[&'static str]) -> Option<(&'static 
     sizes.max_by_key(|(_, size)| *size)
 }
 
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// A text as it is, anything else as JSON.
 fn shown(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn stump(size: usize, shown: &str) -> Json {
+/// What is said of what was cut.
+pub(super) fn stump(size: u64, shown: &str) -> Json {
     let preview: String = shown.chars().take(PREVIEW_CHARS).collect();
     json!({ "truncated": true, "originalSize": size, "preview": preview })
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::cut;
 use crate::domain::run::Kind;
 
 /// The name of an error that a program has not named.
@@ -79,6 +80,17 @@ pub fn line(bytes: &[u8]) -> Said {
 /// says.
 pub fn complaint(bytes: &[u8]) -> Said {
     Said::Log { level: Level::Warn, message: shown(bytes) }
+}
+
+/// What is kept of a line that was too long to be read whole, and of how many bytes it is. It is no event any more, whatever its
+/// beginning looks like.
+pub fn beginning(level: Level, text: &str, size: u64) -> Said {
+    let mut fields = Map::new();
+    fields.insert("level".to_owned(), Json::from(level.as_str()));
+    if let Json::Object(stump) = cut::stump(size, text) {
+        fields.extend(stump);
+    }
+    Said::Event { kind: Kind::Log, fields: Fields(fields) }
 }
 
 fn shown(bytes: &[u8]) -> String {

@@ -1,12 +1,15 @@
 //! Runs over HTTP: the lines of the contract, and what many readers may do to one node.
 
+mod chunks;
 mod contract;
+mod counted;
 mod http;
 mod lines;
 mod many;
 mod played;
 mod standing;
 mod suite;
+mod trimmed;
 mod walks;
 
 use std::sync::Arc;
