@@ -176,8 +176,9 @@ start() {
     --data "$2" "$web/agents/$1/known" | jq -r ._meta.runId
 }
 
+# The token of the node's owner is one of both listeners.
 describe() {
-  curl --silent --fail --header "Authorization: Bearer $master" --output "$folder/openapi.json" "$1/openapi.json"
+  curl --silent --fail --header "Authorization: Bearer $(<"$folder/state/admin.token")" --output "$folder/openapi.json" "$1/openapi.json"
 }
 
 main "$@"
