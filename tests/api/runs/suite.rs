@@ -34,7 +34,7 @@ fn table() -> Table {
 }
 
 #[tokio::test]
-async fn every_case_of_the_contract_holds() {
+async fn every_line_of_the_contract_holds() {
     let mut failed = Vec::new();
     for case in cases(None) {
         let served = serve(|_| {}).await;
