@@ -11,6 +11,7 @@ mod line;
 mod moment;
 mod query;
 mod record;
+mod text;
 
 pub use answer::{
     AcceptedBody, AgentsBody, Envelope, InstancesBody, InvokedBody, PointersBody, RunErrorBody, accepted, agents,
