@@ -124,6 +124,8 @@ impl Conduct {
                 let mut streams = Streams::new(stdout, stderr);
                 while let Some(batch) = streams.next_batch().await {
                     if self.tell(batch).await.is_err() {
+                        let lost = || error_of("NotWritten", "what the program said could not be written");
+                        self.error.get_or_insert_with(lost);
                         // Dropped, so that the program does not wait for a reader for ever.
                         break;
                     }
@@ -150,15 +152,16 @@ impl Conduct {
     async fn tell(&mut self, batch: Vec<Said>) -> Result<(), Unwritten> {
         let at = self.keeper.clock.now().wall;
         let mut events: Vec<Event> = Vec::new();
+        let (mut index, mut bytes) = (self.index, self.bytes);
         for text in batch {
-            if EVENTS_MAX <= self.index || BYTES_MAX <= self.bytes {
+            if EVENTS_MAX <= index || BYTES_MAX <= bytes {
                 self.overflow.cancel();
                 break;
             }
-            match said(Frame { run: self.run.run, index: self.index, at }, text) {
+            match said(Frame { run: self.run.run, index, at }, text) {
                 Ok(event) => {
-                    self.index = self.index.saturating_add(1);
-                    self.bytes = self.bytes.saturating_add(event.body.len());
+                    index = index.saturating_add(1);
+                    bytes = bytes.saturating_add(event.body.len());
                     events.push(event);
                 }
                 Err(Said::Result(value)) => self.result = Some(value),
@@ -170,7 +173,10 @@ impl Conduct {
             return Ok(());
         }
         let run = self.run.run;
-        self.keeper.write(vec![Change::Append { run, events }]).await
+        self.keeper.write(vec![Change::Append { run, events }]).await?;
+        // The log goes on behind what is in it, not behind what was said.
+        (self.index, self.bytes) = (index, bytes);
+        Ok(())
     }
 
     async fn end(&mut self) -> Result<(), Unwritten> {
