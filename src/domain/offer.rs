@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::id::Segment;
 use crate::domain::identity::Role;
+use crate::domain::run::AgentName;
 
 /// Commands that act on the workload (DESIGN, *The project folder*).
 pub const WORKLOAD_COMMANDS: [&str; 6] = ["pause", "reload", "restart", "resume", "start", "stop"];
@@ -49,6 +50,15 @@ impl Offer {
         all.extend(self.agents.keys().map(|name| format!("agent/{name}")));
         all.sort_unstable();
         all
+    }
+
+    /// The least role that may start runs of this name. What is not declared any more takes what most programs take.
+    pub fn role_to_start(&self, agent: &AgentName) -> Role {
+        let declared = match agent.command() {
+            Some(name) => self.commands.iter().find(|(it, _)| it.as_str() == name).map(|(_, role)| *role),
+            None => self.agents.iter().find(|(it, _)| it.as_str() == agent.as_str()).map(|(_, it)| it.role),
+        };
+        declared.unwrap_or(Role::Operator)
     }
 }
 

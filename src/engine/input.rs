@@ -126,6 +126,11 @@ pub enum Request {
         /// Which.
         run: RunId,
     },
+    /// The store of runs has failed for good: until the next start no run can be kept.
+    RunsFailed {
+        /// What the store said.
+        reason: String,
+    },
     /// Start a run of a declared agent.
     StartRun {
         /// Who asks.

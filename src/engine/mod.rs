@@ -99,6 +99,8 @@ pub struct Engine {
     refused: Arc<BTreeMap<&'static str, u64>>,
     generation: u64,
     is_read_only: bool,
+    /// Why no run can be kept any more.
+    runs_fault: Option<String>,
 }
 
 impl Engine {
@@ -126,6 +128,7 @@ impl Engine {
                         self.conclude_deed(now, entropy, (&deed, result), effects)
                     }
                     Request::EndRun { run } => self.end_run(run, effects),
+                    Request::RunsFailed { reason } => self.lose_runs(now, reason),
                     Request::StartRun { asker, invoke } => self.start_run(now, entropy, (&asker, *invoke), effects),
                     Request::Countersigned(word) => self.take_countersignature(now, entropy, *word, effects),
                     Request::Witness { signer, claim, pause } => {

@@ -8,7 +8,7 @@ use crate::domain::config::Overlay;
 use crate::domain::envelope::{Envelope, Response};
 use crate::domain::id::{RequestId, RuntimeId, Segment};
 use crate::domain::identity::{Actor, Fingerprint, TrustState};
-use crate::domain::run::{AgentName, Instance, RunId};
+use crate::domain::run::{AgentName, Instance, Pointer, RunId};
 use crate::domain::time::Wall;
 
 /// One durable fact. Each variant names what it replaces: recovery sees only the newest of each.
@@ -195,6 +195,20 @@ pub struct OpenRun {
     pub actor: Actor,
     /// When it was accepted.
     pub at: Wall,
+}
+
+impl OpenRun {
+    /// How it is found: at this runtime, active.
+    pub fn pointer(&self, owner: &RuntimeId) -> Pointer {
+        Pointer {
+            run: self.run,
+            owner: owner.clone(),
+            agent: self.agent.clone(),
+            instance: self.instance.clone(),
+            started: self.at,
+            end: None,
+        }
+    }
 }
 
 /// What one turn of the engine wants durable, all or nothing.

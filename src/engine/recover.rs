@@ -96,6 +96,7 @@ impl Engine {
             refused: Arc::default(),
             generation: 0,
             is_read_only: false,
+            runs_fault: None,
         };
         engine.apply_overlay();
         facts.receipts.into_iter().for_each(|receipt| engine.receipts.keep(receipt));

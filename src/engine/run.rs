@@ -12,7 +12,7 @@ use crate::domain::envelope::{Envelope, Response};
 use crate::domain::id::Segment;
 use crate::domain::identity::Actor;
 use crate::domain::offer::WORKLOAD_COMMANDS;
-use crate::domain::policy::Denial;
+use crate::domain::policy::{Denial, granted_role};
 use crate::domain::preflight::{Asker, Profile};
 use crate::domain::run::{AgentName, Instance, RunId};
 use crate::domain::time::Now;
@@ -40,7 +40,7 @@ impl Engine {
         let Invocation { command, params } = invocation;
         match command.as_str() {
             "ping" => Ok(Response::Pong),
-            CANCEL => self.cancel(invocation, effects),
+            CANCEL => self.cancel(envelope, invocation, effects),
             name if WORKLOAD_COMMANDS.contains(&name) => self.command_workload(now, envelope, command, effects),
             _ => {
                 let run = Start {
@@ -108,6 +108,10 @@ impl Engine {
         start: Start<'_>,
         effects: &mut Effects,
     ) -> Result<RunId, Denial> {
+        if let Some(fault) = &self.runs_fault {
+            let reason = format!("no run can be kept until this runtime is started anew: {fault}");
+            return Err(Denial::at_target(Code::StorageUnavailable, "runs", reason));
+        }
         if RUNS_ACTIVE_MAX <= self.runs.len() {
             let reason = format!("{RUNS_ACTIVE_MAX} runs go on at this runtime already");
             return Err(Denial::at_target(Code::ServerBusy, "runs", reason));
@@ -143,16 +147,46 @@ impl Engine {
         Answer::Recorded
     }
 
-    fn cancel(&self, invocation: &Invocation, effects: &mut Effects) -> Result<Response, Denial> {
+    /// What runs go on stays open: the next start gives them an end.
+    pub(super) fn lose_runs(&mut self, now: Now, reason: String) -> Answer {
+        if self.runs_fault.is_none() {
+            let (category, runtime, severity) = (Category::Communication, self.me().clone(), Severity::Critical);
+            let summary = format!("no run can be kept any more: {reason}");
+            self.tell(now, Happening { category, runtime, request_id: None, summary, severity });
+            self.runs_fault = Some(reason);
+        }
+        Answer::Recorded
+    }
+
+    /// Ends a run for whoever might have started it.
+    fn cancel(&self, envelope: &Envelope, invocation: &Invocation, effects: &mut Effects) -> Result<Response, Denial> {
         let schema =
             |error: crate::domain::action::Error| Denial::at_target(Code::SchemaMismatch, "schema", error.to_string());
         let run = invocation.run().map_err(schema)?;
-        if !self.runs.contains_key(&run) {
+        let Some(open) = self.runs.get(&run) else {
             let reason = format!("no run {run} goes on at this runtime");
             return Err(Denial::at_target(Code::ContractViolation, "run", reason));
-        }
+        };
+        self.check_cancel(envelope, open)?;
         effects.then(Effect::CancelRun(run));
         Ok(Response::Cancelling { run })
+    }
+
+    /// A run is ended with the role that starting it takes. Another site, whose rules may let it cancel, ends its own runs
+    /// alone.
+    pub(super) fn check_cancel(&self, envelope: &Envelope, open: &OpenRun) -> Result<(), Denial> {
+        let deny = |reason| Err(Denial::at_target(Code::PermissionDenied, "role", reason));
+        let (run, actor, own) = (open.run, &envelope.actor, &self.me().site);
+        if actor.site != *own || envelope.origin.site != *own {
+            let is_theirs = open.actor.site == actor.site;
+            return if is_theirs { Ok(()) } else { deny(format!("{run} was not started by site {}", actor.site)) };
+        }
+        let role = granted_role(&self.settings.grants, actor, envelope.role, own);
+        let least = self.settings.offer.role_to_start(&open.agent);
+        if least <= role {
+            return Ok(());
+        }
+        deny(format!("ending {run} needs the role {least}, as starting it did, {actor} has {role}"))
     }
 
     fn command_workload(

@@ -39,6 +39,9 @@ pub enum Absent {
     /// The asker may not see it, or this node cannot look.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// It is not known here, and not everybody who may have it has answered.
+    #[error("not known here, and not every runtime that may have it has answered")]
+    Unanswered,
 }
 
 impl Absent {
@@ -98,6 +101,15 @@ pub struct InstancePage {
     pub next: Option<(AgentName, Instance)>,
 }
 
+/// What is wrong with the store of runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether it ends by itself, as a full disk does, and not only with the next start.
+    pub is_passing: bool,
+    /// What the store says.
+    pub reason: String,
+}
+
 /// Runs, started here and seen from here.
 pub trait Runs: Send + Sync + fmt::Debug {
     /// Starts a run of a declared agent on this runtime. It is readable from the moment of this answer.
@@ -112,6 +124,9 @@ pub trait Runs: Send + Sync + fmt::Debug {
     /// Follows it from behind this number on, from the beginning if absent: what is stored, then what comes, each event
     /// once.
     fn follow(&self, asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>>;
+
+    /// Why no run can be kept here at the moment, if so.
+    fn fault(&self) -> Option<Fault>;
 
     /// Own runs.
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>>;

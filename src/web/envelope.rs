@@ -143,6 +143,7 @@ impl From<Absent> for Problem {
                 problem.more.last_known = Some(pointer);
                 problem
             }
+            Absent::Unanswered => Self::of_run(RunFault::OwnerUnreachable, detail),
             Absent::Failed(failure) => failure.into(),
         }
     }

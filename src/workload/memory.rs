@@ -31,6 +31,8 @@ pub enum Script {
     Ends(i32),
     /// Writes its input to standard output.
     Echoes,
+    /// The same, and a process that nobody ends holds both streams from then on.
+    LeavesHolder,
     /// Writes a line to either stream.
     SaysBoth,
     /// Says that it is ready and waits for a signal.
@@ -152,6 +154,14 @@ async fn act(script: Script, input: Vec<u8>, mut out: DuplexStream, mut err: Dup
     match script {
         Script::Ends(code) => code,
         Script::Echoes => write(&mut out, &input).await,
+        Script::LeavesHolder => {
+            let code = write(&mut out, &input).await;
+            tokio::runtime::Handle::current().spawn(async move {
+                let _held = (out, err);
+                std::future::pending::<()>().await;
+            });
+            code
+        }
         Script::SaysBoth => write(&mut out, b"out\n").await.max(write(&mut err, b"err\n").await),
         Script::Waits | Script::IsStubborn => {
             write(&mut out, b"ready\n").await;

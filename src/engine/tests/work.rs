@@ -196,6 +196,50 @@ fn a_run_that_goes_on_is_told_to_end_and_no_other() {
 }
 
 #[test]
+fn a_run_is_ended_with_the_role_that_starts_it_and_by_another_site_only_if_it_is_its_own() {
+    let (mut engine, _) = started(Vec::new());
+    let admin = Envelope { role: Role::Admin, ..command("1", "flash", &[]) };
+    let Response::Started { run } = done(&act(&mut engine, at(1), admin)) else { panic!() };
+    let params = [("run_id", format!("\"{run}\""))];
+    let params: Vec<_> = params.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let effects = act(&mut engine, at(2), command("2", "cancel", &params));
+    assert_eq!(denied(&effects), Code::PermissionDenied, "an operator");
+    assert!(!effects.after.contains(&Effect::CancelRun(run)));
+    let admin = Envelope { role: Role::Admin, ..command("3", "cancel", &params) };
+    assert_eq!(done(&act(&mut engine, at(2), admin)), Response::Cancelling { run });
+
+    // What the rules of this site let another one do is decided before this.
+    let guest = |site: &str| Envelope {
+        actor: format!("spiffe://trust/{site}/bob").parse().expect("legal"),
+        origin: format!("{site}/x").parse().expect("legal"),
+        role: Role::Admin,
+        ..command("4", "cancel", &params)
+    };
+    let own = OpenRun::clone(&engine.view().runs[&run]);
+    let theirs = OpenRun { actor: guest("t").actor, ..own.clone() };
+    let judged = |site: &str, open: &OpenRun| engine.check_cancel(&guest(site), open).map_err(|denial| denial.code);
+    assert_eq!(judged("t", &theirs), Ok(()));
+    assert_eq!((judged("t", &own), judged("u", &theirs)), (Err(Code::PermissionDenied), Err(Code::PermissionDenied)));
+}
+
+#[test]
+fn without_a_store_of_runs_none_is_accepted_until_the_next_start() {
+    let (mut engine, _) = started(Vec::new());
+    let before = engine.view().timeline.len();
+    for _ in 0..2 {
+        let (answer, _) = request(&mut engine, Request::RunsFailed { reason: "the disk is broken".to_owned() });
+        assert!(matches!(answer, Answer::Recorded), "{answer:?}");
+    }
+    assert_eq!(engine.view().timeline.len(), before + 1, "told once");
+    let effects = act(&mut engine, at(3), command("1", "purge", &[]));
+    assert_eq!((denied(&effects), begins(&effects).len()), (Code::StorageUnavailable, 0));
+    let (answer, effects) = invoke(&mut engine, Role::Engineer);
+    assert!(matches!(answer, Answer::Refused { code: Code::StorageUnavailable, .. }), "{answer:?}");
+    assert!(begins(&effects).is_empty());
+    assert_eq!(done(&act(&mut engine, at(3), command("2", "ping", &[]))), Response::Pong);
+}
+
+#[test]
 fn a_command_to_the_workload_is_concluded_once_on_record() {
     let (mut engine, _) = started(Vec::new());
     for (id, result, outcome) in

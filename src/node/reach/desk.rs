@@ -10,7 +10,7 @@ use super::{ReachParts, Shelf, is_trusted};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
-use crate::domain::run::RunId;
+use crate::domain::run::{Run, RunId};
 use crate::domain::time::{Millis, Monotonic, Now};
 use crate::engine::act_draft;
 use crate::engine::judge;
@@ -44,8 +44,11 @@ pub(in crate::node) struct Desk {
     parts: ReachParts,
     shelf: Shelf,
     waiters: Arc<Waiters>,
-    followers: Mutex<BTreeMap<(RuntimeId, String, RunId), Monotonic>>,
+    followers: Mutex<Followers>,
 }
+
+/// Since when there is a record of whoever follows a run from elsewhere.
+type Followers = BTreeMap<(RuntimeId, String, RunId), Monotonic>;
 
 /// Who waits, by origin.
 #[derive(Debug, Default)]
@@ -173,22 +176,40 @@ impl Desk {
 
     async fn look_up(&self, question: &RunQuestion) -> Result<RunAnswer, store::Error> {
         let (store, run) = (&self.shelf.store, question.run);
+        // Asked before the store is: it can only have come there meanwhile.
+        let accepted = self.accepted(run);
         Ok(match &question.asked {
             RunAsked::Pointer => {
-                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
+                let kept = store.run(run).await?.or(accepted);
+                kept.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
             }
             RunAsked::Record => {
-                store.run(run).await?.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
+                let kept = store.run(run).await?.or(accepted);
+                kept.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
             }
             RunAsked::Events { from, kinds, limit, .. } => {
                 let bytes_max = RUN_EVENTS_BYTES_MAX;
                 let asked = EventsAsked { run, from: *from, kinds: kinds.clone(), limit: *limit, bytes_max };
-                store.events(asked).await?.map_or(RunAnswer::Unknown, |page| {
-                    let (count, is_ended) = (page.head.count, page.head.is_ended);
-                    RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
-                })
+                match store.events(asked).await? {
+                    Some(page) => {
+                        let (count, is_ended) = (page.head.count, page.head.is_ended);
+                        RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
+                    }
+                    // Nothing yet, and more to come.
+                    None if accepted.is_some() => {
+                        RunAnswer::Events(RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false })
+                    }
+                    None => RunAnswer::Unknown,
+                }
             }
         })
+    }
+
+    /// A run that was accepted and may not be in the store yet: its name was given out before.
+    fn accepted(&self, run: RunId) -> Option<Run> {
+        let view = self.parts.views.load();
+        let pointer = view.runs.get(&run)?.pointer(view.me());
+        Some(Run { pointer, result: None, error: None })
     }
 
     /// The question's place among the queries is free from now on.
@@ -209,13 +230,24 @@ impl Desk {
 
     /// The reader is a bell here: what is answered is read from the store.
     async fn waited(&self, question: &RunQuestion, (next, wait): (u64, Duration)) -> Result<RunAnswer, store::Error> {
-        let feeds = &self.shelf.feeds;
-        let Some(mut reader) = feeds.reader(question.run, next.checked_sub(1)).await? else {
-            return Ok(RunAnswer::Unknown);
-        };
         // Whether there is something, the store says.
-        drop(tokio::time::timeout(wait, reader.next_page(1)).await);
+        drop(tokio::time::timeout(wait, self.bell(question.run, next)).await);
         self.look_up(question).await
+    }
+
+    /// Until there may be something new of a run.
+    async fn bell(&self, run: RunId, next: u64) -> Result<(), store::Error> {
+        let mut begun = self.shelf.begun.clone();
+        begun.mark_unchanged();
+        loop {
+            let is_accepted = self.accepted(run).is_some();
+            if let Some(mut reader) = self.shelf.feeds.reader(run, next.checked_sub(1)).await? {
+                return reader.next_page(1).await.map(drop);
+            }
+            if !is_accepted || begun.changed().await.is_err() {
+                return Ok(());
+            }
+        }
     }
 
     fn reply(&self, question: &RunQuestion, answer: &RunAnswer, responder: Responder) {
@@ -235,6 +267,7 @@ impl Desk {
         let what = format!("{} of {}", question.asked.as_str(), question.run);
         draft.detail = denial.map_or(what.clone(), |denial| format!("{what}: {}", denial.reason));
         if self.parts.audit.append_read(draft).is_ok() {
+            self.remember_follower(question, denial, now.monotonic);
             return true;
         }
         self.parts.refused.count("unrecorded_read");
@@ -247,20 +280,31 @@ impl Desk {
         if wait_of(question).is_none() {
             return false;
         }
-        let read = &question.read.envelope;
-        let key = (read.origin.clone(), read.actor.to_string(), question.run);
-        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        if followers.get(&key).is_some_and(|since| now < since.plus(FOLLOWED)) {
-            return true;
+        self.followers().get(&follower(question)).is_some_and(|since| now < since.plus(FOLLOWED))
+    }
+
+    /// Once the record is there, and not before.
+    fn remember_follower(&self, question: &RunQuestion, denial: Option<&Denial>, now: Monotonic) {
+        if denial.is_some() || wait_of(question).is_none() {
+            return;
         }
+        let mut followers = self.followers();
         if FOLLOWERS_MAX <= followers.len() {
             followers.retain(|_, since| now < since.plus(FOLLOWED));
         }
         if followers.len() < FOLLOWERS_MAX {
-            followers.insert(key, now);
+            followers.insert(follower(question), now);
         }
-        false
     }
+
+    fn followers(&self) -> MutexGuard<'_, Followers> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn follower(question: &RunQuestion) -> (RuntimeId, String, RunId) {
+    let read = &question.read.envelope;
+    (read.origin.clone(), read.actor.to_string(), question.run)
 }
 
 /// How long the question may wait for an event, if it wants to.

@@ -56,17 +56,22 @@ impl RemoteFollower {
         }
     }
 
+    fn is_overdue(&self) -> bool {
+        millis(self.patience.gone) <= self.asking.clock.now().monotonic.since(self.heard)
+    }
+
     /// The next page, as soon as there is one. None if the run is forgotten.
     async fn page(&mut self) -> Result<Option<RunEvents>, Absent> {
-        let (mut pause, mut wait) = (PAUSE, millis(self.patience.event));
+        // Whoever follows may ask anew before an owner that is silent has been waited for: then it is asked for a word at once.
+        let is_overdue = self.is_overdue();
+        let (mut pause, mut wait) = (PAUSE, if is_overdue { Millis(0) } else { millis(self.patience.event) });
         loop {
             let asked = RunAsked::Events { from: self.next, kinds: None, limit: EVENTS_MAX, wait };
             let question = (self.pointer.run, &asked);
             let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
-            let now = self.asking.clock.now().monotonic;
             match answer {
                 Ok(RunAnswer::Events(page)) => {
-                    self.heard = now;
+                    self.heard = self.asking.clock.now().monotonic;
                     if wait > Millis(0) || !page.events.is_empty() || page.is_ended {
                         return Ok(Some(page));
                     }
@@ -80,13 +85,13 @@ impl RemoteFollower {
                 Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => return Err(denied(&denial)),
                 // A page is all that is accepted as an answer to this.
                 Ok(RunAnswer::Pointer(_) | RunAnswer::Record(_)) | Err(Unanswered::Silent) => {
-                    if millis(self.patience.gone) <= now.since(self.heard) {
+                    if self.is_overdue() {
                         return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
                     }
                 }
                 // Busy is nobody's signed word: only a page shows that the owner lives.
                 Err(Unanswered::Busy) if wait == Millis(0) => {
-                    if millis(self.patience.gone) <= now.since(self.heard) {
+                    if self.is_overdue() {
                         return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
                     }
                 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +49,8 @@ pub(super) struct Shelf {
     pub(super) registry: Arc<dyn Registry>,
     /// Those who follow own runs.
     pub(super) feeds: Arc<Feeds>,
+    /// Moves whenever an accepted run is in the store, or will never be.
+    pub(super) begun: watch::Receiver<u64>,
 }
 
 /// How long this node waits for the owners of runs.

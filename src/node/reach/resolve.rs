@@ -16,7 +16,7 @@ use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Pointer, Run, RunId};
 use crate::domain::time::Millis;
 use crate::engine::input::Invoke;
-use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Follower, InstancePage, RunPage, Runs, RunsAsked};
+use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked};
 use crate::handle::{Failure, Pending};
 use crate::store::runs::{PointerChange, Replica};
 use crate::wire::mesh::{RunAnswer, RunAsked};
@@ -91,6 +91,13 @@ enum Place {
     There(Pointer),
 }
 
+/// What one runtime said of where a run is.
+enum Heard {
+    Pointer(Box<Pointer>),
+    No,
+    Nothing,
+}
+
 impl MeshRuns {
     pub(in crate::node) fn new(
         local: Arc<dyn Runs>,
@@ -104,7 +111,9 @@ impl MeshRuns {
     async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
         let shelf = &self.known.shelf;
         let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
-        if shelf.store.head(run).await.map_err(fault)?.is_some() {
+        // Looked for in this order: a run that is accepted here may not be in the store yet.
+        let is_open = self.asking.views.load().runs.contains_key(&run);
+        if is_open || shelf.store.head(run).await.map_err(fault)?.is_some() {
             return Ok(Place::Here);
         }
         if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
@@ -128,21 +137,29 @@ impl MeshRuns {
         let ask = |owner| async move {
             let asked = (run, &RunAsked::Pointer);
             match self.asking.ask(asker, owner, asked, self.patience.locate).await {
-                Ok(RunAnswer::Pointer(pointer)) => Some(*pointer),
-                Ok(_) | Err(_) => None,
+                Ok(RunAnswer::Pointer(pointer)) => Heard::Pointer(pointer),
+                Ok(RunAnswer::Denied(_) | RunAnswer::Unknown) | Err(Unanswered::Denied(_)) => Heard::No,
+                // The form of an answer is checked: others than these do not come.
+                Ok(RunAnswer::Events(_) | RunAnswer::Record(_)) => Heard::Nothing,
+                Err(Unanswered::Busy | Unanswered::Silent) => Heard::Nothing,
             }
         };
         let mut answers: FuturesUnordered<_> = owners.iter().map(ask).collect();
         let first = async {
+            let mut nobody = Absent::Unknown;
             while let Some(answer) = answers.next().await {
-                if let Some(pointer) = answer {
-                    self.known.remember(pointer.clone());
-                    return Ok(pointer);
+                match answer {
+                    Heard::Pointer(pointer) => {
+                        self.known.remember(Pointer::clone(&pointer));
+                        return Ok(*pointer);
+                    }
+                    Heard::No => {}
+                    Heard::Nothing => nobody = Absent::Unanswered,
                 }
             }
-            Err(Absent::Unknown)
+            Err(nobody)
         };
-        tokio::time::timeout(self.patience.locate, first).await.unwrap_or(Err(Absent::Unknown))
+        tokio::time::timeout(self.patience.locate, first).await.unwrap_or(Err(Absent::Unanswered))
     }
 
     /// Asks the owner. A run that it has forgotten is unknown here too from now on.
@@ -259,6 +276,10 @@ impl Runs for MeshRuns {
                 Place::There(pointer) => self.follow_there(asker, pointer, after).await,
             }
         })
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.local.fault()
     }
 
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {

@@ -1,5 +1,6 @@
 //! One run from its start to its end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,24 @@ use crate::domain::run::{End, Event, RunId};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
 use crate::node::runs::Declared;
-use crate::node::runs::keeper::{Keeper, Unwritten};
+use crate::node::runs::keeper::{Keeper, Unwritten, interrupted};
 use crate::node::runs::output::Streams;
 use crate::store::runs::Change;
 use crate::wire::run::{Frame, Said, error_of, idle, run_end, run_start, said};
-use crate::workload::{Control, Exit, Process, StartError};
+use crate::workload::{Control, Ended, Exit, Process, StartError};
 
 /// How long a program may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The same while the node stops: the whole stop has 4.8 s.
 const GRACE_AT_STOP: Duration = Duration::from_millis(2_000);
+
+/// How late a command may begin where there was no space: as long as its envelope counts (contract, *Expiry*), and no longer
+/// than it may take. Nobody wants a valve to move hours after it was asked for.
+const BEGIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long what a program has said may take to arrive here after it has ended. Another process may hold its streams open.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Most events of one run. A program that says more is ended.
 const EVENTS_MAX: u64 = 100_000;
@@ -41,6 +49,18 @@ pub(super) struct Conduct {
     error: Option<String>,
 }
 
+/// What became of the beginning.
+enum Begun {
+    /// It is written.
+    Yes,
+    /// It will never be.
+    None,
+    /// It is not, and must not begin any more, for this reason.
+    Late(String),
+    /// It cannot be written in this life.
+    Left,
+}
+
 /// Why a program was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
@@ -58,7 +78,7 @@ impl Cause {
                 let message = format!("the program said more than {EVENTS_MAX} events or {BYTES_MAX} bytes");
                 error_of("OutputLimit", &message)
             }
-            Self::Stopped => error_of("Interrupted", "the runtime stopped while the run went on"),
+            Self::Stopped => interrupted(),
             Self::Timeout => error_of("Timeout", &format!("the run took longer than {} ms", declared.timeout.0)),
         }
     }
@@ -73,14 +93,14 @@ impl Conduct {
 
     pub(super) async fn run(mut self) {
         let id = self.run.run;
-        if self.begin().await.is_err() {
-            // Neither record nor pointer: whoever waits for the run is told that it is none (contract, RR-62).
-            if !self.keeper.stop.is_cancelled() {
-                self.keeper.forget(id).await;
-            }
-            return;
+        let begun = if self.run.agent.command().is_some() { self.begin_command().await } else { self.begin().await };
+        match begun {
+            Begun::Yes => self.keeper.tell_begun(),
+            Begun::None if self.keeper.stop.is_cancelled() => return,
+            Begun::None => return self.keeper.refuse(id).await,
+            Begun::Late(error) => return self.close(&error).await,
+            Begun::Left => return,
         }
-        self.keeper.tell_begun();
         if let Some(declared) = self.keeper.outside.declared.get(&self.run.agent).cloned() {
             let error = self.carry_out(&declared).await;
             self.error = error.or(self.error.take());
@@ -92,19 +112,54 @@ impl Conduct {
         }
     }
 
-    /// A run that somebody waits for is refused where it cannot be written; one that was promised is written once it can.
-    async fn begin(&mut self) -> Result<(), Unwritten> {
+    fn first(&mut self) -> Vec<Change> {
         let pointer = self.keeper.pointer(&self.run);
         let first = run_start(&pointer, &self.run.payload);
-        let create = vec![Change::Create { pointer, first }];
         self.index = 1;
-        if self.run.agent.command().is_some() {
-            return self.keeper.write(create).await;
+        vec![Change::Create { pointer, first }]
+    }
+
+    /// Somebody waits for it, and is refused where it cannot be written: neither record nor pointer (contract, RR-62).
+    async fn begin(&mut self) -> Begun {
+        let create = self.first();
+        match self.keeper.outside.store.commit(create).await {
+            Ok(_outcome) => Begun::Yes,
+            Err(error) => {
+                tracing::error!(run_id = %self.run.run, %error, "a run was not written, and so it is none");
+                Begun::None
+            }
         }
-        self.keeper.outside.store.commit(create).await.map(drop).map_err(|error| {
-            tracing::error!(run_id = %self.run.run, %error, "a run was not written, and so it is none");
-            Unwritten
-        })
+    }
+
+    /// A command was answered already, with this run's name: it is written, sooner or later, but begins soon or never.
+    async fn begin_command(&mut self) -> Begun {
+        let create = self.first();
+        let cancel = self.cancel.clone();
+        let declared = self.keeper.outside.declared.get(&self.run.agent);
+        let within = declared.map_or(BEGIN_MAX, |it| Duration::from_millis(it.timeout.0).min(BEGIN_MAX));
+        let over = async {
+            tokio::select! {
+                () = cancel.cancelled() => error_of("Cancelled", "the run was cancelled before it began"),
+                () = tokio::time::sleep(within) => {
+                    let message = format!("there was no space for it within {} ms, so it was not begun", within.as_millis());
+                    error_of("NotStarted", &message)
+                }
+            }
+        };
+        match self.keeper.write_until(create, over).await {
+            Ok(Ok(())) => Begun::Yes,
+            Ok(Err(error)) => Begun::Late(error),
+            // Open at the engine, so that the next start gives it an end.
+            Err(Unwritten) => Begun::Left,
+        }
+    }
+
+    /// Writes its beginning and its end at once.
+    async fn close(self, error: &str) {
+        let pointer = self.keeper.pointer(&self.run);
+        if self.keeper.close(pointer, Some(&self.run.payload), error).await.is_ok() {
+            self.keeper.forget(self.run.run).await;
+        }
     }
 
     /// Gives what went wrong, as a JSON text; none if nothing did.
@@ -120,21 +175,8 @@ impl Conduct {
             let wards = [self.cancel.clone(), self.overflow.clone(), self.keeper.stop.clone()];
             let timeout = Duration::from_millis(declared.timeout.0);
             let ward = guard(wards, timeout, control, &mut cause);
-            let work = async {
-                let mut streams = Streams::new(stdout, stderr);
-                while let Some(batch) = streams.next_batch().await {
-                    if self.tell(batch).await.is_err() {
-                        let lost = || error_of("NotWritten", "what the program said could not be written");
-                        self.error.get_or_insert_with(lost);
-                        // Dropped, so that the program does not wait for a reader for ever.
-                        break;
-                    }
-                }
-                drop(streams);
-                ended.await
-            };
             tokio::select! {
-                exit = work => exit,
+                exit = self.follow(Streams::new(stdout, stderr), ended) => exit,
                 never = ward => match never {},
             }
         };
@@ -145,6 +187,48 @@ impl Conduct {
             Exit::Code(0) => None,
             Exit::Code(_) | Exit::Lost | Exit::Signal(_) if self.error.is_some() => None,
             Exit::Code(_) | Exit::Lost | Exit::Signal(_) => Some(error_of("ExitError", &format!("the program {exit}"))),
+        }
+    }
+
+    /// Until the program has ended and its last words are here.
+    async fn follow(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
+        loop {
+            let batch = tokio::select! {
+                batch = streams.next_batch() => batch,
+                exit = &mut ended => {
+                    self.drain(streams).await;
+                    return exit;
+                }
+            };
+            let is_told = match batch {
+                Some(batch) => self.tell(batch).await.is_ok(),
+                None => false,
+            };
+            if !is_told {
+                // Dropped, so that the program does not wait for a reader for ever.
+                drop(streams);
+                return ended.await;
+            }
+        }
+    }
+
+    /// What was on its way when the program ended. Who still holds its streams is not waited for.
+    async fn drain(&mut self, mut streams: Streams) {
+        let mut over = std::pin::pin!(tokio::time::sleep(DRAIN_MAX));
+        loop {
+            // Only the wait is cut off: a write that nobody waits for would leave open where the log goes on.
+            let batch = tokio::select! {
+                biased;
+                () = &mut over => {
+                    tracing::warn!(run_id = %self.run.run, "another process still holds what the program wrote to");
+                    return;
+                }
+                batch = streams.next_batch() => batch,
+            };
+            let Some(batch) = batch else { return };
+            if self.tell(batch).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -173,10 +257,15 @@ impl Conduct {
             return Ok(());
         }
         let run = self.run.run;
-        self.keeper.write(vec![Change::Append { run, events }]).await?;
-        // The log goes on behind what is in it, not behind what was said.
-        (self.index, self.bytes) = (index, bytes);
-        Ok(())
+        let written = self.keeper.write(vec![Change::Append { run, events }]).await;
+        if written.is_ok() {
+            // The log goes on behind what is in it, not behind what was said.
+            (self.index, self.bytes) = (index, bytes);
+        } else {
+            let lost = || error_of("NotWritten", "what the program said could not be written");
+            self.error.get_or_insert_with(lost);
+        }
+        written
     }
 
     async fn end(&mut self) -> Result<(), Unwritten> {
@@ -218,7 +307,7 @@ async fn guard(
     timeout: Duration,
     control: Control,
     said: &mut Option<Cause>,
-) -> std::convert::Infallible {
+) -> Infallible {
     let cause = tokio::select! {
         () = cancel.cancelled() => Cause::Cancelled,
         () = overflow.cancelled() => Cause::Overflow,

@@ -1,6 +1,7 @@
 //! Takes what the engine has accepted, and closes what an earlier life has left open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(in crate::node) struct Keeper {
     /// Moves whenever a run is in the store, or will never be.
     begun: watch::Sender<u64>,
     cancels: Mutex<BTreeMap<RunId, CancellationToken>>,
+    /// Accepted runs that are none, until the engine has forgotten them.
+    none: Mutex<BTreeSet<RunId>>,
 }
 
 /// It will not be written in this life.
@@ -57,8 +60,8 @@ impl Keeper {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (begun, _) = watch::channel(0);
-        let (tasks, cancels) = (TaskTracker::new(), Mutex::default());
-        Arc::new(Self { clock, views, mailbox, outside, workload, tasks, stop, begun, cancels })
+        let (tasks, cancels, none) = (TaskTracker::new(), Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, views, mailbox, outside, workload, tasks, stop, begun, cancels, none })
     }
 
     /// Does what comes until the node stops, and closes these first: they were open when the node started.
@@ -105,11 +108,31 @@ impl Keeper {
         self.begun.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Its events have an end: the engine may forget it.
+    /// Its events have an end, or it never began: the engine may forget it.
     pub(super) async fn forget(&self, run: RunId) {
         self.cancels().remove(&run);
         self.tell_engine(|| Request::EndRun { run }).await;
+        self.none().remove(&run);
         self.tell_begun();
+    }
+
+    /// It was not written and never will be: whoever waits for it is told at once, also where the engine cannot forget it yet.
+    pub(super) async fn refuse(&self, run: RunId) {
+        self.none().insert(run);
+        self.tell_begun();
+        self.forget(run).await;
+    }
+
+    fn none(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
+        self.none.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run if it was accepted here and may be in the store one day.
+    pub(super) fn open(&self, run: RunId) -> Option<Arc<OpenRun>> {
+        if self.none().contains(&run) {
+            return None;
+        }
+        self.views.load().runs.get(&run).cloned()
     }
 
     /// Until the engine has it on record; at a stop the next start does it.
@@ -137,18 +160,43 @@ impl Keeper {
 
     /// Writes, again and again while there is no space.
     pub(super) async fn write(&self, batch: Vec<Change>) -> Result<(), Unwritten> {
+        match self.write_until(batch, std::future::pending::<Infallible>()).await? {
+            Ok(()) => Ok(()),
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same, until there is a reason not to write it any more. What is written when the reason comes stays written.
+    pub(super) async fn write_until<T>(
+        &self,
+        batch: Vec<Change>,
+        over: impl Future<Output = T>,
+    ) -> Result<Result<(), T>, Unwritten> {
+        let mut over = std::pin::pin!(over);
         loop {
             match self.outside.store.commit(batch.clone()).await {
-                Ok(_outcome) => return Ok(()),
+                Ok(_outcome) => return Ok(Ok(())),
                 Err(Refused::Store(store::Error::NoSpace { place })) => {
                     tracing::warn!(%place, "no space for the events of a run; its program is held up");
-                    self.pause().await?;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the events of a run cannot be written");
+                    self.say_fault().await;
                     return Err(Unwritten);
                 }
             }
+            tokio::select! {
+                pause = self.pause() => pause?,
+                reason = &mut over => return Ok(Err(reason)),
+            }
+        }
+    }
+
+    /// Lets the engine accept no more runs, where the store has failed for good.
+    async fn say_fault(&self) {
+        if let Some(fault @ store::Error::Broken { .. }) = self.outside.store.fault() {
+            let reason = fault.to_string();
+            self.tell_engine(|| Request::RunsFailed { reason: reason.clone() }).await;
         }
     }
 
@@ -177,10 +225,11 @@ impl Keeper {
 
     async fn close_left(&self, left: Vec<Arc<OpenRun>>) {
         // One that cannot be closed leaves the others no less closed; the next start asks again.
+        let mut closed = Vec::new();
         for run in left {
             let pointer = self.pointer(&run);
-            if self.close(pointer, Some(&run.payload)).await.is_ok() {
-                self.forget(run.run).await;
+            if self.close(pointer, Some(&run.payload), &interrupted()).await.is_ok() {
+                closed.push(run.run);
             }
         }
         let unfinished = self.outside.store.unfinished().await.unwrap_or_else(|error| {
@@ -191,8 +240,11 @@ impl Keeper {
             let is_accepted_now = self.views.load().runs.contains_key(&run);
             let kept = self.outside.store.run(run).await.ok().flatten();
             if let (false, Some(kept)) = (is_accepted_now, kept) {
-                self.close(kept.pointer, None).await.unwrap_or_default();
+                self.close(kept.pointer, None, &interrupted()).await.unwrap_or_default();
             }
+        }
+        for run in closed {
+            self.forget(run).await;
         }
     }
 
@@ -212,7 +264,7 @@ impl Keeper {
     }
 
     /// Gives a run that nobody runs an end, and a beginning if it has none.
-    async fn close(&self, pointer: Pointer, payload: Option<&str>) -> Result<(), Unwritten> {
+    pub(super) async fn close(&self, pointer: Pointer, payload: Option<&str>, error: &str) -> Result<(), Unwritten> {
         let head = self.read(|| self.outside.store.head(pointer.run)).await?;
         let mut batch = Vec::new();
         let index = match head {
@@ -229,20 +281,17 @@ impl Keeper {
         let at = self.clock.now().wall;
         let duration = Millis(at.as_millis().saturating_sub(pointer.started.as_millis()));
         let end = End { at, is_error: true, duration };
-        let error = error_of("Interrupted", "the runtime stopped while the run went on");
-        let last = run_end(pointer.run, index, &end, None, Some(&error));
-        batch.push(Change::End { run: pointer.run, end, result: None, error: Some(error), last });
+        let last = run_end(pointer.run, index, &end, None, Some(error));
+        batch.push(Change::End { run: pointer.run, end, result: None, error: Some(error.to_owned()), last });
         self.write(batch).await
     }
 
     pub(super) fn pointer(&self, run: &OpenRun) -> Pointer {
-        Pointer {
-            run: run.run,
-            owner: self.views.load().me().clone(),
-            agent: run.agent.clone(),
-            instance: run.instance.clone(),
-            started: run.at,
-            end: None,
-        }
+        run.pointer(self.views.load().me())
     }
+}
+
+/// The error of a run that ended with its runtime.
+pub(super) fn interrupted() -> String {
+    error_of("Interrupted", "the runtime stopped while the run went on")
 }

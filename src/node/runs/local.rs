@@ -10,7 +10,7 @@ use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Run, RunId};
 use crate::engine::effect::Answer;
 use crate::engine::input::{Invoke, Request};
-use crate::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use crate::handle::runs::{Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
 use crate::handle::{Failure, Pending};
 use crate::node::driver::Mail;
 use crate::node::reach::Shelf;
@@ -48,7 +48,8 @@ impl LocalRuns {
     /// Where own runs are kept.
     pub(in crate::node) fn shelf(&self) -> Shelf {
         let Outside { store, registry, .. } = self.outside();
-        Shelf { store: Arc::clone(store), registry: Arc::clone(registry), feeds: Arc::clone(&self.feeds) }
+        let (store, registry, feeds) = (Arc::clone(store), Arc::clone(registry), Arc::clone(&self.feeds));
+        Shelf { store, registry, feeds, begun: self.keeper.begun() }
     }
 
     fn outside(&self) -> &Outside {
@@ -71,7 +72,7 @@ impl LocalRuns {
         };
         loop {
             // Asked in this order: a run that is neither open nor in the store will never be in it.
-            let is_open = self.keeper.views.load().runs.contains_key(&run);
+            let is_open = self.keeper.open(run).is_some();
             if self.outside().store.head(run).await.map_err(|error| unavailable(&error))?.is_some() {
                 return Ok(run);
             }
@@ -85,7 +86,7 @@ impl LocalRuns {
 
     async fn find(&self, run: RunId) -> Result<Run, Absent> {
         // The engine knows it before the store does.
-        let open = self.keeper.views.load().runs.get(&run).cloned();
+        let open = self.keeper.open(run);
         let kept = self.outside().store.run(run).await.map_err(|error| unavailable(&error))?;
         let accepted = || open.map(|open| Run { pointer: self.keeper.pointer(&open), result: None, error: None });
         kept.or_else(accepted).ok_or(Absent::Unknown)
@@ -97,7 +98,7 @@ impl LocalRuns {
         let asked = runs::EventsAsked { run, from, kinds, limit, bytes_max: PAGE_BYTES_MAX };
         match self.outside().store.events(asked).await.map_err(|error| unavailable(&error))? {
             Some(page) => Ok(page.events),
-            None if self.keeper.views.load().runs.contains_key(&run) => Ok(Vec::new()),
+            None if self.keeper.open(run).is_some() => Ok(Vec::new()),
             None => Err(Absent::Unknown),
         }
     }
@@ -106,7 +107,7 @@ impl LocalRuns {
     async fn reader(&self, run: RunId, after: Option<u64>) -> Result<RunReader, Absent> {
         let mut begun = self.keeper.begun();
         loop {
-            let is_open = self.keeper.views.load().runs.contains_key(&run);
+            let is_open = self.keeper.open(run).is_some();
             if let Some(reader) = self.feeds.reader(run, after).await.map_err(|error| unavailable(&error))? {
                 return Ok(reader);
             }
@@ -155,6 +156,11 @@ impl Runs for LocalRuns {
             let follower: Box<dyn Follower> = Box::new(LocalFollower(self.reader(run, after).await?));
             Ok(follower)
         })
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let error = self.outside().store.fault()?;
+        Some(Fault { is_passing: matches!(error, store::Error::NoSpace { .. }), reason: error.to_string() })
     }
 
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {

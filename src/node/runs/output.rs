@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
 use crate::wire::run::{Said, complaint, line};
-use crate::workload::{Line, Lines, Output};
+use crate::workload::{LINE_BYTES_MAX, Line, Lines, Output};
 
 /// Most lines of one batch: what the run store may be given at once of one run.
 const LINES_MAX: usize = 256;
@@ -70,8 +70,16 @@ impl Streams {
     }
 }
 
-/// A line that was cut is no event any more, whatever its beginning looks like.
+/// A line that was cut is no event any more. Where it looks like one, what it would have said is lost, and a run that lost a
+/// result must not look as if it had brought none.
 fn said(text: &Line) -> Said {
     let bytes = text.text.as_bytes();
-    if text.cut_from.is_some() { complaint(bytes) } else { line(bytes) }
+    match text.cut_from {
+        None => line(bytes),
+        Some(length) if text.text.trim_start().starts_with('{') => Said::Error {
+            name: "OutputLimit".to_owned(),
+            message: format!("a line of {length} bytes is longer than {LINE_BYTES_MAX} bytes, so what it says is lost"),
+        },
+        Some(_) => complaint(bytes),
+    }
 }

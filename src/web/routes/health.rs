@@ -44,6 +44,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
         ("identity", identity(&view, shared.node.now().wall)),
         ("mesh", mesh(shared, &view)),
         ("partners", partners(&view, shared.node.now().wall)),
+        ("runs", runs(shared)),
         ("store", store(shared, &view)),
         ("workload", workload(shared)),
     ];
@@ -144,6 +145,16 @@ fn workload(shared: &Shared) -> (&'static str, String) {
         Condition::Faulted => FAULTED,
     };
     (word, status.to_string())
+}
+
+fn runs(shared: &Shared) -> (&'static str, String) {
+    let Some(runs) = &shared.runs else {
+        return (NOT_CONFIGURED, "no runs are kept".to_owned());
+    };
+    match runs.fault() {
+        None => (OK, "are kept".to_owned()),
+        Some(fault) => (if fault.is_passing { DEGRADED } else { FAULTED }, fault.reason),
+    }
 }
 
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {

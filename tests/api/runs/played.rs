@@ -10,7 +10,7 @@ use trust_runtime::domain::preflight::Asker;
 use trust_runtime::domain::run::{AgentName, End, Event, Instance, Kind, Pointer, Run, RunId};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::input::Invoke;
-use trust_runtime::handle::runs::{Absent, EventsAsked, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use trust_runtime::handle::runs::{Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
 use trust_runtime::handle::{Failure, Pending};
 use trust_runtime::store::runs::feed::{Feeds, RunReader};
 use trust_runtime::store::runs::memory::MemoryRuns;
@@ -198,6 +198,10 @@ impl Runs for Played {
             let follower = Reading { reader, is_breaking: self.is_breaking.clone(), pages: 0 };
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        None
     }
 
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {

@@ -291,6 +291,21 @@ async fn what_is_no_answer_of_the_owner_to_this_question_is_refused_and_counted(
     b.refuses(&known, "malformed", "no message").await;
 }
 
+/// Who says nothing has not said that it does not know the run.
+#[tokio::test]
+async fn a_run_of_which_not_everybody_was_heard_is_not_called_unknown() {
+    let hub = Hub::new().expect("a hub");
+    let b = Member::join(&hub, "s/b", Kept::new()).await;
+    let liar = Liar::join(&hub, "s/l").await;
+    b.sees_liar(&liar, None).await;
+    let run = pointer(&liar.id, 1).run;
+    liar.tell(|_, _| None);
+    assert_eq!(in_time(b.all.run(engineer(), run)).await, Err(Absent::Unanswered));
+    let keys = liar.keys();
+    liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &RunAnswer::Unknown)));
+    assert_eq!(in_time(b.all.run(engineer(), run)).await, Err(Absent::Unknown));
+}
+
 /// A page of events must continue what was read, and be of the run that was asked for.
 #[tokio::test]
 async fn events_with_a_gap_or_of_another_run_are_refused() {

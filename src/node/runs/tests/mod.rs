@@ -210,6 +210,95 @@ async fn a_run_that_cannot_be_written_is_refused_and_leaves_nothing() {
     stage.follow(stage.start("{}").await.expect("there is space again")).await;
 }
 
+fn full() -> Option<store::Error> {
+    Some(store::Error::NoSpace { place: "runs.db".to_owned() })
+}
+
+#[tokio::test]
+async fn a_command_whose_run_waits_for_space_is_known_at_once_and_never_begins_once_it_was_cancelled() {
+    let stage = Stage::new(Script::Echoes, Millis(10_000)).await;
+    stage.runs.set_fault(full());
+    let Ok(Response::Started { run }) = stage.dispatch("it", &[]).await else { panic!("accepted") };
+    let fault = stage.node.runs().fault().expect("said");
+    assert!(fault.is_passing && fault.reason.contains("runs.db"), "{fault:?}");
+    let known = stage.run(run).await.expect("its name was given out");
+    assert_eq!((known.pointer.status(), known.pointer.agent.as_str()), (Status::Active, "cmd.it"));
+    let asked = EventsAsked { run, after: None, kinds: None, limit: 10 };
+    assert_eq!(stage.node.runs().events(engineer(), asked).await, Ok(Vec::new()));
+    let cancelled = stage.dispatch("cancel", &[("run_id", format!("\"{run}\""))]).await;
+    assert_eq!(cancelled, Ok(Response::Cancelling { run }));
+    stage.runs.set_fault(None);
+    let events = stage.follow(run).await;
+    assert_eq!(kinds(&events), [Kind::RunStart, Kind::RunEnd]);
+    let kept = stage.run(run).await.expect("known");
+    assert!(kept.error.as_ref().is_some_and(|error| error.contains("Cancelled")), "{kept:?}");
+    stage.await_closed().await;
+    assert_eq!(stage.programs.starts(), 0, "it is not done late");
+    assert_eq!(stage.node.runs().fault(), None);
+}
+
+#[tokio::test]
+async fn a_command_whose_run_finds_no_space_in_its_time_is_not_begun_when_there_is_some() {
+    let stage = Stage::new(Script::Echoes, Millis(1)).await;
+    stage.runs.set_fault(full());
+    let Ok(Response::Started { run }) = stage.dispatch("it", &[]).await else { panic!("accepted") };
+    let runs = stage.node.runs();
+    let mut follower = runs.follow(engineer(), run, None);
+    assert!(timeout(Duration::from_millis(500), &mut follower).await.is_err(), "it has no beginning");
+    drop(follower);
+    stage.runs.set_fault(None);
+    stage.follow(run).await;
+    let kept = stage.run(run).await.expect("known");
+    assert!(kept.error.as_ref().is_some_and(|error| error.contains("NotStarted")), "{kept:?}");
+    assert_eq!(stage.programs.starts(), 0);
+}
+
+#[tokio::test]
+async fn a_store_of_runs_that_is_broken_takes_no_more_and_leaves_what_it_owes_to_the_next_start() {
+    let stage = Stage::new(Script::Echoes, Millis(10_000)).await;
+    stage.runs.set_fault(Some(store::Error::Broken { place: "runs.db".to_owned(), reason: "bad sector".to_owned() }));
+    let Ok(Response::Started { run }) = stage.dispatch("it", &[]).await else { panic!("accepted") };
+    let refused = async {
+        while stage.dispatch("it", &[]).await != Err(Code::StorageUnavailable) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, refused).await.expect("the engine hears of it");
+    assert!(stage.node.runs().fault().is_some_and(|fault| !fault.is_passing));
+    assert_eq!(stage.start("{}").await.map_err(|failure| failure.code), Err(Code::StorageUnavailable));
+    assert_eq!(stage.programs.starts(), 0);
+
+    let (store, runs) = (stage.store.clone(), Arc::new(stage.runs.crash()));
+    runs.set_fault(None);
+    let after = Stage::over(store, runs, Script::Echoes, Millis(10_000)).await;
+    let events = after.follow(run).await;
+    assert_eq!(kinds(&events), [Kind::RunStart, Kind::RunEnd], "what was promised has an end");
+}
+
+#[tokio::test]
+async fn a_run_ends_with_its_program_whoever_holds_its_streams() {
+    let stage = Stage::new(Script::LeavesHolder, Millis(600_000)).await;
+    let run = stage.start("{\"type\":\"result\",\"value\":{\"a\":1}}\n").await.expect("started");
+    let events = stage.follow(run).await;
+    assert_eq!(events.last().map(|event| event.kind), Some(Kind::RunEnd));
+    let kept = stage.run(run).await.expect("known");
+    assert_eq!((kept.pointer.status(), kept.result.as_deref()), (Status::Completed, Some(r#"{"a":1}"#)));
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_long_for_a_line_is_an_error_and_not_no_result() {
+    let stage = Stage::new(Script::Echoes, Millis(10_000)).await;
+    let payload = format!(r#"{{"type":"result","value":"{}"}}"#, "x".repeat(600 * 1024));
+    let run = stage.start(&payload).await.expect("started");
+    stage.follow(run).await;
+    let kept = stage.run(run).await.expect("known");
+    assert!(kept.error.as_ref().is_some_and(|error| error.contains("OutputLimit")), "{:?}", kept.error);
+    let text = format!("\"{}\"", "x".repeat(600 * 1024));
+    let run = stage.start(&text).await.expect("started");
+    stage.follow(run).await;
+    assert_eq!(stage.run(run).await.expect("known").pointer.status(), Status::Completed, "a long line for people");
+}
+
 #[tokio::test]
 async fn a_full_disk_in_the_middle_of_a_run_loses_nothing_of_it() {
     let stage = Stage::new(Script::Counts, Millis(10_000)).await;
