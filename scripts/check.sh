@@ -60,8 +60,11 @@ main() {
   fuzz_corpora
   need_deny
   step "deny" cargo deny --locked check bans licenses sources
+  tests "gates" --test gates
   tests "adapters" --test adapters
   tests "api" --test api
+  # What the tests of the API have built, tried against its own descriptions.
+  TRUST_RUNTIME_BIN="$target/debug/trust-runtime" step "openapi" openapi
   step "interop clients" interop_clients
   step "zenohd" scripts/setup_zenohd.sh
   tests "interop" --test interop
@@ -158,6 +161,13 @@ need_nextest() {
 need_deny() {
   cargo deny --version >/dev/null 2>&1 && return 0
   step "install deny" cargo install cargo-deny --version "$deny_version" --locked
+}
+
+# The same requests each time, so that what has passed passes again; the bound is for a node that hangs.
+openapi() {
+  need_commands python3 || exit 2
+  need_venv
+  timeout 300 scripts/check_openapi.sh
 }
 
 # One Python environment per Zenoh release, made once.

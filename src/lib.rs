@@ -5,6 +5,7 @@
 pub mod domain;
 pub mod engine;
 pub mod settings;
+pub mod metrics;
 pub mod handle;
 pub mod wire;
 pub mod tls;

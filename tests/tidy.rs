@@ -3,6 +3,7 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test may stop at the first surprise"
 )]
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use trust_runtime::cli::args::Cli;
 use trust_runtime::domain::code::Code;
+use trust_runtime::metrics::table::{ALL, Kind, Row};
 use trust_runtime::settings;
 use trust_runtime::wire::api::v1::action::{self, Ask, Reading};
 
@@ -24,13 +26,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["domain"]),
     ("wire", &["domain", "engine"]),
     ("settings", &["domain"]),
-    ("handle", &["domain", "engine"]),
+    ("metrics", &["domain"]),
+    ("handle", &["domain", "engine", "metrics"]),
     ("tls", &["domain"]),
     ("store", &["domain", "engine", "wire"]),
     ("mesh", &["domain", "engine", "wire", "tls"]),
     ("workload", &["domain"]),
-    ("web", &["domain", "engine", "wire", "handle", "store", "tls"]),
-    ("node", &["domain", "engine", "wire", "settings", "handle", "tls", "store", "mesh", "workload", "web"]),
+    ("web", &["domain", "engine", "wire", "metrics", "handle", "store", "tls"]),
+    ("node", &["domain", "engine", "wire", "settings", "metrics", "handle", "tls", "store", "mesh", "workload", "web"]),
     ("cli", &["domain", "wire", "settings", "node"]),
 ];
 
@@ -191,7 +194,10 @@ fn every_example_is_read_as_a_node_reads_it() {
             Some("toml") => {
                 settings::parse(&text, &shown, "example", []).unwrap_or_else(|problems| panic!("{problems}"));
             }
+            Some("json") if shown.ends_with("dashboard.json") => check_dashboard(&shown, &text),
             Some("json") => check_request(&shown, &text),
+            // Files of Prometheus.
+            Some("yml") => check_expressions(&shown, &expressions_of_rules(&text)),
             // A file of Zenoh's own router.
             Some("json5") => drop(zenoh::Config::from_file(&file).unwrap_or_else(|error| panic!("{shown}: {error}"))),
             Some("py" | "sh") => check_program(&shown, &text, &file),
@@ -219,6 +225,108 @@ fn check_request(shown: &str, text: &str) {
     match action::read(text.as_bytes(), Ask::Dispatch, &me.parse().expect("a runtime")) {
         Ok(Reading::Wanted(_)) => {}
         other => panic!("{shown}: {other:?}"),
+    }
+}
+
+/// A dashboard is whole, shows nothing twice in one place, and asks for what a node exposes.
+fn check_dashboard(shown: &str, text: &str) {
+    let board: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let panels = board["panels"].as_array().expect("panels");
+    let mut taken = std::collections::BTreeSet::new();
+    let mut expressions = Vec::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a title");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a place"));
+        assert!(x + w <= 24, "{shown}: {title} is wider than the board");
+        let cells = (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y)));
+        cells.for_each(|cell| assert!(taken.insert(cell), "{shown}: {title} lies over another panel"));
+        let asked = panel["targets"].as_array().into_iter().flatten();
+        let asked: Vec<String> = asked.map(|it| it["expr"].as_str().expect("an expression").to_owned()).collect();
+        assert!(panel["type"] == "row" || !asked.is_empty(), "{shown}: {title} asks for nothing");
+        expressions.extend(asked);
+    }
+    let ids: std::collections::BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), panels.len(), "{shown}: two panels have one id");
+    check_expressions(shown, &expressions);
+    let is_shown = |row: &&Row| expressions.iter().any(|it| it.contains(row.name));
+    let missing: Vec<_> = ALL.iter().filter(|row| !is_shown(row)).map(|row| row.name).collect();
+    assert_eq!(missing, ["process_start_time_seconds"], "{shown}: what is measured and not shown");
+}
+
+/// What follows `expr:` in a file of rules.
+fn expressions_of_rules(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix("expr: ").map(str::to_owned)).collect()
+}
+
+/// Every metric that an expression names is exposed under that very name, and has the labels that it is asked by.
+fn check_expressions(shown: &str, expressions: &[String]) {
+    for expression in expressions {
+        let is_word = |it: char| it.is_ascii_alphanumeric() || it == '_';
+        let mut labels: Vec<&str> = vec!["instance", "job", "le"];
+        for word in expression.split(|it| !is_word(it)) {
+            if !word.starts_with("trust_runtime_") && !word.starts_with("process_") {
+                continue;
+            }
+            let row = ALL.iter().find(|row| series(row).iter().any(|name| name == word));
+            let row = row.unwrap_or_else(|| panic!("{shown}: no node exposes {word}: {expression}"));
+            labels.extend(row.labels.iter().map(|(label, _)| *label));
+        }
+        for matcher in expression.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+            for label in matcher.split(',').filter_map(|it| it.split(['=', '!']).next()) {
+                assert!(labels.contains(&label), "{shown}: no metric of it has the label {label}: {expression}");
+            }
+        }
+        for grouped in expression.split("by (").skip(1).filter_map(|rest| rest.split(')').next()) {
+            for label in grouped.split(", ") {
+                assert!(labels.contains(&label), "{shown}: no metric of it has the label {label}: {expression}");
+            }
+        }
+    }
+}
+
+/// The names of the lines that a metric has in the exposition.
+fn series(row: &Row) -> Vec<String> {
+    let ends: &[&str] = match row.kind {
+        Kind::Counter => &["_total"],
+        Kind::Gauge => &[""],
+        Kind::Histogram => &["_bucket", "_count", "_sum"],
+        Kind::Info => &["_info"],
+    };
+    ends.iter().map(|end| format!("{}{end}", row.name)).collect()
+}
+
+#[test]
+fn every_line_of_the_acceptance_table_names_tests_that_exist() {
+    let folders = [("lib", "src")]
+        .into_iter()
+        .chain(["adapters", "api", "cluster", "conformance", "interop", "simulation"].map(|suite| (suite, suite)));
+    let texts: BTreeMap<&str, String> = folders
+        .map(|(suite, folder)| {
+            let folder = if suite == "lib" { root().join(folder) } else { root().join("tests").join(folder) };
+            (suite, files(&folder, "rs").iter().map(|file| fs::read_to_string(file).expect("readable")).collect())
+        })
+        .collect();
+    let table = fs::read_to_string(root().join("tests/acceptance.tsv")).expect("tests/acceptance.tsv");
+    let mut seen = std::collections::BTreeSet::new();
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let [name, suite, test] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}: wanted three cells")
+        };
+        assert!(seen.insert(line), "{line} stands twice");
+        if let Some(cases) = name.strip_prefix("cases/") {
+            assert!(root().join("tests/conformance/cases").join(cases).exists(), "there are no cases {cases}");
+        }
+        if (suite, test) == ("-", "-") {
+            continue;
+        }
+        let text = texts.get(suite).unwrap_or_else(|| panic!("{line:?}: no such suite"));
+        // A suite of a contract names its tests in a list, and runs each for every adapter.
+        let is_there = ["fn {}(", "fn {}<"].iter().any(|form| text.contains(&form.replace("{}", test)));
+        assert!(is_there, "{line:?}: there is no such test");
+    }
+    let lines: std::collections::BTreeSet<&str> = seen.iter().filter_map(|line| line.split('\t').next()).collect();
+    for number in 1..=83 {
+        assert!(lines.contains(format!("RR-{number}").as_str()), "RR-{number} has no line");
     }
 }
 

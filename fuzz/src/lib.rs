@@ -2,7 +2,8 @@
 //!
 //! Each module is one fuzz target. `run` never panics on a sound parser, and holds what was read against what was sent.
 //! `is_accepted` says whether the input is taken at all, so that the corpora show that the good ones are.
-//! On the stable toolchain `cargo test` replays `corpus/` and mutations of it; with cargo-fuzz: `cargo fuzz run actor`.
+//! `cargo test` replays `corpus/` and mutations of it; `scripts/runtime_comms_fuzz_gate.sh` searches on, guided by coverage, and so
+//! does cargo-fuzz where a nightly toolchain is at hand: `cargo fuzz run actor`.
 
 pub mod actor;
 pub mod bundle;

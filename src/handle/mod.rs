@@ -21,6 +21,7 @@ use crate::domain::preflight::{Asker, Plan};
 use crate::domain::time::{Millis, Now};
 use crate::domain::workload;
 use crate::engine::view::{Basis, View};
+use crate::metrics::{Metrics, Queue};
 
 /// A boxed future, so that the operations can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -163,7 +164,15 @@ pub trait Operations: Send + Sync + fmt::Debug {
     }
 
     /// What was refused since the start, by reason: at the mesh's boundary, by signature and by the engine.
-    fn refused(&self) -> BTreeMap<String, u64> {
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
         BTreeMap::new()
+    }
+
+    /// What is counted on this node.
+    fn metrics(&self) -> &Metrics;
+
+    /// The bounded queues between its parts, as they are now.
+    fn queues(&self) -> Vec<Queue> {
+        Vec::new()
     }
 }

@@ -17,6 +17,7 @@ use crate::mesh::{Mesh, PAYLOAD_BYTES_MAX, QueryError, Verb};
 use crate::node::clock::Clock;
 use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
+use crate::node::trace;
 use crate::wire;
 
 /// How long after the stop an answer may still come. What has none then is told what is known, so that every caller has a
@@ -58,8 +59,12 @@ impl Courier {
         let mut receipt = None;
         loop {
             match step {
-                Step::Done(finding) => return Delivery { finding: *finding, receipt },
+                Step::Done(finding) => {
+                    tracing::debug!(target = %envelope.target, code = code(&finding), "a target has answered or was given up");
+                    return Delivery { finding: *finding, receipt };
+                }
                 Step::Ask { question, after, within } => {
+                    tracing::debug!(target = %envelope.target, ?question, "an envelope goes out");
                     let mut waits = Waits::ToAsk;
                     let asked = async {
                         if after > Millis(0) {
@@ -129,5 +134,13 @@ impl Courier {
             Err(QueryError::TooLarge(_)) if !is_too_large => (Event::Forged, None),
             Err(QueryError::TooLarge(_) | QueryError::Session(_)) => (Event::Unsent, None),
         }
+    }
+}
+
+/// What is known, as it stands in the log.
+fn code(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::Denied(denial) => denial.code.as_str(),
+        Finding::Receipt(receipt) => trace::code(trace::ruled(&receipt.ruling)),
     }
 }

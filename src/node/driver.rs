@@ -12,7 +12,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
+use crate::domain::action::ActionKind;
 use crate::domain::audit::{AuditId, Position};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
@@ -22,13 +24,15 @@ use crate::domain::time::{Millis, Monotonic};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
-use crate::engine::record::{Deed, OpenRun};
+use crate::engine::record::{Batch, Deed, OpenRun};
 use crate::engine::view::View;
 use crate::engine::word::Signer;
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
+use crate::metrics::Metrics;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::keyring::Keyring;
+use crate::node::trace;
 use crate::store::{self, Store};
 use crate::wire;
 
@@ -77,6 +81,8 @@ struct Waiting {
     queries: BTreeMap<QueryId, Responder>,
     /// The writes among the queries, to be asked again if the batch fails.
     acts: BTreeMap<QueryId, Box<Received>>,
+    /// What those writes ask for, to be counted and told with what became of them.
+    asked: BTreeMap<QueryId, (ActionKind, Span)>,
     /// The outcomes among the requests, to be handed over again if the batch fails: nobody else has them.
     outcomes: BTreeMap<ReplyId, Request>,
     replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
@@ -99,6 +105,7 @@ pub(super) struct Driver {
     pub(super) mailbox: mpsc::Receiver<Mail>,
     /// To whoever starts programs.
     pub(super) errands: mpsc::Sender<Errand>,
+    pub(super) metrics: Arc<Metrics>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
     /// Whether the engine could not be rebuilt after a failed commit, and does not know what is durable.
@@ -166,7 +173,7 @@ impl Driver {
         let positions = if effects.batch.is_empty() {
             Vec::new()
         } else {
-            match self.store.commit(effects.batch).await {
+            match self.commit(effects.batch).await {
                 Ok(positions) => positions,
                 Err(error) => {
                     self.fall_back(&error).await;
@@ -182,6 +189,15 @@ impl Driver {
             // Whoever went away no longer needs to know.
             if met.send(()).is_err() {}
         }
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Vec<Position>, store::Error> {
+        let began = self.clock.now().monotonic.0;
+        let committed = self.store.commit(batch).await;
+        let took = self.clock.now().monotonic.0.saturating_sub(began);
+        self.metrics.committed(committed.is_ok(), took);
+        note_length(&self.metrics, committed.as_deref().unwrap_or_default());
+        committed
     }
 
     fn handle(&mut self, input: Input, effects: &mut Effects) {
@@ -245,6 +261,7 @@ impl Driver {
         for effect in after {
             match effect {
                 Effect::Answer { query, receipt } => {
+                    self.tell(waiting, query, trace::ruled(&receipt.ruling));
                     if let Some(responder) = waiting.queries.remove(&query) {
                         self.answer(responder, *receipt, positions);
                     }
@@ -262,6 +279,7 @@ impl Driver {
                 Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)),
                 Effect::StartRun(run) => self.hand_over(Errand::Start(run)),
                 Effect::Refuse { query, code } => {
+                    self.tell(waiting, query, Err(code));
                     if let Some(responder) = waiting.queries.remove(&query) {
                         responder.answer(mesh::Answer::Refusal(code.to_string()));
                     }
@@ -273,6 +291,13 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    fn tell(&self, waiting: &Waiting, query: QueryId, result: Result<(), Code>) {
+        if let Some((kind, span)) = waiting.asked.get(&query) {
+            self.metrics.asked(*kind, result);
+            span.in_scope(|| tracing::debug!(code = trace::code(result), "an action is answered"));
         }
     }
 
@@ -314,6 +339,8 @@ impl Waiting {
             }
             Mail::Act(received, responder) => {
                 self.queries.insert(query, responder);
+                let envelope = &received.envelope;
+                self.asked.insert(query, (envelope.action.kind(), trace::of_envelope(envelope)));
                 self.acts.insert(query, received.clone());
                 Input::Act { query, received: *received }
             }
@@ -355,6 +382,13 @@ impl Waiting {
     }
 }
 
+/// The chain of writes ends with the last of these records.
+pub(super) fn note_length(metrics: &Metrics, positions: &[Position]) {
+    if let Some(last) = positions.last() {
+        metrics.audit_length(last.seq);
+    }
+}
+
 fn until(now: Monotonic, at: Monotonic) -> Duration {
     Duration::from_nanos(at.0.saturating_sub(now.0))
 }
@@ -390,6 +424,7 @@ mod tests {
             apply: Box::new(|_values| {}),
             mailbox,
             errands: mpsc::channel(1).0,
+            metrics: Arc::default(),
             retry_at: Monotonic::default(),
             is_behind: false,
         }

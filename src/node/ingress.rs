@@ -19,11 +19,13 @@ use crate::engine::judge;
 use crate::engine::view::View;
 use crate::engine::{self};
 use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
+use crate::metrics::Metrics;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
 use crate::node::issuer::Issuer;
 use crate::node::keyring::Keyring;
 use crate::node::reach::Desk;
+use crate::node::trace;
 use crate::node::witness::Witnessing;
 use crate::store::Store;
 use crate::wire::mesh::{self as message, Refusal};
@@ -47,6 +49,7 @@ pub(super) struct Ingress {
     pub(super) keyring: Arc<Keyring>,
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) tasks: TaskTracker,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) refused: Counters,
     pub(super) witnessing: Witnessing,
     pub(super) issuer: Option<Arc<Issuer>>,
@@ -177,10 +180,16 @@ impl Ingress {
             Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
                 Err(refusal) => self.refuse(refusal, responder),
                 Ok(received) if verb == Verb::Outcome => {
+                    arrived(&received, "an outcome is asked for");
                     self.send(Mail::AskOutcome(Box::new(received), responder)).await;
                 }
-                Ok(received) if received.envelope.action.kind().is_read() => self.answer_read(&received, responder),
-                Ok(received) => self.send(Mail::Act(Box::new(received), responder)).await,
+                Ok(received) if received.envelope.action.kind().is_read() => {
+                    arrived(&received, "a read has arrived").in_scope(|| self.answer_read(&received, responder));
+                }
+                Ok(received) => {
+                    arrived(&received, "a write has arrived");
+                    self.send(Mail::Act(Box::new(received), responder)).await;
+                }
             },
         }
     }
@@ -250,6 +259,9 @@ impl Ingress {
             responder.answer(Answer::Refusal(Code::ServerBusy.to_string()));
             return;
         }
+        let ruled = result.as_ref().map(drop).map_err(|denial| denial.code);
+        self.metrics.asked(received.envelope.action.kind(), ruled);
+        tracing::debug!(code = trace::code(ruled), "an action is answered");
         let ruling = match result {
             Ok(_rule) => Ruling::Done(Response::Status(Box::new(view.status(now)))),
             Err(denial) => {
@@ -271,4 +283,11 @@ impl Ingress {
         };
         responder.answer(Answer::Reply(message::seal_receipt(&self.keyring.keys(), &receipt)));
     }
+}
+
+/// Its signature holds. Gives the span of what follows.
+fn arrived(received: &Received, what: &'static str) -> tracing::Span {
+    let span = trace::of_envelope(&received.envelope);
+    span.in_scope(|| tracing::debug!("{what}"));
+    span
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{Error, Node};
+use crate::node::{Error, Node, open_files};
 use crate::settings::{self, Settings};
 use crate::store::sqlite::SqliteStore;
 use crate::web;
@@ -73,7 +73,7 @@ fn public(settings: &Settings, credentials: &Arc<web::Credentials>, secure: Opti
             settings::WebAuth::Token => web::Auth::Token,
         },
         credentials: Arc::clone(credentials),
-        limits: web::Limits::default(),
+        limits: web::Limits::for_files(open_files()),
         secure,
         surface: web::Surface::Public,
         is_debug: settings.control.mode == settings::ControlMode::Debug,

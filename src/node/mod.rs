@@ -13,6 +13,7 @@ pub mod clock;
 mod courier;
 mod driver;
 mod federation;
+mod files;
 mod ingress;
 mod issuer;
 mod keyring;
@@ -31,6 +32,7 @@ pub mod runs;
 mod spire;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod witness;
 mod work;
 
@@ -54,6 +56,7 @@ use crate::engine::view::{Settings, View};
 use crate::handle::Operations;
 use crate::handle::runs::Runs;
 use crate::mesh::{Inbox, Mesh};
+use crate::metrics::Metrics;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::Courier;
 use crate::node::driver::{Driver, MAILBOX_MAX};
@@ -71,6 +74,7 @@ use crate::store::Store;
 use crate::workload::supervisor::Handle as WorkloadHandle;
 
 pub use driver::ApplySettings;
+pub use files::open_files;
 pub use keyring::{Error as KeyError, OwnIdentity};
 pub use presence::API_VERSION;
 pub use project::NoteKey;
@@ -127,6 +131,7 @@ pub struct Prepared {
     engine: Engine,
     store: Arc<dyn Store>,
     keyring: Arc<Keyring>,
+    metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Prepared {
@@ -152,8 +157,10 @@ pub async fn prepare(
     let keyring = Arc::new(Keyring::new(identity.into(), settings.me.clone(), now.wall)?);
     let fingerprint = keyring.keys().signer().identity;
     let (engine, Effects { batch, after: _ }) = Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
-    store.commit(batch).await?;
-    Ok(Prepared { clock, engine, store, keyring })
+    let positions = store.commit(batch).await?;
+    let metrics = Arc::new(Metrics::default());
+    driver::note_length(&metrics, &positions);
+    Ok(Prepared { clock, engine, store, keyring, metrics })
 }
 
 /// What a running node needs beside the prepared engine.
@@ -227,7 +234,7 @@ impl Prepared {
 
     /// Joins the parts and starts the loops. `stop` is cancelled to begin the stop.
     pub fn start(self, parts: Parts, stop: CancellationToken) -> Node {
-        let Self { clock, engine, store, keyring } = self;
+        let Self { clock, engine, store, keyring, metrics } = self;
         let views = Arc::new(ArcSwap::from_pointee(engine.view()));
         let (mailbox, mails) = mpsc::channel(MAILBOX_MAX);
         let (work, core) = (TaskTracker::new(), TaskTracker::new());
@@ -245,12 +252,13 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
-            errands,
+            errands: errands.clone(),
+            metrics: Arc::clone(&metrics),
             retry_at: clock.now().monotonic,
             is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
-        let around = (clock, Arc::clone(&views), mailbox.clone());
+        let around = (clock, Arc::clone(&views), mailbox.clone(), Arc::clone(&metrics));
         let keeper = Keeper::new(around, (parts.runs, parts.workload.clone()), stop.clone());
         core.spawn(Arc::clone(&keeper).run(left, accepted));
         let (mesh, witnessing) = (parts.mesh, parts.witnessing);
@@ -285,6 +293,8 @@ impl Prepared {
             core,
             stop,
             stop_core,
+            metrics,
+            errands: errands.downgrade(),
         };
         assembly.node(parts.inbox, parts.web, probe_ms, parts.sources)
     }
@@ -325,6 +335,8 @@ struct Assembly {
     core: TaskTracker,
     stop: CancellationToken,
     stop_core: CancellationToken,
+    metrics: Arc<Metrics>,
+    errands: mpsc::WeakSender<driver::Errand>,
 }
 
 impl Assembly {
@@ -357,6 +369,7 @@ impl Assembly {
             keyring: Arc::clone(&self.keyring),
             mesh: Arc::clone(&self.mesh),
             tasks: self.work.clone(),
+            metrics: Arc::clone(&self.metrics),
             refused: self.reach.refused(),
             witnessing: self.witnessing.clone(),
             issuer: self.issuer.clone(),
@@ -444,6 +457,8 @@ impl Assembly {
             sources,
             workload: self.workload.clone(),
             reloading: tokio::sync::Mutex::default(),
+            metrics: Arc::clone(&self.metrics),
+            errands: self.errands.clone(),
         }
     }
 }

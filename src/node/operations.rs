@@ -10,13 +10,14 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
-use crate::domain::action;
+use crate::domain::action::{self, ActionKind};
 use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::envelope::{Response, Ruling};
 use crate::domain::id::RuntimeId;
-use crate::domain::policy::{Decision, Denial};
+use crate::domain::policy::{Decision, Denial, Stage};
 use crate::domain::preflight::{Asker, Plan, Row};
 use crate::domain::time::Now;
 use crate::domain::workload;
@@ -26,13 +27,14 @@ use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
 use crate::engine::view::{Basis, View};
 use crate::engine::{among, audit_id, plan_overtaken};
 use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
+use crate::metrics::{Metrics, Queue};
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
-use crate::node::driver::Mail;
+use crate::node::driver::{ERRANDS_MAX, Errand, Mail};
 use crate::node::ingress::Ingress;
 use crate::node::plan_hash::PlanKey;
 use crate::node::reload::Sources;
-use crate::store::Store;
+use crate::store::{READ_QUEUE_MAX, Store};
 
 /// The node as its callers see it.
 pub(super) struct NodeOperations {
@@ -50,6 +52,8 @@ pub(super) struct NodeOperations {
     pub(super) sources: Arc<dyn Sources>,
     pub(super) workload: Option<crate::workload::supervisor::Handle>,
     pub(super) reloading: tokio::sync::Mutex<()>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) errands: mpsc::WeakSender<Errand>,
 }
 
 impl fmt::Debug for NodeOperations {
@@ -268,9 +272,14 @@ impl Operations for SharedNode {
         }
         let view = self.0.views.load_full();
         // A task of its own: a caller that goes away must not leave a write half reported.
-        let task = self.0.tasks.spawn(async move {
-            if request.action.kind().is_read() { node.read(request, view).await } else { node.write(request).await }
-        });
+        let carried = async move {
+            let (kind, began) = (request.action.kind(), node.clock.now().monotonic.0);
+            let counted = Arc::clone(&node);
+            let done = if kind.is_read() { node.read(request, view).await } else { node.write(request).await };
+            counted.count(kind, &done, began);
+            done
+        };
+        let task = self.0.tasks.spawn(carried.in_current_span());
         Box::pin(async move {
             task.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a dispatch was cut off");
@@ -326,12 +335,20 @@ impl Operations for SharedNode {
         self.0.workload.as_ref().map(crate::workload::supervisor::Handle::status)
     }
 
-    fn refused(&self) -> BTreeMap<String, u64> {
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        self.0.queues()
+    }
+
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
         let mut all = BTreeMap::new();
         let parts = [self.0.ingress.mesh.refusals(), self.0.ingress.refused.snapshot()];
         let engine = self.0.views.load();
         for (reason, count) in parts.iter().flatten().chain(engine.refused.iter()) {
-            let sum: &mut u64 = all.entry((*reason).to_owned()).or_default();
+            let sum: &mut u64 = all.entry(*reason).or_default();
             *sum = sum.saturating_add(*count);
         }
         all
@@ -339,6 +356,38 @@ impl Operations for SharedNode {
 }
 
 impl NodeOperations {
+    /// Counts what became of a dispatch: of its targets, or of those whom the plan denied.
+    fn count(&self, kind: ActionKind, done: &Result<Dispatched, Failure>, began: u64) {
+        self.metrics.dispatch_took(kind, self.clock.now().monotonic.0.saturating_sub(began));
+        let done = match done {
+            Ok(done) => done,
+            Err(failure) => return self.metrics.dispatched(kind, Err((failure.code, Stage::Origin))),
+        };
+        let why = |denial: &Denial| (denial.code, denial.stage);
+        for outcome in &done.outcomes {
+            self.metrics.dispatched(kind, outcome.result.as_ref().map(drop).map_err(why));
+        }
+        if done.outcomes.is_empty() {
+            for row in &done.preflight.plan.rows {
+                if let Decision::Deny(denial) = &row.decision {
+                    self.metrics.dispatched(kind, Err(why(denial)));
+                }
+            }
+        }
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        let waiting = |max: usize, free: usize| max.saturating_sub(free);
+        // Nobody has the other end any more once the node has stopped.
+        let errands = self.errands.upgrade().map_or(0, |it| waiting(it.max_capacity(), it.capacity()));
+        let mailbox = waiting(self.mailbox.max_capacity(), self.mailbox.capacity());
+        vec![
+            Queue { name: "errands", length: errands, capacity: ERRANDS_MAX },
+            Queue { name: "mailbox", length: mailbox, capacity: self.mailbox.max_capacity() },
+            Queue { name: "read_records", length: self.store.reads_waiting(), capacity: READ_QUEUE_MAX },
+        ]
+    }
+
     /// Puts the records of one request on the chain of reads, all or none.
     fn record(&self, drafts: Vec<Draft>) -> Result<(), Failure> {
         match self.store.append_reads(drafts) {

@@ -193,6 +193,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// How many records of reads wait for the writer.
+    fn reads_waiting(&self) -> usize {
+        0
+    }
+
     /// Changes the quota of the chain of reads, in MiB. A store without a quota ignores it.
     fn set_read_quota(&self, _megabytes: u64) {}
 

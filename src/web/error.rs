@@ -312,7 +312,7 @@ pub(crate) mod described {
     ];
     /// Of the node's health.
     pub(crate) const HEALTH: &[(u16, &str)] = &[
-        (400, "The request is not HTTP as this node takes it."),
+        (400, "A parameter is not what it must be."),
         (401, "The credential is not one of this node's."),
         (403, "The Host is not on the allow-list, or a foreign page asks."),
         (503, "A subsystem is faulted, and the body is the health; or too many requests."),
@@ -337,6 +337,18 @@ pub(crate) mod described {
         (400, "The body is not JSON, or not of this form."),
         (401, "The credential is missing or not one of this node's."),
         (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (408, "The body did not arrive in time."),
+        (409, "It contradicts what is on record."),
+        (413, "The body is too large."),
+        (415, "The body is not application/json."),
+        (503, "Too many requests, or the store takes no writes; Retry-After says when to ask again."),
+    ];
+    /// Of a route that takes a body about a peer.
+    pub(crate) const PEER: &[(u16, &str)] = &[
+        (400, "The body is not JSON, or not of this form."),
+        (401, "The credential is missing or not one of this node's."),
+        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (404, "This node has never heard of the peer."),
         (408, "The body did not arrive in time."),
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),

@@ -73,6 +73,24 @@ impl Default for Limits {
     }
 }
 
+/// Files of which one may be a connection, so that there is room for everything else.
+const FILES_PER_CONNECTION: u64 = 4;
+
+/// Most connections, whatever the number of files: each may hold some 200 KiB.
+const CONNECTIONS_MAX: u64 = 2_048;
+
+impl Limits {
+    /// The limits of a process that may have so many files open: as many connections as fit beside everything else. Three of
+    /// four may follow a stream; the others are for whoever asks and goes.
+    pub fn for_files(files: u64) -> Self {
+        let least = Self::default();
+        let connections = files.checked_div(FILES_PER_CONNECTION).unwrap_or_default().min(CONNECTIONS_MAX);
+        let connections_max = usize::try_from(connections).unwrap_or_default().max(least.connections_max);
+        let streams_max = connections_max.saturating_sub(connections_max.checked_div(4).unwrap_or_default());
+        Self { connections_max, streams_max, ..least }
+    }
+}
+
 /// Reads a JSON body of at most `bytes_max`, without decoding it.
 pub(crate) async fn read_body(
     headers: &HeaderMap,
@@ -118,4 +136,19 @@ fn is_json(headers: &HeaderMap) -> bool {
     let essence = only(headers, &CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
         && !headers.contains_key(CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_may_open_more_files_takes_more_connections_up_to_a_limit() {
+        for (files, connections, streams) in
+            [(0, 256, 192), (1_024, 256, 192), (4_096, 1_024, 768), (8_192, 2_048, 1_536), (u64::MAX, 2_048, 1_536)]
+        {
+            let limits = Limits::for_files(files);
+            assert_eq!((limits.connections_max, limits.streams_max), (connections, streams), "{files}");
+        }
+    }
 }

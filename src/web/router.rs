@@ -26,6 +26,8 @@ use super::serve::PeerAddress;
 use super::table::{Access, Form, Handler, ROUTES, Route};
 use super::watch::StateFeed;
 use super::{Options, State, Surface, secure};
+use crate::domain::code::Code;
+use crate::domain::policy::Stage;
 use crate::domain::time::Millis;
 use crate::engine::view::View;
 use crate::handle::Operations;
@@ -160,7 +162,7 @@ impl App {
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let mut response = match self.hosts.check(&request) {
             // A refused name may come from anywhere: nothing of the connection is used again.
-            Err(problem) => self.shared.explain(problem),
+            Err(problem) => self.shared.turn_away("refused_host", problem),
             Ok(()) => match self.router.clone().call(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -207,14 +209,15 @@ fn with_fallbacks(router: Router, shared: &Arc<Shared>) -> Router {
             match unknown.options.surface.blank_route(request.uri().path()) {
                 Some(route) => unknown.answer(route, request).await,
                 None => {
-                    unknown.explain(Problem::new(Kind::NotFound, "no such path; /openapi.json describes every one"))
+                    let problem = Problem::new(Kind::NotFound, "no such path; /openapi.json describes every one");
+                    unknown.turn_away("unmatched", problem)
                 }
             }
         })
         .method_not_allowed_fallback(move |uri: Uri| async move {
             let is_read = ROUTES.iter().any(|route| route.path == uri.path() && route.method == "GET");
             let allow = if is_read { "GET, HEAD" } else { "POST" };
-            unfit.explain(Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
+            unfit.turn_away("unmatched", Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
         })
 }
 
@@ -246,11 +249,27 @@ impl Surface {
 
 impl Shared {
     async fn answer(self: &Arc<Self>, route: &'static Route, request: Request<Body>) -> Response<Body> {
-        match (self.serve(route, request).await, route.form) {
+        let began = self.node.now().monotonic.0;
+        let response = match (self.serve(route, request).await, route.form) {
             (Ok(response), _) => response,
             (Err(problem), Form::Problem) => self.explain(problem),
             (Err(problem), Form::Envelope) => problem.into_envelope(self.options.is_debug),
-        }
+        };
+        let took = self.node.now().monotonic.0.saturating_sub(began);
+        self.node.metrics().answered(route.method, route.path, response.status().as_u16(), took);
+        response
+    }
+
+    /// Explains why a request has met no route.
+    fn turn_away(&self, route: &'static str, problem: Problem) -> Response<Body> {
+        let response = self.explain(problem);
+        self.node.metrics().answered("any", route, response.status().as_u16(), 0);
+        response
+    }
+
+    /// How many requests are being answered, probes aside.
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        self.options.limits.requests_max.saturating_sub(self.requests.available_permits())
     }
 
     async fn serve(self: &Arc<Self>, route: &Route, request: Request<Body>) -> Answered {
@@ -295,6 +314,7 @@ impl Shared {
             Ok(caller) => caller,
             Err(_) if least.is_none() && presents_none => return Ok(None),
             Err(problem) => {
+                self.node.metrics().bad_credential();
                 self.record_bad_credential(&view, connection.peer);
                 // Only now: a right credential is let in however many wrong ones came before it.
                 let is_told = presents_none || self.rates.take_bad(now.monotonic);
@@ -334,6 +354,7 @@ impl Shared {
     }
 
     fn record_refusal(&self, view: &View, caller: &Caller, route: &Route) {
+        self.node.metrics().denied(Code::PermissionDenied, Stage::Origin);
         let mut words = route.path.rsplit('/').filter(|word| !word.starts_with('{'));
         let verb = words.next().unwrap_or_default().replace('-', "_");
         if let Err(failure) = actions::record(self, view, &actions::Refusal::of_route(caller, &verb)) {

@@ -9,7 +9,9 @@ use axum::body::Body;
 use super::error::described;
 use super::limit::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::router::{Answered, Call, Shared, Waiting};
-use super::routes::{actions, admin, audit, bundle, config, control, health, invoke, openapi, runs, state, watch};
+use super::routes::{
+    actions, admin, audit, bundle, config, control, health, invoke, metrics, openapi, runs, state, watch,
+};
 use crate::domain::identity::Role;
 use crate::wire::api::v1::openapi::{Body as Described, Query};
 
@@ -130,7 +132,7 @@ const OF_NODE: Bodies = (Described::Control, Described::Done);
 const OF_PEER: Bodies = (Described::Peer, Described::Done);
 
 /// Every route of the public listener.
-pub static ROUTES: [Route; 21] = [
+pub static ROUTES: [Route; 22] = [
     failing(
         get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         described::PUBLIC,
@@ -159,6 +161,13 @@ pub static ROUTES: [Route; 21] = [
     failing(
         get("/openapi.json", Access::Anyone, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
         described::PUBLIC,
+    ),
+    get(
+        "/metrics",
+        VIEWER,
+        "What this node counts and measures, as Prometheus reads it (OpenMetrics 1.0).",
+        Described::Metrics,
+        Handler::Now(metrics::read),
     ),
     failing(
         get(
@@ -194,7 +203,7 @@ pub static ROUTES: [Route; 21] = [
         "/api/runtime-cloud/actions/preflight",
         Role::Viewer,
         "Would this be allowed now? One decision per target, no effects.",
-        (Described::Action, Described::Preflight),
+        (Described::Question, Described::Preflight),
         Handler::Now(actions::preflight),
     ),
     post(
@@ -235,19 +244,25 @@ pub static ROUTES: [Route; 21] = [
         OF_NODE,
         Handler::Later(control::shutdown),
     ),
-    post(
-        "/api/runtime-cloud/control/peers-approve",
-        Role::Admin,
-        "Trusts a peer whose key a person has compared.",
-        OF_PEER,
-        Handler::Later(control::peers_approve),
+    failing(
+        post(
+            "/api/runtime-cloud/control/peers-approve",
+            Role::Admin,
+            "Trusts a peer whose key a person has compared.",
+            OF_PEER,
+            Handler::Later(control::peers_approve),
+        ),
+        described::PEER,
     ),
-    post(
-        "/api/runtime-cloud/control/peers-forget",
-        Role::Admin,
-        "Forgets a peer and its pinned key.",
-        OF_PEER,
-        Handler::Later(control::peers_forget),
+    failing(
+        post(
+            "/api/runtime-cloud/control/peers-forget",
+            Role::Admin,
+            "Forgets a peer and its pinned key.",
+            OF_PEER,
+            Handler::Later(control::peers_forget),
+        ),
+        described::PEER,
     ),
     post(
         "/api/runtime-cloud/control/time-reset",

@@ -29,6 +29,7 @@ impl Rig for Scripts {
         let (name, text) = match script {
             Script::Ends(code) => (format!("ends-{code}"), format!("exit {code}")),
             Script::Echoes => ("echoes".to_owned(), "exec cat".to_owned()),
+            Script::LeavesHolder => ("leaves-holder".to_owned(), "setsid sleep 600 & exec cat".to_owned()),
             Script::SaysBoth => ("both".to_owned(), "echo out; echo err >&2".to_owned()),
             Script::Waits => ("waits".to_owned(), "echo ready; while :; do sleep 60; done".to_owned()),
             Script::IsStubborn => {

@@ -49,6 +49,7 @@ fn the_table_says_who_may_ask() {
         "GET /api/runtime-cloud/state/stream Least(Viewer) 0",
         "GET /healthz AnyoneOrMore 0",
         "GET /livez Anyone 0",
+        "GET /metrics Least(Viewer) 0",
         "GET /openapi.json Anyone 0",
         "GET /readyz Anyone 0",
         "GET /runs/{runId} Least(Viewer) 0",

@@ -27,6 +27,7 @@ use trust_runtime::engine::view::{Basis, Category, ClockState, Event, Peer, Sett
 use trust_runtime::engine::word::Identity;
 use trust_runtime::handle::runs::Runs;
 use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
+use trust_runtime::metrics::{Metrics, Queue};
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
 use trust_runtime::web::{self, App, Auth, Credentials, Limits, Options, PeerAddress, State};
 
@@ -60,6 +61,8 @@ pub(crate) struct FakeNode {
     pub(crate) failure: Mutex<Option<Failure>>,
     /// Held by a test to keep dispatches waiting.
     pub(crate) gate: tokio::sync::Semaphore,
+    pub(crate) metrics: Metrics,
+    pub(crate) refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl FakeNode {
@@ -141,6 +144,18 @@ impl Operations for FakeNode {
 
     fn mesh_links(&self) -> usize {
         2
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap().clone()
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        vec![Queue { name: "mailbox", length: 3, capacity: 10 }]
     }
 }
 
@@ -270,6 +285,8 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         is_ready: AtomicBool::new(true),
         failure: Mutex::default(),
         gate: tokio::sync::Semaphore::new(1_000),
+        metrics: Metrics::default(),
+        refused: Mutex::default(),
     });
     let store = Arc::new(FakeStore::default());
     let state = State { node: node.clone(), store: store.clone(), runs: None, options: options.clone() };

@@ -13,9 +13,11 @@
 mod access;
 mod authority;
 mod bodies;
+mod exposition;
 mod fleet;
 mod guard;
 mod hostile;
+mod metrics;
 mod rates;
 mod routes;
 mod runs;

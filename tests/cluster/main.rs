@@ -29,6 +29,7 @@ mod dispatch;
 mod identity;
 mod idle;
 mod join;
+mod observed;
 mod plant;
 mod policy;
 mod presence;
@@ -40,6 +41,7 @@ mod shutdown;
 mod sites;
 #[cfg(feature = "spire")]
 mod spire;
+mod streams;
 mod walkthrough;
 mod witness;
 mod workload;

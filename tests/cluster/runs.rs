@@ -10,7 +10,7 @@ use crate::http::Answer;
 use crate::question::{ACTOR, DISPATCH};
 
 /// The sample programs, declared as agents and, one of them, as a command.
-fn declared() -> String {
+pub(crate) fn declared() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/agents");
     let agent = |name: &str, program: &str, more: &str| {
         let program = folder.join(program);
@@ -52,14 +52,14 @@ fn pair(cluster: &Cluster) -> [Running; 2] {
 
 /// Starts the ticking command on the second node through the first, and gives the run's id.
 #[track_caller]
-fn tick(a: &Running, id: &str, params: &Json) -> String {
+pub(crate) fn tick(a: &Running, id: &str, params: &Json) -> String {
     let answer = a.post(DISPATCH, &command("a", id, "b", "tick", params));
     let run = answer.body.pointer("/results/0/run_id").and_then(Json::as_str);
     run.unwrap_or_else(|| panic!("no run: {}", answer.text)).to_owned()
 }
 
 #[track_caller]
-fn await_status(node: &Running, run: &str, wanted: &str) -> Json {
+pub(crate) fn await_status(node: &Running, run: &str, wanted: &str) -> Json {
     let path = format!("/runs/{run}");
     node.wait_until(&format!("{run} is {wanted}"), SEEN_MAX, |node| {
         let answer = node.try_get(&path)?;
@@ -80,7 +80,7 @@ fn assert_gapless(events: &[Json]) {
     }
 }
 
-fn kind(answer: &Answer) -> &str {
+pub(crate) fn kind(answer: &Answer) -> &str {
     answer.body.pointer("/error/type").and_then(Json::as_str).unwrap_or_default()
 }
 
@@ -106,8 +106,17 @@ fn a_command_is_a_run_that_any_node_finds_by_its_id_also_when_its_owner_is_away(
         let is_missed = answer.status == 503 && kind(&answer) == "run_owner_unreachable";
         if is_missed { Ok(()) } else { Err(answer.text) }
     });
+    for path in ["", "/events", "/stream"] {
+        let answer = a.get(&format!("/runs/{run}{path}"));
+        assert_eq!((answer.status, kind(&answer)), (503, "run_owner_unreachable"), "{path}: {}", answer.text);
+        let known = ["runId", "agentName", "instanceId", "status", "startedAt"];
+        for name in known {
+            assert_eq!(answer.body["error"]["meta"]["run"][name], record[name], "{path}, {name}: {}", answer.text);
+        }
+    }
     b.restart();
-    await_status(&a, &run, "completed");
+    assert_eq!(await_status(&a, &run, "completed"), record, "nothing is lost");
+    assert_eq!(events(&a, &run), seen);
     let unknown = a.get("/runs/run_01ARZ3NDEKTSV4RRFFQ69G5FAV");
     assert_eq!((unknown.status, kind(&unknown)), (404, "run_not_found"), "{}", unknown.text);
 }

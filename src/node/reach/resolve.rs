@@ -59,6 +59,14 @@ impl Known {
         }
     }
 
+    /// The newest that is known of a run: its end may have been read before the copy of the pointers has it.
+    fn newest(&self, pointer: Pointer) -> Pointer {
+        if pointer.end.is_some() {
+            return pointer;
+        }
+        self.found().get(&pointer.run).cloned().unwrap_or(pointer)
+    }
+
     /// Its owner has forgotten the run.
     pub(super) async fn forget(&self, pointer: &Pointer) {
         self.found().remove(&pointer.run);
@@ -117,7 +125,7 @@ impl MeshRuns {
             return Ok(Place::Here);
         }
         if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
-            return Ok(Place::There(pointer));
+            return Ok(Place::There(self.known.newest(pointer)));
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
@@ -178,7 +186,12 @@ impl MeshRuns {
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
         match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) => Ok(*run),
+            RunAnswer::Record(run) => {
+                if run.pointer.end.is_some() && pointer.end.is_none() {
+                    self.known.remember(run.pointer.clone());
+                }
+                Ok(*run)
+            }
             RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
                 Err(unreachable(pointer))
             }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::run::{End, Event, RunId};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
+use crate::metrics::RunEnd;
 use crate::node::runs::Declared;
 use crate::node::runs::keeper::{Keeper, Unwritten, interrupted};
 use crate::node::runs::output::Streams;
@@ -278,6 +279,7 @@ impl Conduct {
             batch.push(Change::Append { run, events: vec![event] });
         }
         let is_error = self.error.is_some();
+        self.keeper.metrics.run_ended(if is_error { RunEnd::Errored } else { RunEnd::Completed });
         let end = End { at: now.wall, is_error, duration: now.monotonic.since(self.started.monotonic) };
         let result = self.result.take().filter(|_| !is_error);
         let last = run_end(run, self.index, &end, result.as_deref(), self.error.as_deref());

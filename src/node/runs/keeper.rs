@@ -16,6 +16,7 @@ use crate::domain::workload::Verb;
 use crate::engine::input::Request;
 use crate::engine::record::{Deed, OpenRun};
 use crate::engine::view::View;
+use crate::metrics::Metrics;
 use crate::node::clock::Clock;
 use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
@@ -39,6 +40,7 @@ pub(in crate::node) struct Keeper {
     pub(in crate::node) mailbox: mpsc::Sender<Mail>,
     pub(in crate::node) outside: Outside,
     pub(in crate::node) workload: Option<Handle>,
+    pub(super) metrics: Arc<Metrics>,
     /// The runs under way, to be waited for at a stop.
     pub(in crate::node) tasks: TaskTracker,
     pub(in crate::node) stop: CancellationToken,
@@ -55,13 +57,13 @@ pub(super) struct Unwritten;
 
 impl Keeper {
     pub(in crate::node) fn new(
-        (clock, views, mailbox): (Clock, Arc<ArcSwap<View>>, mpsc::Sender<Mail>),
+        (clock, views, mailbox, metrics): (Clock, Arc<ArcSwap<View>>, mpsc::Sender<Mail>, Arc<Metrics>),
         (outside, workload): (Outside, Option<Handle>),
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (begun, _) = watch::channel(0);
         let (tasks, cancels, none) = (TaskTracker::new(), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, views, mailbox, outside, workload, tasks, stop, begun, cancels, none })
+        Arc::new(Self { clock, views, mailbox, metrics, outside, workload, tasks, stop, begun, cancels, none })
     }
 
     /// Does what comes until the node stops, and closes these first: they were open when the node started.
@@ -77,6 +79,7 @@ impl Keeper {
                 }
                 Errand::Perform(deed) => self.perform(*deed),
                 Errand::Start(run) => {
+                    self.metrics.run_started();
                     let cancel = CancellationToken::new();
                     self.cancels().insert(run.run, cancel.clone());
                     self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel).run());

@@ -277,6 +277,10 @@ impl Store for SqliteStore {
         drafts.into_iter().try_for_each(|draft| links.send(Some(draft)))
     }
 
+    fn reads_waiting(&self) -> usize {
+        lock(&self.links).as_ref().map_or(0, |links| links.waiting.load(Ordering::Relaxed))
+    }
+
     fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {
         let filter = Box::new(filter);
         Box::pin(self.ask(self.link(|links| links.pages.clone()), |reply| Question::Page { filter, reply }))

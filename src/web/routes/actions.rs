@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
+use crate::domain::action::name;
 use crate::domain::audit::{AuditId, Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
@@ -25,9 +28,13 @@ pub(crate) fn preflight(shared: &Shared, call: &Call) -> Answered {
     let view = shared.node.view();
     let me = view.me();
     match read(shared, call, &view, Ask::Preflight)? {
-        Err(refused) => Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused))),
+        Err(refused) => {
+            shared.node.metrics().preflighted(false);
+            Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused)))
+        }
         Ok(admitted) => {
             let preflight = shared.node.preflight(&admitted.request);
+            shared.node.metrics().preflighted(preflight.plan.is_allowed());
             let request_id = &admitted.request.request_id;
             Ok(json(preflight_answer(me, request_id, &preflight.plan, &preflight.plan_hash)))
         }
@@ -71,6 +78,7 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
         Ok(admitted) => admitted,
         Err(refused) => {
             if !refused.dry_run {
+                shared.node.metrics().denied(refused.denial.code, refused.denial.stage);
                 record(&shared, &view, &Refusal::of_request(&call.caller()?.asker(), &refused))?;
             }
             return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
@@ -85,6 +93,7 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
             Ok(planned) => planned,
             Err(denial) => {
                 if !dry_run {
+                    shared.node.metrics().denied(denial.code, denial.stage);
                     record(&shared, &view, &Refusal::of_plan(&request, &denial))?;
                 }
                 let outcomes = plan.rows.iter().map(|row| denied(&row.target, &denial));
@@ -97,7 +106,14 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
         }
     }
     let failed = |failure| Problem::from(failure).of_request(&request_id);
-    let Dispatched { preflight, outcomes } = carry_out(&shared, request).await.map_err(failed)?;
+    let span = tracing::info_span!(
+        "dispatch",
+        runtime_id = %me,
+        request_id = %request_id,
+        action = name(&request.action),
+        targets = request.targets.len(),
+    );
+    let Dispatched { preflight, outcomes } = carry_out(&shared, request).instrument(span).await.map_err(failed)?;
     let outcomes = outcomes.iter().map(|outcome| decision::Outcome {
         target: &outcome.target,
         result: outcome.result.as_ref(),
@@ -109,10 +125,20 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
 
 /// Runs in a task of its own: a caller who hangs up must not leave a write without its outcome on record.
 async fn carry_out(shared: &Shared, request: Request) -> Result<Dispatched, Failure> {
+    tracing::debug!("a dispatch was asked for over HTTP");
     let node = Arc::clone(&shared.node);
-    let task = shared.tasks.spawn(async move { node.dispatch(request).await });
+    let task = shared.tasks.spawn(async move { node.dispatch(request).await }.in_current_span());
     let lost = |_panicked| Failure { code: Code::Interrupted, reason: "the request was cut off".to_owned() };
-    task.await.map_err(lost)?
+    let done = task.await.map_err(lost)?;
+    let code = done.as_ref().map_or_else(|failure| failure.code.as_str(), worst);
+    tracing::debug!(code, "a dispatch is answered over HTTP");
+    done
+}
+
+/// The first code that stands in an answer, in the order of its targets.
+fn worst(done: &Dispatched) -> &'static str {
+    let denied = done.outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
+    denied.or_else(|| done.preflight.plan.first_denial()).map_or("ok", |denial| denial.code.as_str())
 }
 
 /// What the plan rests on that the caller names, or why this plan may not be carried out although the caller asks for it.

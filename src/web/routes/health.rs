@@ -37,6 +37,7 @@ pub(crate) fn ready(shared: &Shared, _call: &Call) -> Answered {
 
 /// How each subsystem does. Without a credential only the words: the detail names peers and files.
 pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
+    let asked = HealthQuery::read(call.uri.query())?;
     let view = shared.node.view();
     let parts = [
         ("audit", audit(&view)),
@@ -52,7 +53,7 @@ pub(crate) fn report(shared: &Shared, call: &Call) -> Answered {
     let worst = [FAULTED, DEGRADED].into_iter().find(|status| has(status)).unwrap_or(OK);
     let is_shown = call.caller.is_some();
     let rows = parts.iter().map(|(name, (status, detail))| (*name, *status, is_shown.then_some(detail.as_str())));
-    let refused = (is_shown && HealthQuery::read(call.uri.query()).verbose).then(|| shared.node.refused());
+    let refused = (is_shown && asked.verbose).then(|| shared.node.refused());
     let response = json(health::report(worst, rows, refused));
     Ok(if worst == FAULTED { unavailable(response) } else { response })
 }

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod health;
 pub(crate) mod invoke;
+pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod runs;
 pub(crate) mod state;

@@ -16,7 +16,7 @@ use crate::domain::time::Wall;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct InvokedBody {
     /// What it brought; `null` where it brought nothing.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = serde_json::Value)]
     result: Option<Box<RawValue>>,
     #[serde(rename = "_meta")]
     meta: InvokedMetaBody,

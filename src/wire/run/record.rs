@@ -10,7 +10,7 @@ use crate::domain::run::{AgentName, Instance, Pointer, Run};
 
 /// A run, as everybody may know of it who may list runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PointerBody {
     /// The run's id: `run_` and a ULID.
     pub run_id: String,
@@ -42,11 +42,11 @@ pub struct RunBody {
     pub pointer: PointerBody,
     /// What it brought; absent where it brought nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = serde_json::Value, required = false)]
     pub result: Option<Box<RawValue>>,
     /// What went wrong, with a name and a message; absent where nothing did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = serde_json::Value, required = false)]
     pub error: Option<Box<RawValue>>,
 }
 

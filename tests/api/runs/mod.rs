@@ -1,10 +1,13 @@
 //! Runs over HTTP: the lines of the contract, and what many readers may do to one node.
 
+mod chunks;
+mod counted;
 mod http;
 mod lines;
 mod many;
 mod played;
 mod suite;
+mod trimmed;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::counted::Counted;
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::preflight::Asker;
@@ -21,12 +22,14 @@ use trust_runtime::store::runs::{
 use trust_runtime::wire::run::{Frame, error_of, line, run_end, run_start, said};
 
 /// What a reader is given at once.
-const PAGE_BYTES: usize = 64 * 1024;
+pub(crate) const PAGE_BYTES: usize = 64 * 1024;
 
 /// Runs whose agents are played.
 #[derive(Debug)]
 pub(crate) struct Played {
     pub(crate) store: Arc<MemoryRuns>,
+    /// How those who follow read the store.
+    pub(crate) counted: Arc<Counted>,
     feeds: Arc<Feeds>,
     made: Arc<AtomicU64>,
     /// Whether whoever is followed from now on breaks off after the first page.
@@ -38,8 +41,18 @@ pub(crate) struct Played {
 impl Played {
     pub(crate) fn new() -> Arc<Self> {
         let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
-        let feeds = Feeds::new(store.clone());
-        Arc::new(Self { store, feeds, made: Arc::default(), is_breaking: Arc::default(), away: Mutex::default() })
+        let counted = Arc::new(Counted::new(store.clone()));
+        let feeds = Feeds::new(counted.clone());
+        let (made, is_breaking, away) = Default::default();
+        Arc::new(Self { store, counted, feeds, made, is_breaking, away })
+    }
+
+    /// A run that the test plays itself.
+    pub(crate) async fn open(&self, agent: &str) -> Stage {
+        let (agent, instance) = (agent.parse().unwrap(), "i1".parse().unwrap());
+        let invoke = Invoke { agent, instance, payload: "{}".into(), is_streamed: false };
+        let run = self.begin(&invoke).await.expect("begun");
+        Stage { store: self.store.clone(), run, at: self.now(), index: 1 }
     }
 
     fn now(&self) -> Wall {
@@ -69,18 +82,29 @@ impl Played {
 }
 
 /// One run while it is played.
-struct Stage {
+pub(crate) struct Stage {
     store: Arc<MemoryRuns>,
-    run: RunId,
+    pub(crate) run: RunId,
     at: Wall,
     index: u64,
 }
 
 impl Stage {
     async fn say(&mut self, text: &Json) {
-        let frame = Frame { run: self.run, index: self.index, at: self.at };
-        let event = said(frame, line(text.to_string().as_bytes())).expect("an event");
+        let event = self.event(text, 0);
         self.append(event).await;
+    }
+
+    /// The event that comes so many behind the next one, which nobody has seen yet.
+    pub(crate) fn event(&self, text: &Json, behind: u64) -> Event {
+        let frame = Frame { run: self.run, index: self.index + behind, at: self.at };
+        said(frame, line(text.to_string().as_bytes())).expect("an event")
+    }
+
+    /// Writes several at once.
+    pub(crate) async fn append_all(&mut self, events: Vec<Event>) {
+        self.index += events.len() as u64;
+        self.store.commit(vec![Change::Append { run: self.run, events }]).await.expect("appended");
     }
 
     async fn append(&mut self, event: Event) {
@@ -98,9 +122,23 @@ impl Stage {
     }
 
     async fn end(&mut self, result: Option<String>, error: Option<String>) {
-        let end = End { at: self.at, is_error: error.is_some(), duration: Millis(1) };
-        let last = run_end(self.run, self.index, &end, result.as_deref(), error.as_deref());
+        let (end, last) = self.ending(result.as_deref(), error.as_deref());
         self.store.commit(vec![Change::End { run: self.run, end, result, error, last }]).await.expect("ended");
+    }
+
+    fn ending(&self, result: Option<&str>, error: Option<&str>) -> (End, Event) {
+        let end = End { at: self.at, is_error: error.is_some(), duration: Millis(1) };
+        (end, run_end(self.run, self.index, &end, result, error))
+    }
+
+    /// The last event of a run that ends well with nothing.
+    pub(crate) fn last(&self) -> Event {
+        self.ending(None, None).1
+    }
+
+    /// Ends it so.
+    pub(crate) async fn close(&mut self) {
+        self.end(None, None).await;
     }
 }
 

@@ -36,14 +36,15 @@ pub struct ActionBody<'a> {
     /// Version of this contract; any `1.x` is read.
     #[schema(example = "1.0")]
     api_version: String,
-    /// The caller's name for the request: 1 to 128 visible ASCII characters. Sending it again repeats nothing.
-    #[schema(min_length = 1, max_length = 128)]
+    /// The caller's name for the request: 1 to 128 visible ASCII characters; without one it is denied. Sending it again
+    /// repeats nothing.
+    #[schema(max_length = 128, pattern = "^[!-~]*$")]
     request_id: String,
     /// The runtime that is asked, which must be this one.
     connected_via: String,
     /// Whom it is for: bare names of the own site or `<site>/<name>`, each once.
     #[serde(borrow)]
-    #[schema(min_items = 1, max_items = 1000, value_type = Vec<String>)]
+    #[schema(min_items = 1, max_items = 1000, value_type = std::collections::BTreeSet<String>)]
     target_runtimes: Vec<Text<'a>>,
     /// Who asks, as a canonical SPIFFE id. The credential must cover it.
     #[schema(example = "spiffe://trust/default-site/engineer-1")]
@@ -52,7 +53,7 @@ pub struct ActionBody<'a> {
     #[schema(example = "status_read")]
     action_type: String,
     /// How long each target may take, in milliseconds.
-    #[serde(default = "default_budget_ms")]
+    #[serde(default = "default_budget_ms", deserialize_with = "json::whole")]
     #[schema(minimum = 1, maximum = 10000, default = 1500)]
     query_budget_ms: u64,
     /// Decide only, act nowhere.
@@ -64,7 +65,7 @@ pub struct ActionBody<'a> {
     payload: Object,
     /// Dispatch only: the plan that the caller has seen. A changed plan is a conflict.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 512)]
     plan_hash: Option<String>,
 }
 

@@ -26,14 +26,19 @@ pub struct AuditQuery {
     /// Exactly this action.
     action: Option<String>,
     /// Exactly this target, bare or qualified.
+    #[param(pattern = "^(((?!\\.{1,2}/)[A-Za-z0-9._-]{1,64}/)?(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64})?$")]
     target: Option<String>,
     /// At or after, in Unix nanoseconds.
+    #[param(pattern = "^[0-9]{0,19}$")]
     since: Option<String>,
     /// Before, in Unix nanoseconds.
+    #[param(pattern = "^[0-9]{0,19}$")]
     until: Option<String>,
     /// 1 to 1,000; 100 when absent.
+    #[param(pattern = "^(0*([1-9][0-9]{0,2}|1000))?$")]
     limit: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^([0-7][0-9A-HJKMNP-TV-Z]{25})?$")]
     cursor: Option<String>,
 }
 
@@ -64,7 +69,7 @@ impl AuditQuery {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let target = given(self.target).map(|text| RuntimeId::parse_in(&text, &me.site)).transpose();
         let before = given(self.cursor).map(|text| text.parse()).transpose();
-        let limit = given(self.limit).map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
+        let limit = given(self.limit).map_or(Some(LIMIT_DEFAULT), |text| usize::try_from(number(&text)?).ok());
         Ok(Wanted {
             request_id: given(self.request_id),
             actor: given(self.actor),
@@ -73,7 +78,6 @@ impl AuditQuery {
             since: moment("/since", given(self.since))?,
             until: moment("/until", given(self.until))?,
             limit: limit
-                .ok()
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
                 .ok_or_else(|| Fault::at("/limit", format!("wanted 1 to {LIMIT_MAX}")))?,
             before: before.map_err(|error| Fault::at("/cursor", format!("{error}")))?,
@@ -82,8 +86,13 @@ impl AuditQuery {
 }
 
 fn moment(pointer: &str, text: Option<String>) -> Result<Option<Wall>, Fault> {
-    let wanted = |_not_a_number| Fault::at(pointer, "wanted Unix nanoseconds");
-    text.map(|text| text.parse().map(Wall).map_err(wanted)).transpose()
+    let wanted = || Fault::at(pointer, "wanted Unix nanoseconds");
+    text.map(|text| number(&text).map(Wall).ok_or_else(wanted)).transpose()
+}
+
+/// A number of nothing but digits: the language's own reader takes a sign too.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// One page of the audit log.

@@ -14,7 +14,7 @@ use crate::domain::identity::Fingerprint;
 pub struct ControlBody {
     /// Version of this contract; any `1.x` is read.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^1(\\.[0-9]{1,4})?$")]
     api_version: Option<String>,
 }
 
@@ -24,13 +24,14 @@ pub struct ControlBody {
 pub struct PeerBody {
     /// Version of this contract; any `1.x` is read.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^1(\\.[0-9]{1,4})?$")]
     api_version: Option<String>,
     /// Which peer: a bare name of the own site or `<site>/<name>`.
+    #[schema(pattern = "^((?!\\.{1,2}/)[A-Za-z0-9._-]{1,64}/)?(?!\\.{1,2}$)[A-Za-z0-9._-]{1,64}$")]
     runtime_id: String,
     /// The key that a person has compared: 64 lower-case hexadecimal digits. Taken by `peers-approve` only.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false, min_length = 64, max_length = 64)]
+    #[schema(nullable = false, pattern = "^[0-9a-f]{64}$")]
     fingerprint: Option<String>,
 }
 

@@ -5,22 +5,31 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::encode;
+use super::{Fault, encode};
+
+/// The one parameter.
+const NAME: &str = "verbose";
 
 /// What is asked for beside the words. Other parameters are nobody's business here: probes add some of their own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HealthQuery {
     /// What was refused since the start too: alone or with the value `true`.
-    #[param(required = false)]
+    #[param(required = false, value_type = String, pattern = "^(true|false)?$")]
     pub verbose: bool,
 }
 
 impl HealthQuery {
     /// Reads the part of the address behind the question mark.
-    pub fn read(query: Option<&str>) -> Self {
-        let mut parts = query.unwrap_or_default().split('&');
-        Self { verbose: parts.any(|part| part == "verbose" || part == "verbose=true") }
+    pub fn read(query: Option<&str>) -> Result<Self, Fault> {
+        let parts = query.unwrap_or_default().split('&');
+        let mut given =
+            parts.filter(|part| *part == NAME || part.strip_prefix(NAME).is_some_and(|it| it.starts_with('=')));
+        match (given.next(), given.next()) {
+            (None | Some("verbose=false"), None) => Ok(Self { verbose: false }),
+            (Some("verbose" | "verbose=" | "verbose=true"), None) => Ok(Self { verbose: true }),
+            (_, _) => Err(Fault::at("/verbose", "wanted it at most once: alone, or with the value true or false")),
+        }
     }
 }
 
@@ -35,7 +44,7 @@ pub struct HealthBody<'a> {
     /// What was refused since the start, by reason: with `?verbose`, for a viewer or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    refused: Option<BTreeMap<String, u64>>,
+    refused: Option<BTreeMap<&'static str, u64>>,
 }
 
 /// One subsystem's health.
@@ -61,7 +70,7 @@ pub fn answer<'a>(status: &'static str, subsystems: impl Iterator<Item = Subsyst
 pub fn report<'a>(
     status: &'static str,
     subsystems: impl Iterator<Item = Subsystem<'a>>,
-    refused: Option<BTreeMap<String, u64>>,
+    refused: Option<BTreeMap<&'static str, u64>>,
 ) -> Vec<u8> {
     let body = |(name, status, detail)| (name, SubsystemBody { status, detail });
     encode(&HealthBody { status, subsystems: subsystems.map(body).collect(), refused })

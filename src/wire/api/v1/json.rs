@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::Segment;
@@ -67,6 +67,31 @@ fn push(pointer: &mut String, segment: &str) {
 /// Reads a field that may be absent but not `null`.
 pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Option<T>, D::Error> {
     T::deserialize(reader).map(Some)
+}
+
+/// Reads a whole number, also one that is written with a fraction of nothing: JSON has one kind of number, and to JSON Schema
+/// `602.0` is an integer.
+pub(super) fn whole<'de, D: Deserializer<'de>>(reader: D) -> Result<u64, D::Error> {
+    reader.deserialize_u64(Whole)
+}
+
+struct Whole;
+
+impl Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("u64")
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+        Ok(value)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+        // Its shortest text has a point exactly if it has a fraction.
+        value.to_string().parse().map_err(|_not_whole| E::invalid_type(Unexpected::Float(value), &self))
+    }
 }
 
 /// Any JSON value without duplicate keys.

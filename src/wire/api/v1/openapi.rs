@@ -8,6 +8,8 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{action, audit, config, control, decision, encode, error, health, state, watch};
+use crate::domain::action::ActionKind;
+use crate::domain::run::{INSTANCE_BYTES_MAX, Kind};
 use crate::wire::run;
 
 /// The title of the public description.
@@ -16,10 +18,19 @@ pub const TITLE: &str = "trust-runtime";
 /// The title of the admin listener's description.
 pub const ADMIN_TITLE: &str = "trust-runtime admin";
 
+/// What preflight is asked: a dispatch without the plan, which preflight makes.
+const QUESTION: &str = "QuestionBody";
+
+/// Text that is not blank.
+const NOT_BLANK: &str = "\\S";
+
+/// A name of an instance: text that is not blank and has no control character.
+const INSTANCE: &str = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
+
 /// What a request or an answer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// A request to preflight or dispatch.
+    /// A request to dispatch.
     Action,
     /// The declared agents.
     Agents,
@@ -41,6 +52,8 @@ pub enum Body {
     Instances,
     /// What a run brought.
     Invoked,
+    /// The metrics as text.
+    Metrics,
     /// Nothing.
     None,
     /// This description.
@@ -53,6 +66,8 @@ pub enum Body {
     Pointers,
     /// The decisions.
     Preflight,
+    /// A request to preflight.
+    Question,
     /// What became of reading the node's files again.
     Reloaded,
     /// A run.
@@ -132,7 +147,7 @@ pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec
         },
         "paths": paths,
         "components": {
-            "schemas": schemas(),
+            "schemas": with_question(json!(schemas())),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
     }))
@@ -187,7 +202,7 @@ fn problem(operation: &Operation, status: u16, meaning: &str) -> Value {
 /// What only the runs API has: further answers, and keys for tools, under our name and that of the contract (contract, D31).
 fn annotate(operation: &Operation, described: &mut Value) {
     let mut keys = Vec::new();
-    if matches!(operation.answer, Body::RunStream | Body::Invoked) {
+    if matches!(operation.answer, Body::RunStream | Body::StateStream | Body::Invoked) {
         keys.push(("streaming", Value::from(true)));
     }
     if operation.answer == Body::Invoked {
@@ -201,18 +216,27 @@ fn annotate(operation: &Operation, described: &mut Value) {
     }
     if operation.answer == Body::Invoked {
         let content = json!({ "application/json": { "schema": reference("AcceptedBody") } });
-        let answer = json!({ "description": "The run goes on by itself.", "content": content });
+        let going_on = links("$response.body#/runId");
+        let answer = json!({ "description": "The run goes on by itself.", "content": content, "links": going_on });
         if let Some(responses) = described.get_mut("responses") {
             insert(responses, "202", answer);
+            if let Some(awaited) = responses.get_mut("200") {
+                insert(awaited, "links", links("$response.body#/_meta/runId"));
+            }
         }
     }
 }
 
+/// Where to go on with a run that was started.
+fn links(run: &str) -> Value {
+    let to = |operation| json!({ "operationId": operation, "parameters": { "runId": run } });
+    json!({ "record": to("getRun"), "events": to("listRunEvents"), "stream": to("streamRunEvents") })
+}
+
 fn parameters(operation: &Operation) -> Vec<Value> {
     let names = operation.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-    let in_path = names.map(
-        |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }),
-    );
+    let in_path =
+        names.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": segment(operation, name) }));
     let whole = |name: &str, least: u32, most: Option<u32>, what: &str| {
         let mut schema = json!({ "type": "integer", "minimum": least });
         if let Some(most) = most {
@@ -233,17 +257,32 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     let in_query: Vec<Value> = match operation.query {
         Query::AllRuns => vec![status(), text("agentName", "Only runs of this agent."), cursor(), limit()],
         Query::Audit => listed(audit::AuditQuery::into_params(|| None)),
-        Query::Events => vec![
-            whole("after", 0, None, "Only events behind this number."),
-            text("types", "Only these types of events, with commas between them."),
-            limit(),
-        ],
+        Query::Events => vec![whole("after", 0, None, "Only events behind this number."), types(), limit()],
         Query::Health => listed(health::HealthQuery::into_params(|| None)),
         Query::None => Vec::new(),
         Query::Page => vec![cursor(), limit()],
         Query::Runs => vec![status(), cursor(), limit()],
     };
     in_path.chain(in_query).collect()
+}
+
+/// What a variable part of a path may be. Of a name that is no agent's or run's the answer is 404 and not 400; an instance is
+/// named by whoever starts a run for it.
+fn segment(operation: &Operation, name: &str) -> Value {
+    match name {
+        "id" if operation.answer == Body::Invoked => {
+            json!({ "type": "string", "minLength": 1, "maxLength": INSTANCE_BYTES_MAX, "pattern": INSTANCE })
+        }
+        "name" => json!({ "type": "string", "minLength": 1, "pattern": NOT_BLANK }),
+        _ => json!({ "type": "string", "minLength": 1 }),
+    }
+}
+
+fn types() -> Value {
+    let one = Kind::ALL.map(Kind::as_str).join("|");
+    let schema = json!({ "type": "string", "pattern": format!("^({one})(,({one}))*$") });
+    let what = "Only these types of events, with commas between them.";
+    json!({ "name": "types", "in": "query", "required": false, "description": what, "schema": schema })
 }
 
 fn insert(object: &mut Value, key: &str, value: Value) {
@@ -274,8 +313,10 @@ fn content(body: Body) -> Option<Value> {
             return Some(json!({ "application/json": { "schema": schema } }));
         }
         Body::RunStream | Body::StateStream => {
-            let text = json!({ "schema": { "type": "string" } });
-            return Some(json!({ "text/event-stream": text, "application/x-ndjson": text }));
+            return Some(streamed());
+        }
+        Body::Metrics => {
+            return Some(json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }));
         }
         Body::Text => return Some(json!({ "text/plain": { "schema": { "type": "string" } } })),
         Body::Action => "ActionBody",
@@ -287,15 +328,31 @@ fn content(body: Body) -> Option<Value> {
         Body::Done => "DoneBody",
         Body::Health => "HealthBody",
         Body::Instances => "InstancesBody",
-        Body::Invoked => "InvokedBody",
+        Body::Invoked => {
+            let mut content = streamed();
+            insert(&mut content, "application/json", json!({ "schema": reference("InvokedBody") }));
+            return Some(content);
+        }
         Body::Peer => "PeerBody",
         Body::Pointers => "PointersBody",
         Body::Preflight => "PreflightBody",
+        Body::Question => QUESTION,
         Body::Reloaded => "ReloadedBody",
         Body::Run => "RunBody",
         Body::State => "StateBody",
     };
     Some(json!({ "application/json": { "schema": reference(name) } }))
+}
+
+/// Events as they come, as the caller's `Accept` wants them. The schema of server-sent events is that of one event.
+fn streamed() -> Value {
+    let text = || json!({ "type": "string" });
+    let event = json!({
+        "type": "object",
+        "required": ["event", "id", "data"],
+        "properties": { "event": text(), "id": text(), "data": text() },
+    });
+    json!({ "text/event-stream": { "schema": event }, "application/x-ndjson": { "schema": text() } })
 }
 
 /// The form is the specification's: a JWK Set (SPIFFE Trust Domain and Bundle, section 4).
@@ -335,6 +392,47 @@ fn schemas() -> BTreeMap<String, RefOr<Schema>> {
     collect::<state::StateBody>(&mut all);
     collect::<watch::RemovedBody<'_>>(&mut all);
     all.into_iter().collect()
+}
+
+/// Says which payload goes with which action, and adds what preflight is asked, which is made from what dispatch is asked.
+fn with_question(mut schemas: Value) -> Value {
+    if let Some(action) = schemas.get_mut("ActionBody") {
+        insert(action, "allOf", payloads());
+    }
+    let mut question = schemas.get("ActionBody").cloned().unwrap_or_default();
+    if let Some(properties) = question.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("plan_hash");
+    }
+    insert(&mut schemas, QUESTION, question);
+    schemas
+}
+
+/// Of what is no action the payload is not looked at: it is denied by its name.
+fn payloads() -> Value {
+    let object = || json!({ "type": "object" });
+    let status_read = json!({ "properties": { "ha": object() }, "additionalProperties": false });
+    let mut cfg_apply = status_read.clone();
+    if let Some(properties) = cfg_apply.get_mut("properties") {
+        insert(properties, "params", object());
+    }
+    let mut cmd_invoke = cfg_apply.clone();
+    if let Some(properties) = cmd_invoke.get_mut("properties") {
+        insert(properties, "command", json!({ "type": "string" }));
+    }
+    insert(&mut cfg_apply, "required", json!(["params"]));
+    insert(&mut cmd_invoke, "required", json!(["command"]));
+    let of = |kind: ActionKind, payload: Value| {
+        let required = if payload.get("required").is_some() { json!(["payload"]) } else { json!([]) };
+        json!({
+            "if": { "properties": { "action_type": { "const": kind.as_str() } }, "required": ["action_type"] },
+            "then": { "properties": { "payload": payload }, "required": required },
+        })
+    };
+    json!([
+        of(ActionKind::StatusRead, status_read),
+        of(ActionKind::CfgApply, cfg_apply),
+        of(ActionKind::CmdInvoke, cmd_invoke),
+    ])
 }
 
 fn collect<T: ToSchema + PartialSchema>(all: &mut Vec<(String, RefOr<Schema>)>) {

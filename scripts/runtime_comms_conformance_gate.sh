@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Shows for every line of tests/acceptance.tsv whether it holds: line, verdict, time. Each line names the tests that show it.
+# A line passes only if every test that it names ran and passed; one that is gone or was skipped fails it.
+#
+#   scripts/runtime_comms_conformance_gate.sh                 all suites; interop and cluster want what scripts/check.sh sets up
+#   scripts/runtime_comms_conformance_gate.sh --suite api     only the lines of this suite, may be repeated
+#
+# Environment:
+#   ACCEPTANCE_TABLE  another table [tests/acceptance.tsv]
+#   ACCEPTANCE_LOG    what cargo nextest has printed, instead of running the tests
+#
+# Exit codes: 0 every line holds, 1 one does not, 2 wrong usage or a missing prerequisite.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/prerequisites.sh
+. "$root/scripts/prerequisites.sh"
+
+readonly known_suites="lib api adapters cluster conformance interop simulation"
+table="${ACCEPTANCE_TABLE:-$root/tests/acceptance.tsv}"
+log="${ACCEPTANCE_LOG:-}"
+suites=()
+
+usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"; }
+
+main() {
+  parse "$@"
+  [ -s "$table" ] || refuse "there is no table $table"
+  [ -n "$log" ] || run_tests
+  [ -r "$log" ] || refuse "there is no log $log"
+  judge
+}
+
+parse() {
+  while [ "$#" -gt 0 ]; do
+    case "$1" in
+    --suite)
+      [[ " $known_suites " == *" ${2:-} "* ]] || refuse "no such suite: '${2:-}'. There are: $known_suites"
+      suites+=("$2")
+      shift
+      ;;
+    -h | --help) usage && exit 0 ;;
+    *) refuse "unknown argument: $1" ;;
+    esac
+    shift
+  done
+  [ "${#suites[@]}" -gt 0 ] || read -ra suites <<<"$known_suites"
+}
+
+refuse() {
+  usage >&2
+  echo "conformance gate: $1" >&2
+  exit 2
+}
+
+# The lines of the suites that were asked for. Those without a test belong to all.
+wanted() { awk -F'\t' -v suites=" ${suites[*]} " '!/^#/ && NF == 3 && ($2 == "-" || index(suites, " " $2 " "))' "$table"; }
+
+run_tests() {
+  need_commands cargo || exit 2
+  cargo nextest --version >/dev/null 2>&1 || { echo "missing: cargo-nextest. scripts/check.sh installs it." >&2; exit 2; }
+  local suite expression="" options=() names
+  for suite in "${suites[@]}"; do
+    names="$(wanted | awk -F'\t' -v suite="$suite" '$2 == suite { print $3 }' | sort -u | paste -sd'|')"
+    [ -n "$names" ] || continue
+    if [ "$suite" = lib ]; then
+      options+=(--lib)
+      expression+="${expression:+ or }(kind(lib) and test(/(^|::)($names)\$/))"
+    else
+      options+=(--test "$suite")
+      expression+="${expression:+ or }(binary($suite) and test(/(^|::)($names)\$/))"
+    fi
+  done
+  [ "${#options[@]}" -gt 0 ] || refuse "no line of $table belongs to ${suites[*]}"
+  log="$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")/check/conformance.log"
+  mkdir -p "$(dirname "$log")"
+  echo "running the tests that ${table#"$root"/} names; their output: $log" >&2
+  # Its own verdict is not needed: what did not run or did not pass shows below.
+  (cd "$root" && cargo nextest run --locked --no-fail-fast --color never --status-level all --final-status-level none \
+    "${options[@]}" -E "$expression") >"$log" 2>&1 || true
+  grep -q ' Summary ' "$log" || { tail -n 20 "$log" >&2; echo "conformance gate: the tests could not be run" >&2; exit 2; }
+}
+
+# A line of nextest:        PASS [   0.012s] ( 1/9) trust-runtime::api runs::suite::a_test
+judge() {
+  wanted | awk -F'\t' -v log_file="$log" '
+    BEGIN {
+      while ((getline text < log_file) > 0) {
+        if (!match(text, /^ *[A-Z-]+( [A-Z-]+)* +\[ *[0-9.]+s\]/)) continue
+        count = split(text, words, " ")
+        verdict = words[1]
+        took = text; sub(/^[^\[]*\[ */, "", took); sub(/s\].*/, "", took)
+        name = words[count]; sub(/.*::/, "", name)
+        suite = words[count - 1]; if (!sub(/^trust-runtime::/, "", suite)) suite = "lib"
+        if (verdict == "SLOW" || verdict == "TERMINATING") continue
+        key = suite "\t" name
+        if (!(key in found) || verdict != "PASS") found[key] = verdict
+        if (took + 0 > seconds[key] + 0) seconds[key] = took
+      }
+    }
+    {
+      if (!($1 in place)) { place[$1] = ++lines; names[lines] = $1 }
+      if ($3 == "-") { open[$1] = 1; next }
+      key = $2 "\t" $3
+      time[$1] += seconds[key]
+      if (!(key in found)) why[$1] = why[$1] "; did not run: " $2 " " $3
+      else if (found[key] != "PASS") why[$1] = why[$1] "; " found[key] ": " $2 " " $3
+    }
+    END {
+      for (at = 1; at <= lines; at++) {
+        name = names[at]
+        if (why[name] != "") { failed++; printf "FAIL %8.2f s  %s%s\n", time[name], name, why[name] }
+        else if (name in open) { waiting++; printf "OPEN             %s\n", name }
+        else { passed++; printf "PASS %8.2f s  %s\n", time[name], name }
+      }
+      printf "%d passed, %d failed, %d open\n", passed, failed, waiting
+      exit failed > 0 || passed == 0
+    }'
+}
+
+main "$@"

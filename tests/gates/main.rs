@@ -1,0 +1,57 @@
+//! The gates themselves, each broken on purpose: a gate that cannot fail shows nothing.
+
+#![expect(clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+mod bench;
+mod conformance;
+mod fuzz;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+/// What a gate said and how it ended.
+#[derive(Debug)]
+struct Verdict {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs a gate with variables of its own and without any that the surroundings have for it.
+fn gate(name: &str, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    let mut command = Command::new(script);
+    for own in ["ACCEPTANCE_TABLE", "ACCEPTANCE_LOG", "BENCH_RESULTS", "BENCH_BASELINE", "FUZZ_PROGRAMS"] {
+        command.env_remove(own);
+    }
+    let output = command.args(arguments).envs(variables.iter().copied()).output().expect("the gate runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Verdict { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+impl Verdict {
+    /// It ended with this code, and said these words somewhere.
+    #[track_caller]
+    fn is(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for word in words {
+            assert!(self.out.contains(word) || self.err.contains(word), "nothing about {word:?}: {self:#?}");
+        }
+    }
+}
+
+/// A program that prints and ends as it is told.
+fn program(path: &Path, says: &str, code: i32) {
+    fs::write(path, format!("#!/bin/sh\ncat >&2 <<'SAID'\n{says}\nSAID\nexit {code}\n")).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("may be executed");
+}
+
+#[test]
+fn every_gate_explains_itself_and_refuses_what_it_does_not_know() {
+    for name in ["runtime_comms_bench_gate.sh", "runtime_comms_conformance_gate.sh", "runtime_comms_fuzz_gate.sh"] {
+        gate(name, &["--help"], &[]).is(0, &["Exit codes:", name]);
+        gate(name, &["--nonsense"], &[]).is(2, &["unknown argument: --nonsense"]);
+    }
+}
