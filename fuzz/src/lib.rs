@@ -1,4 +1,4 @@
-//! What strangers can send, run through every parser that sees it first.
+//! What strangers and started programs can send, run through every parser that sees it first.
 //!
 //! Each module is one fuzz target. `run` never panics on a sound parser, and holds what was read against what was sent.
 //! `is_accepted` says whether the input is taken at all, so that the corpora show that the good ones are.
@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod envelope;
 pub mod http_body;
 pub mod mesh_message;
+pub mod run_line;
 pub mod settings;
 pub mod svid;
 mod world;

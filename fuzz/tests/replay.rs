@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use trust_runtime_fuzz::{actor, bundle, envelope, http_body, mesh_message, settings, svid};
+use trust_runtime_fuzz::{actor, bundle, envelope, http_body, mesh_message, run_line, settings, svid};
 
 /// Pieces that parsers of these languages trip over.
 const PIECES: [&[u8]; 16] = [
@@ -129,6 +129,11 @@ fn http_bodies() {
 #[test]
 fn mesh_messages() {
     replay("mesh_message", mesh_message::run, mesh_message::is_accepted, 2_000);
+}
+
+#[test]
+fn lines_of_programs() {
+    replay("run_line", run_line::run, run_line::is_accepted, 10_000);
 }
 
 #[test]

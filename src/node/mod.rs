@@ -507,6 +507,14 @@ impl Node {
     pub async fn shutdown(self) {
         self.is_ready.store(false, Ordering::Relaxed);
         self.stop.cancel();
+        tokio::join!(self.drain(), self.keeper.ended());
+        self.keeper.close_store().await;
+        tokio::join!(self.store.close(), self.mesh.close());
+        tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
+    }
+
+    /// What is in flight is finished or answered, and the last commit made.
+    async fn drain(&self) {
         let presence = Arc::clone(&self.presence);
         // As work, which has a bound: a congested link may hold it up.
         self.work.spawn(async move { presence.say_goodbye().await });
@@ -523,8 +531,5 @@ impl Node {
         if tokio::time::timeout(Duration::from_millis(200), self.work.wait()).await.is_err() {
             tracing::debug!("a late receipt was not sent; its origin will ask again");
         }
-        self.keeper.ended().await;
-        tokio::join!(self.store.close(), self.mesh.close());
-        tracing::debug!(refused = ?self.ingress.refused.snapshot(), "stopped");
     }
 }

@@ -155,23 +155,30 @@ fn await_health(node: &Running) {
 }
 
 /// A small disk of its own on a folder. The tests of this suite run as root, as in CI; without that they fail and say so.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     #[track_caller]
-    fn new(folder: &Path, options: &str) -> Self {
+    pub(crate) fn new(folder: &Path, options: &str) -> Self {
         fs::create_dir_all(folder).expect("a folder");
         command("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &folder.display().to_string()]);
         Self(folder.to_owned())
     }
 
     /// Takes every byte that is left. Gives the file that holds them.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
+    pub(crate) fn fill(&self) -> PathBuf {
+        let path = self.filler();
         let mut file = File::create(&path).expect("a file");
         let full = std::iter::repeat_with(|| file.write_all(&[0; 4_096])).find_map(Result::err).expect("it ends");
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         path
+    }
+}
+
+impl Mount {
+    /// The file that takes what is left.
+    pub(crate) fn filler(&self) -> PathBuf {
+        self.0.join("filler")
     }
 }
 

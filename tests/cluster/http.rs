@@ -62,4 +62,21 @@ impl Sent {
         }
         Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_default(), text: body.to_owned() })
     }
+
+    /// Reads a stream to its end, and gives its body.
+    pub(crate) fn streamed(mut self) -> Result<String, String> {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).map_err(|error| format!("no end: {error}"))?;
+        let (head, mut rest) = text.split_once("\r\n\r\n").ok_or_else(|| format!("not HTTP: {text:?}"))?;
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err(text);
+        }
+        let mut body = String::new();
+        while let Some((size, behind)) = rest.split_once("\r\n") {
+            let size = usize::from_str_radix(size, 16).map_err(|error| format!("{size:?} is no size: {error}"))?;
+            body.push_str(behind.get(..size).ok_or("a chunk is cut off")?);
+            rest = behind.get(size + 2..).unwrap_or_default();
+        }
+        Ok(body)
+    }
 }

@@ -23,6 +23,7 @@ mod audit;
 mod bundles;
 mod cli;
 mod clock;
+mod commands;
 mod crash;
 mod disk;
 mod dispatch;

@@ -82,6 +82,7 @@ impl World {
     /// The engine's answer to a caller of this node; none means that the batch was not durable.
     pub(crate) fn take_reply(&mut self, node: usize, purpose: Purpose, answer: Option<Answer>) {
         self.log(format!("n{node} replies {purpose:?}: {}", word_of(answer.as_ref())));
+        self.take_work_reply(node, purpose, answer.as_ref());
         if let Purpose::Witness { asker, head } = purpose {
             return self.say_word(node, asker, head, answer);
         }

@@ -70,6 +70,9 @@ impl World {
             self.ask(origin, write, budget);
             return;
         }
+        if kind < 35 {
+            return self.start_agent(origin);
+        }
         let write = self.new_write(origin);
         if !write.action.kind().is_read() {
             self.plan.asked.push((origin, write.clone()));
@@ -81,6 +84,7 @@ impl World {
         self.plan.written += 1;
         let is_bad = self.chance.happens(60);
         let action = if is_bad { log_level("loud") } else { self.action() };
+        let place = self.place_of(&action);
         let request_id = format!("{}{}", if is_bad { "bad-" } else { "r-" }, self.plan.written);
         let people = ["alice", "alice", "alice", "bob", "eve", "victor"];
         let person = people[self.chance.index(people.len())];
@@ -91,7 +95,9 @@ impl World {
                 targets.push(runtime(index));
             }
         }
-        if targets.is_empty() {
+        if let Some(place) = place {
+            targets = vec![runtime(place)];
+        } else if targets.is_empty() {
             targets.push(runtime((origin + 1) % self.nodes.len()));
         }
         Write { asker: asker(person), request_id: request_id.parse().expect("legal"), action, targets }
@@ -99,10 +105,11 @@ impl World {
 
     fn action(&mut self) -> Action {
         let levels = ["trace", "debug", "info", "warn", "error"];
-        match self.chance.below(10) {
+        match self.chance.below(11) {
             0..5 => log_level(levels[self.chance.index(levels.len())]),
             5 => timing(self.chance.between(4_000, 6_000)),
-            6..8 => Action::ping(),
+            6 => Action::ping(),
+            7 | 8 => self.command(),
             _ => Action::StatusRead,
         }
     }

@@ -24,6 +24,7 @@ use crate::fault::log_level;
 use crate::network::DELAY_MAX;
 use crate::node::{refuses, role_of, runtime};
 use crate::turn::{Turn, recovered, short};
+use crate::work::Works;
 use crate::world::World;
 
 /// How far clocks may differ; a captured word counts for so long.
@@ -82,6 +83,8 @@ pub(crate) struct Ledger {
     /// How many logs were found countersigned in the calm.
     pub(crate) witnessed: u64,
     pub(crate) boots: Vec<u64>,
+    /// Runs, and commands to the workload.
+    pub(crate) works: Works,
     pub(crate) chains: Vec<(usize, Hash)>,
     /// Since when the first could not hear the second.
     unreachable: Vec<Vec<Option<u64>>>,
@@ -103,6 +106,7 @@ impl Ledger {
             countersigned: Vec::new(),
             witnessed: 0,
             boots: vec![0; nodes],
+            works: Works::default(),
             chains: vec![(0, GENESIS); nodes],
             unreachable: vec![vec![Some(0); nodes]; nodes],
         }
@@ -188,6 +192,7 @@ impl World {
                     if let Some(execution) = self.ledger.executions.get_mut(&(node, key.clone())) {
                         execution.is_forgotten = true;
                     }
+                    self.ledger.works.forget(node, key);
                 }
                 Record::Overlay(next) => {
                     if next.revision != overlay + 1 {
@@ -223,6 +228,7 @@ impl World {
                 | Record::RunClosed(_) => {}
             }
         }
+        self.check_work(node, turn);
         self.check_heads_kept(node, before, turn);
         self.check_chain(node);
         self.check_recovery(node);
@@ -288,6 +294,7 @@ impl World {
             && live.boot == from_disk.boot
             && live.limits == from_disk.limits
             && live.witnessing == from_disk.witnessing
+            && live.runs == from_disk.runs
             && peers(&live) == peers(&from_disk);
         if !is_same {
             let detail = format!("n{node}: {:?} against {:?}", peers(&live), peers(&from_disk));
@@ -414,7 +421,10 @@ impl World {
         let is_executed = execution.as_ref().is_some_and(|it| it.digest == envelope.digest() && !it.is_forgotten);
         match finding {
             Finding::Receipt(receipt) => match &receipt.ruling {
-                Ruling::Done(_) if is_executed => self.ledger.acknowledged.push((target, key, receipt.audit_id)),
+                Ruling::Done(_) if is_executed => {
+                    self.ledger.acknowledged.push((target, key, receipt.audit_id));
+                    self.check_told_run(target, &receipt.ruling);
+                }
                 Ruling::Done(_) => self.breach("an acknowledgement means that it was executed", what),
                 Ruling::Refused(_) if is_executed => {
                     self.breach("not executed is never claimed of what was executed", what);

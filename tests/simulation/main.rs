@@ -28,6 +28,7 @@ mod settle;
 mod turn;
 mod voice;
 mod witness;
+mod work;
 mod world;
 
 use std::fs;
@@ -102,7 +103,7 @@ fn no_seed_breaks_an_invariant() {
     // Two halves, because a run is one thread and most machines have two.
     let (even, odd): (Vec<u64>, Vec<u64>) = seeds.iter().partition(|seed| seed.is_multiple_of(2));
     let first_broken = |seeds: Vec<u64>| {
-        let mut counts = [0_usize; 6];
+        let mut counts = [0_usize; 10];
         for seed in seeds {
             let world = run(seed);
             if let Some(report) = report(seed, &world) {
@@ -112,7 +113,10 @@ fn no_seed_breaks_an_invariant() {
             let counted = [ledger.executions.len(), ledger.acknowledged.len()];
             let told = [ledger.refusals, ledger.unknowns, ledger.reads, ledger.witnessed]
                 .map(|it| usize::try_from(it).unwrap_or(0));
-            counts.iter_mut().zip(counted.into_iter().chain(told)).for_each(|(sum, it)| *sum += it);
+            let works = &ledger.works;
+            let begun = u64::try_from(works.begun.len()).unwrap_or(0);
+            let worked = [begun, works.closed, works.cancelled, works.deeds].map(|it| usize::try_from(it).unwrap_or(0));
+            counts.iter_mut().zip(counted.into_iter().chain(told).chain(worked)).for_each(|(sum, it)| *sum += it);
         }
         Ok(counts)
     };
@@ -120,17 +124,17 @@ fn no_seed_breaks_an_invariant() {
         let halves = [scope.spawn(|| first_broken(even)), scope.spawn(|| first_broken(odd))];
         halves.map(|half| half.join().expect("a run does not panic"))
     });
-    let mut totals = [0; 6];
+    let mut totals = [0; 10];
     for result in results {
         match result {
             Err(report) => panic!("\n{report}"),
             Ok(counts) => totals.iter_mut().zip(counts).for_each(|(sum, it)| *sum += it),
         }
     }
-    let [executed, acknowledged, refused, unknown, read, witnessed] = totals;
+    let [executed, acknowledged, refused, unknown, read, witnessed, begun, closed, cancelled, deeds] = totals;
     println!(
         "{} runs: {executed} executed, {acknowledged} acknowledged, {refused} refused, {unknown} unknown, {read} read, \
-         {witnessed} logs witnessed",
+         {witnessed} logs witnessed, {begun} runs begun, {closed} closed, {cancelled} cancelled, {deeds} deeds",
         seeds.len()
     );
     if seeds.len() > 10 {

@@ -7,12 +7,13 @@ use trust_runtime::domain::action::ActionKind;
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::{IdentityKey, Role};
-use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::{Pattern, Policy, Rule, RuleEffect};
 use trust_runtime::domain::preflight::{Asker, Profile};
 use trust_runtime::domain::projection::{Edge, Limits};
+use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::{Millis, Monotonic, NANOS_PER_MILLI, Now, Wall};
 use trust_runtime::engine::Engine;
+use trust_runtime::engine::record::Deed;
 use trust_runtime::engine::view::{Settings, View};
 use trust_runtime::engine::word::Identity;
 use trust_runtime::wire::mesh::Keys;
@@ -23,6 +24,7 @@ use crate::disk::Disk;
 use crate::dispatch::Dispatch;
 use crate::turn::{Mail, Turn};
 use crate::witness::Shown;
+use crate::work::{Kept, offer};
 use crate::world::Event;
 
 /// Where virtual wall time begins, in Unix milliseconds.
@@ -41,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) id: RuntimeId,
     pub(crate) identity: IdentityKey,
     pub(crate) disk: Disk,
+    /// Its runs, where their events are.
+    pub(crate) shelf: BTreeMap<RunId, Kept>,
     pub(crate) live: Option<Live>,
     /// Counts the lives of this node: what belongs to an earlier one is void.
     pub(crate) epoch: u64,
@@ -66,6 +70,8 @@ pub(crate) struct Live {
     pub(crate) asked: BTreeMap<Hash, String>,
     pub(crate) inbox: VecDeque<Mail>,
     pub(crate) turn: Option<Turn>,
+    /// What the workload was told, until that is concluded.
+    pub(crate) deeds: BTreeMap<u64, Box<Deed>>,
     pub(crate) dispatches: BTreeMap<u64, Dispatch>,
     /// Probes under way: whom, since when.
     pub(crate) probes: BTreeMap<String, (usize, u64)>,
@@ -166,7 +172,7 @@ pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settin
         bundle: None,
         grants: Vec::new(),
         limits: Limits::default(),
-        offer: Offer::default(),
+        offer: offer(),
         receipts_kept: Millis::from_hours(24),
         file_values: BTreeMap::new(),
         host: None,

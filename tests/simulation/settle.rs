@@ -37,6 +37,7 @@ impl World {
             self.breach("once healed, everybody sees everybody online with the same boot, revision and edges", detail);
         }
         self.check_conclusions();
+        self.check_works_settled();
         self.check_witnessed(&sizes);
         (0..self.nodes.len()).for_each(|node| self.check_heads_held(node));
         self.check_repetition();

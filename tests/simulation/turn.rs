@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trust_runtime::domain::audit::{AuditId, Hash, Position};
 use trust_runtime::domain::code::Code;
+use trust_runtime::domain::run::RunId;
 use trust_runtime::engine::Engine;
 use trust_runtime::engine::effect::{Answer, Effect, Effects};
 use trust_runtime::engine::exchange::Question;
@@ -33,8 +34,14 @@ pub(crate) enum Mail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Admin,
+    /// Starts a run of an agent.
+    Agent,
     Begin(u64),
     Conclude(u64),
+    /// Tells what became of a command to the workload.
+    Deed(u64),
+    /// Tells that a run has ended.
+    EndRun(RunId),
     /// It was shown a head, and says its word to this node.
     Witness {
         asker: usize,
@@ -222,11 +229,10 @@ impl World {
                     let Some(purpose) = turn.replies.remove(&reply) else { continue };
                     self.take_reply(node, purpose, Some(*answer));
                 }
-                Effect::Apply { .. }
-                | Effect::AuditLightly { .. }
-                | Effect::CancelRun(_)
-                | Effect::Perform(_)
-                | Effect::StartRun(_) => {}
+                Effect::CancelRun(run) => self.cancel_run(node, run),
+                Effect::Perform(deed) => self.perform_deed(node, deed),
+                Effect::StartRun(run) => self.accept_run(node, &run),
+                Effect::Apply { .. } | Effect::AuditLightly { .. } => {}
             }
         }
         self.check_all_answered(node, &turn);

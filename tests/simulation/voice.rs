@@ -15,6 +15,7 @@ use trust_runtime::wire::mesh::{self as wire, Probe, Refusal};
 use crate::network::{Body, Packet, Ticket};
 use crate::node::Live;
 use crate::turn::Mail;
+use crate::work::offer;
 use crate::world::{Event, World, delegate};
 
 /// Edges are repeated every so many observations for those who came later.
@@ -220,7 +221,7 @@ impl Live {
             at: now.wall,
             api_version: "1.0".to_owned(),
             version: view.settings.version.clone(),
-            capabilities: vec!["status_read".to_owned()],
+            capabilities: offer().capabilities(),
             host: None,
             web: None,
             is_secure: view.settings.is_secure,

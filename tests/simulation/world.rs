@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::identity::{IdentityKey, TrustState};
 use trust_runtime::domain::preflight::Profile;
+use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::Engine;
 use trust_runtime::engine::exchange::Question;
 use trust_runtime::engine::input::Input;
-use trust_runtime::engine::record::{Peer, Record};
+use trust_runtime::engine::record::{Deed, Peer, Record};
 use trust_runtime::wire::mesh as wire;
 
 use crate::attacker::Attacker;
@@ -22,6 +23,7 @@ use crate::network::{Body, LEASE, Network, Packet, Ticket};
 use crate::node::{Live, Node, Setup, runtime, settings};
 use crate::turn::Mail;
 use crate::witness::ROUND;
+use crate::work::Moment;
 
 /// Rows of the log that a failure shows.
 const LOG_ROWS: usize = 50;
@@ -34,12 +36,14 @@ pub(crate) enum Event {
     Attack,
     Client,
     Commit { node: usize, epoch: u64 },
+    Deed { node: usize, epoch: u64, deed: Box<Deed> },
     Fault,
     LeaseOver { one: usize, other: usize },
     NoReply(Ticket),
     Period { node: usize, epoch: u64 },
     ProbeOver { node: usize, epoch: u64, nonce: String },
     Release { node: usize, epoch: u64 },
+    Run { node: usize, epoch: u64, run: RunId, moment: Moment },
     ShowHeads { node: usize, epoch: u64 },
     Start { node: usize },
     Timer { node: usize, epoch: u64 },
@@ -54,9 +58,11 @@ impl Event {
                 Some((ticket.origin, Some(ticket.epoch)))
             }
             Self::Commit { node, epoch }
+            | Self::Deed { node, epoch, .. }
             | Self::Period { node, epoch }
             | Self::ProbeOver { node, epoch, .. }
             | Self::Release { node, epoch }
+            | Self::Run { node, epoch, .. }
             | Self::ShowHeads { node, epoch }
             | Self::Timer { node, epoch } => Some((*node, Some(*epoch))),
             Self::Attack | Self::Client | Self::Fault | Self::LeaseOver { .. } | Self::Start { .. } => None,
@@ -195,6 +201,7 @@ impl World {
             Event::Client => self.client(),
             Event::Commit { node, .. } | Event::Release { node, .. } if self.may_crash_here(node) => {}
             Event::Commit { node, .. } => self.commit(node),
+            Event::Deed { node, deed, .. } => self.conclude_deed(node, deed),
             Event::Fault => self.fault(),
             Event::LeaseOver { one, other } => self.lease_over(one, other),
             Event::NoReply(ticket) => self.exchange_event(ticket, trust_runtime::engine::exchange::Event::NoReply),
@@ -204,6 +211,7 @@ impl World {
                 self.release(node);
                 self.kick(node);
             }
+            Event::Run { node, run, moment, .. } => self.run_moment(node, run, moment),
             Event::ShowHeads { node, .. } => self.show_heads(node),
             Event::Start { node } => self.start(node),
             Event::Timer { node, .. } => self.tell(node, Input::Timer),
@@ -245,6 +253,7 @@ impl World {
             asked: BTreeMap::new(),
             inbox: VecDeque::new(),
             turn: None,
+            deeds: BTreeMap::new(),
             dispatches: BTreeMap::new(),
             probes: BTreeMap::new(),
             observations: 0,
@@ -256,6 +265,7 @@ impl World {
         });
         self.log(format!("n{index} starts boot {boot}"));
         self.check_started(index, &before, &turn);
+        self.works_started(index, &turn);
         self.announce(index, boot);
         self.schedule(0, Event::Period { node: index, epoch });
         // Not all at once, and not by chance, so that a world without rounds is the same one.
@@ -283,6 +293,7 @@ impl World {
         node.epoch += 1;
         self.ledger.stopped_at[index] = self.now;
         self.log(format!("n{index} crashes"));
+        self.works_crashed(index);
         for other in (0..self.nodes.len()).filter(|other| *other != index) {
             let body = Body::Token { about: runtime(index), boot: live.view.boot, is_there: false };
             self.post(index, other, body);
@@ -380,6 +391,7 @@ fn node(chance: &mut Chance, index: usize) -> Node {
         id: runtime(index),
         identity: IdentityKey::from_seed(chance.bytes()),
         disk: Disk::empty(),
+        shelf: BTreeMap::new(),
         live: None,
         epoch: 0,
         wall_fault_ms: 0,

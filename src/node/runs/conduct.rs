@@ -27,14 +27,17 @@ const GRACE_AT_STOP: Duration = Duration::from_millis(2_000);
 /// than it may take. Nobody wants a valve to move hours after it was asked for.
 const BEGIN_MAX: Duration = Duration::from_secs(30);
 
-/// How long what a program has said may take to arrive here after it has ended. Another process may hold its streams open.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
-
 /// Most events of one run. A program that says more is ended.
 const EVENTS_MAX: u64 = 100_000;
 
 /// Most bytes of all its events.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the rest of what a program has said may take to be read once it has ended, for each batch.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Most batches of that rest: more than two pipes hold.
+const LAST_BATCHES_MAX: usize = 1_024;
 
 /// A run under way.
 pub(super) struct Conduct {
@@ -177,7 +180,7 @@ impl Conduct {
             let timeout = Duration::from_millis(declared.timeout.0);
             let ward = guard(wards, timeout, control, &mut cause);
             tokio::select! {
-                exit = self.follow(Streams::new(stdout, stderr), ended) => exit,
+                exit = self.hear(Streams::new(stdout, stderr), ended) => exit,
                 never = ward => match never {},
             }
         };
@@ -191,15 +194,12 @@ impl Conduct {
         }
     }
 
-    /// Until the program has ended and its last words are here.
-    async fn follow(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
-        loop {
+    /// Tells what the program says until it has ended and said all of it. Gives how it ended.
+    async fn hear(&mut self, mut streams: Streams, mut ended: Ended) -> Exit {
+        let exit = loop {
             let batch = tokio::select! {
                 batch = streams.next_batch() => batch,
-                exit = &mut ended => {
-                    self.drain(streams).await;
-                    return exit;
-                }
+                exit = &mut ended => break exit,
             };
             let is_told = match batch {
                 Some(batch) => self.tell(batch).await.is_ok(),
@@ -210,27 +210,16 @@ impl Conduct {
                 drop(streams);
                 return ended.await;
             }
-        }
-    }
-
-    /// What was on its way when the program ended. Who still holds its streams is not waited for.
-    async fn drain(&mut self, mut streams: Streams) {
-        let mut over = std::pin::pin!(tokio::time::sleep(DRAIN_MAX));
-        loop {
-            // Only the wait is cut off: a write that nobody waits for would leave open where the log goes on.
-            let batch = tokio::select! {
-                biased;
-                () = &mut over => {
-                    tracing::warn!(run_id = %self.run.run, "another process still holds what the program wrote to");
-                    return;
-                }
-                batch = streams.next_batch() => batch,
-            };
-            let Some(batch) = batch else { return };
+        };
+        // Its family is gone, so what it has said is there already. Who holds a stream beyond that, such as a daemon whose guard
+        // was ended, is not waited for.
+        for _ in 0..LAST_BATCHES_MAX {
+            let Ok(Some(batch)) = tokio::time::timeout(LAST_WORD, streams.next_batch()).await else { break };
             if self.tell(batch).await.is_err() {
-                return;
+                break;
             }
         }
+        exit
     }
 
     /// Makes durable what the program says. What comes after too much is left out.

@@ -29,8 +29,12 @@ use crate::workload::supervisor::Handle;
 /// How long a full disk, or an engine that takes no writes, is left alone before it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long runs may take to end after all else has: their two seconds began with the stop.
-const END_MAX: Duration = Duration::from_millis(1_800);
+/// How long runs may take to end: the two seconds before their programs are killed, and a little. They end beside the other
+/// steps of a stop, which take no longer together.
+const END_MAX: Duration = Duration::from_millis(2_600);
+
+/// How long those may take that were begun while the others ended.
+const LATE_END_MAX: Duration = Duration::from_millis(200);
 
 /// The part that owns what runs here.
 #[derive(Debug)]
@@ -88,11 +92,15 @@ impl Keeper {
         }
     }
 
-    /// Waits until the runs under way have ended, within their bound, and closes their store. Programs were told to end when
-    /// the node began to stop.
+    /// Waits until the runs under way have ended, within their bound. Programs were told to end when the node began to stop.
     pub(in crate::node) async fn ended(&self) {
         self.tasks.close();
-        if tokio::time::timeout(END_MAX, self.tasks.wait()).await.is_err() {
+        drop(tokio::time::timeout(END_MAX, self.tasks.wait()).await);
+    }
+
+    /// Closes the store of runs. Call when nothing is accepted any more.
+    pub(in crate::node) async fn close_store(&self) {
+        if tokio::time::timeout(LATE_END_MAX, self.tasks.wait()).await.is_err() {
             tracing::warn!("runs were cut off; the next start gives them an end");
         }
         self.outside.store.close().await;

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
-use crate::wire::run::{Said, complaint, line};
+use crate::wire::run::{Level, Said, beginning, complaint, line};
 use crate::workload::{LINE_BYTES_MAX, Line, Lines, Output};
 
 /// Most lines of one batch: what the run store may be given at once of one run.
@@ -57,10 +57,8 @@ impl Streams {
             };
             match read {
                 Ok(Some(text)) => {
-                    return Some((
-                        if is_stdout { said(&text) } else { complaint(text.text.as_bytes()) },
-                        text.text.len(),
-                    ));
+                    let said = if is_stdout { said(&text) } else { complained(&text) };
+                    return Some((said, text.text.len()));
                 }
                 // A stream that fails has ended.
                 Ok(None) | Err(_) if is_stdout => self.stdout = None,
@@ -73,13 +71,19 @@ impl Streams {
 /// A line that was cut is no event any more. Where it looks like one, what it would have said is lost, and a run that lost a
 /// result must not look as if it had brought none.
 fn said(text: &Line) -> Said {
-    let bytes = text.text.as_bytes();
     match text.cut_from {
-        None => line(bytes),
+        None => line(text.text.as_bytes()),
         Some(length) if text.text.trim_start().starts_with('{') => Said::Error {
             name: "OutputLimit".to_owned(),
             message: format!("a line of {length} bytes is longer than {LINE_BYTES_MAX} bytes, so what it says is lost"),
         },
-        Some(_) => complaint(bytes),
+        Some(size) => beginning(Level::Info, &text.text, size),
+    }
+}
+
+fn complained(text: &Line) -> Said {
+    match text.cut_from {
+        None => complaint(text.text.as_bytes()),
+        Some(size) => beginning(Level::Warn, &text.text, size),
     }
 }

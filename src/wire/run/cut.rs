@@ -41,7 +41,7 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Members) -> String {
     while let Some((name, size)) = largest(&fields, &left) {
         left.retain(|it| *it != name);
         if let Some((_, value)) = fields.iter_mut().find(|(it, _)| it == name) {
-            *value = Text::from(stump(size, &shown(value)));
+            *value = Text::from(stump(count(size), &shown(value)));
         }
         let text = frame.text(kind, &fields);
         if text.len() <= EVENT_BYTES_MAX {
@@ -49,7 +49,7 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Members) -> String {
         }
     }
     fields.retain(|(name, value)| KEPT.contains(&name.as_str()) && value.as_str().len() <= KEPT_BYTES_MAX);
-    if let Json::Object(stump) = stump(whole.len(), &whole) {
+    if let Json::Object(stump) = stump(count(whole.len()), &whole) {
         fields.extend(stump.into_iter().map(|(name, value)| (name, Text::from(value))));
     }
     frame.text(kind, &fields)
@@ -60,7 +60,7 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Members) -> String {
 pub fn shortened(text: &str, bytes_max: usize) -> Box<RawValue> {
     let raw = |json: &Json| serde_json::value::to_raw_value(json).unwrap_or_else(|_never| RawValue::NULL.to_owned());
     if bytes_max < text.len() {
-        return raw(&stump(text.len(), &Text::read(text).map_or_else(|| text.to_owned(), |it| shown(&it))));
+        return raw(&stump(count(text.len()), &Text::read(text).map_or_else(|| text.to_owned(), |it| shown(&it))));
     }
     RawValue::from_string(text.to_owned()).unwrap_or_else(|_no_json| raw(&Json::from(text)))
 }
@@ -71,12 +71,17 @@ fn largest(fields: &Members, of: &[&'static str]) -> Option<(&'static str, usize
     of.iter().filter_map(|name| Some((*name, size(name)?))).max_by_key(|(_, size)| *size)
 }
 
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// A text as it is, anything else as JSON.
 fn shown(value: &Text) -> String {
     quoted(value).unwrap_or_else(|| value.as_str().to_owned())
 }
 
-fn stump(size: usize, shown: &str) -> Json {
+/// What is said of what was cut.
+pub(super) fn stump(size: u64, shown: &str) -> Json {
     let preview: String = shown.chars().take(PREVIEW_CHARS).collect();
     json!({ "truncated": true, "originalSize": size, "preview": preview })
 }

@@ -3,6 +3,9 @@
 //! A JSON object with the type of an event becomes that event, but for those that frame a run, and names its result or its
 //! error. Anything else is a line for people, kept as a `log`: a program that knows nothing of events is understood too.
 
+use serde_json::Value as Json;
+
+use super::cut;
 use super::text::{Members, Text, members};
 use crate::domain::run::Kind;
 
@@ -78,6 +81,16 @@ pub fn line(bytes: &[u8]) -> Said {
 /// says.
 pub fn complaint(bytes: &[u8]) -> Said {
     Said::Log { level: Level::Warn, message: shown(bytes) }
+}
+
+/// What is kept of a line that was too long to be read whole, and of how many bytes it is. It is no event any more, whatever its
+/// beginning looks like.
+pub fn beginning(level: Level, text: &str, size: u64) -> Said {
+    let mut fields = vec![("level".to_owned(), Text::from(Json::from(level.as_str())))];
+    if let Json::Object(stump) = cut::stump(size, text) {
+        fields.extend(stump.into_iter().map(|(name, value)| (name, Text::from(value))));
+    }
+    Said::Event { kind: Kind::Log, fields: Fields(fields) }
 }
 
 fn shown(bytes: &[u8]) -> String {

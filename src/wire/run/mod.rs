@@ -21,7 +21,7 @@ pub use cursor::{instance_cursor, read_instance_cursor, read_run_cursor, run_cur
 pub use cut::shortened;
 pub use event::{Frame, idle, run_end, run_start, said};
 pub use frame::Form;
-pub use line::{Fields, Level, Said, complaint, line};
+pub use line::{Fields, Level, Said, beginning, complaint, line};
 pub use moment::{iso, read_iso};
 pub use query::{EventsQuery, Issue, LIMIT_DEFAULT, LIMIT_MAX, ListQuery, events_query, list_query, number};
 pub use record::{InstanceBody, PointerBody, RunBody, error_of};

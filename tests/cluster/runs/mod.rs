@@ -1,6 +1,13 @@
 //! Runs on real nodes: real programs, found by their bare id from any node, whole after any end.
 
+mod death;
+mod disk;
+mod ends;
+mod listed;
+mod output;
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
@@ -27,6 +34,99 @@ pub(crate) fn declared() -> String {
         format!("[[runtime.command]]\nname = \"tick\"\nprogram = {:?}\ntimeout_ms = 60000\n", folder.join("slow.py")),
     ]
     .concat()
+}
+
+/// A program that is written for one test, declared as an agent and as a command of the same name.
+fn written(cluster: &Cluster, name: &str, text: &str, timeout_ms: u64) -> String {
+    let program = cluster.folder().join(format!("program-{name}"));
+    fs::write(&program, text).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+    let common = format!("name = {name:?}\nprogram = {program:?}\ntimeout_ms = {timeout_ms}\n");
+    format!("[[runtime.agent]]\n{common}webhook = true\n\n[[runtime.command]]\n{common}\n")
+}
+
+/// Starts a command of a node through itself, and gives the run's id.
+#[track_caller]
+fn invoke(node: &Running, id: &str, name: &str, params: &Json) -> String {
+    let answer = node.post(DISPATCH, &command(node.name(), id, node.name(), name, params));
+    let run = answer.body.pointer("/results/0/run_id").and_then(Json::as_str);
+    run.unwrap_or_else(|| panic!("no run: {}", answer.text)).to_owned()
+}
+
+/// Asks a node to cancel one of its runs.
+#[track_caller]
+fn cancel(node: &Running, id: &str, run: &str) {
+    let cancelled = node.dispatch_one(&command(node.name(), id, node.name(), "cancel", &json!({ "run_id": run })));
+    assert!(cancelled.ok, "{}", cancelled.text);
+}
+
+/// The name and the message of the error of a run's record.
+fn error(record: &Json) -> (&str, &str) {
+    let text = |place: &str| record.pointer(place).and_then(Json::as_str).unwrap_or_default();
+    (text("/error/name"), text("/error/message"))
+}
+
+/// Every event of a run, page by page.
+#[track_caller]
+fn all_events(node: &Running, run: &str) -> Vec<Json> {
+    let mut all = events(node, run);
+    while let Some(last) = all.last().map(|event| event["eventIndex"].as_u64().expect("a number")) {
+        let answer = node.get(&format!("/runs/{run}/events?limit=1000&after={last}"));
+        let page = answer.body["events"].as_array().cloned().unwrap_or_else(|| panic!("{}", answer.text));
+        if page.is_empty() {
+            break;
+        }
+        all.extend(page);
+    }
+    all
+}
+
+/// A log with a start, no gap, one end and nothing after it.
+#[track_caller]
+fn assert_whole(events: &[Json]) {
+    assert_gapless(events);
+    assert_eq!(events.first().map(|event| &event["type"]), Some(&json!("run_start")));
+    let ends: Vec<_> = events.iter().filter(|event| event["type"] == "run_end").collect();
+    assert_eq!(ends, [events.last().expect("an event")], "one end, and it is the last");
+}
+
+/// Waits until the run has more events than this.
+#[track_caller]
+fn await_events(node: &Running, run: &str, more_than: usize) {
+    node.wait_until(&format!("{run} says more than {more_than}"), SEEN_MAX, |node| {
+        let path = format!("/runs/{run}/events?limit=1&after={more_than}");
+        let answer = node.try_get(&path)?;
+        let is_there = answer.body["events"].as_array().is_some_and(|events| !events.is_empty());
+        if is_there { Ok(()) } else { Err(answer.text) }
+    });
+}
+
+/// The numbers of processes that a program has written into a file of its working folder.
+fn numbers(node: &Running, file: &str) -> Vec<u32> {
+    let text = fs::read_to_string(node.project().join(file)).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+#[track_caller]
+fn await_numbers(node: &Running, file: &str, count: usize) -> Vec<u32> {
+    node.wait_until(&format!("{file} names {count}"), SEEN_MAX, |node| match numbers(node, file) {
+        found if found.len() == count => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    numbers(node, file)
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+#[track_caller]
+fn await_gone(node: &Running, pids: &[u32]) {
+    node.wait_until("nothing of the program is left", STOP_MAX, |_| {
+        let left: Vec<_> = pids.iter().filter(|pid| is_alive(**pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 fn command(via: &str, id: &str, target: &str, command: &str, params: &Json) -> Json {
