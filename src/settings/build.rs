@@ -67,6 +67,7 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
             path: store.path("path")?,
             receipts_kept: Millis::from_hours(store.number("receipts_kept_h")),
             runs_kept: store.number("runs_kept"),
+            runs_max_mb: store.number("runs_max_mb"),
             read_audit_max_mb: store.number("read_audit_max_mb"),
             witnesses: store.number("witnesses"),
             witness_every: Millis::from_secs(store.number("witness_every_s")),

@@ -407,8 +407,22 @@ pub const KEYS: &[Key] = &[
     )
     .unit("h")
     .live(),
-    key("runtime.store.runs_kept", Kind::Int { min: 1, max: 100_000 }, "50", "Finished runs kept per agent.")
-        .unit("runs"),
+    key(
+        "runtime.store.runs_kept",
+        Kind::Int { min: 1, max: 100_000 },
+        "50",
+        "Finished runs kept for each instance of an agent.",
+    )
+    .unit("runs")
+    .live(),
+    key(
+        "runtime.store.runs_max_mb",
+        Kind::Int { min: 128, max: 1_048_576 },
+        "512",
+        "Most space that runs may take; the oldest finished ones of all instances give way.",
+    )
+    .unit("MB")
+    .live(),
     key(
         "runtime.store.read_audit_max_mb",
         Kind::Int { min: 1, max: 65_536 },

@@ -102,9 +102,21 @@ fn an_almost_empty_file_has_the_documented_defaults() {
     assert_eq!((timing.period_ms, timing.lease_ms, timing.probe_ms), (Millis(1_000), Millis(3_000), Millis(1_000)));
     assert_eq!((timing.stale_ms, timing.partition_ms), (Millis(2_000), Millis(4_000)));
     assert_eq!(settings.store.receipts_kept, Millis::from_hours(24));
-    assert_eq!((settings.store.runs_kept, settings.store.read_audit_max_mb), (50, 64));
+    let store = &settings.store;
+    assert_eq!((store.runs_kept, store.runs_max_mb, store.read_audit_max_mb), (50, 512, 64));
     assert_eq!(settings.policy, crate::domain::policy::Policy::default());
     assert_eq!(settings.workload, None);
+}
+
+#[test]
+fn how_much_is_kept_changes_with_a_reload() {
+    let running = read("").expect("valid");
+    for line in ["receipts_kept_h = 1", "runs_kept = 7", "runs_max_mb = 128", "read_audit_max_mb = 1"] {
+        let file = read(&format!("[runtime.store]\n{line}\n")).expect("valid");
+        let changes = running.changes_to(&file);
+        assert_eq!((changes.live, changes.restart), (vec!["runtime.store"], vec![]), "{line}");
+        assert_eq!(running.with_live_of(&file).store, file.store, "{line}");
+    }
 }
 
 #[test]

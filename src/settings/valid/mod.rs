@@ -454,8 +454,10 @@ pub struct Store {
     pub path: PathBuf,
     /// How long a receipt answers a repeated request.
     pub receipts_kept: Millis,
-    /// Finished runs kept per agent.
+    /// Finished runs kept for each instance of an agent.
     pub runs_kept: u64,
+    /// Most space in megabytes that runs may take.
+    pub runs_max_mb: u64,
     /// Most space in megabytes that records of reads may take.
     pub read_audit_max_mb: u64,
     /// How many peers are asked to countersign the head of the audit log.

@@ -190,3 +190,18 @@ async fn a_payload_beyond_the_limit_starts_nothing() {
     let heard = post(&served, "/agents/hello/i1", &[], &payload(1_048_577)).await;
     assert!([0, 413].contains(&heard.status), "{}", heard.status);
 }
+
+/// RR-1 and RR-18 for a run that had to make room the moment it ended (RR-60).
+#[tokio::test]
+async fn who_waits_for_a_run_learns_how_it_ended_though_it_is_forgotten_at_once() {
+    for (payload, status, wanted) in [
+        (r#"{"crowded":true}"#, 200, r#"{"result":{"z":1,"a":12345678901234567890123},"_meta""#),
+        (r#"{"crowded":"fails"}"#, 500, "internal_error"),
+    ] {
+        let served = serve(|_| {}).await;
+        let heard = post(&served, "/agents/hello/i1", &[], payload).await;
+        assert!(heard.status == status && heard.body.contains(wanted), "{heard:?}");
+        let run = heard.headers["x-trust-run-id"].clone();
+        assert_eq!(get(&served, &format!("/runs/{run}")).await.status, 404);
+    }
+}

@@ -177,6 +177,27 @@ async fn play(mut stage: Stage, invoke: Invoke) {
     stage.end(result, error).await;
 }
 
+/// Ends once somebody reads, and makes room at once for another run of its instance: there is place for one.
+async fn crowded(mut stage: Stage, invoke: Invoke, counted: Arc<Counted>) {
+    while counted.reads.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    stage.say(&json!({ "type": "log", "level": "info", "message": "tick" })).await;
+    let error = invoke.payload.contains("fails").then(|| error_of("TypeError", "the secret of the house"));
+    let result = error.is_none().then(|| r#"{"z":1,"a":12345678901234567890123}"#.to_owned());
+    let (end, last) = stage.ending(result.as_deref(), error.as_deref());
+    let mut pointer = stage.store.lookup(stage.run).await.unwrap().expect("begun");
+    let own = Change::End { run: stage.run, end, result, error, last };
+    pointer.run = RunId::new(Wall(u64::MAX), [0xff; 10]);
+    pointer.started = Wall(pointer.started.0 + 3_600_000_000_000);
+    let (run, first) = (pointer.run, run_start(&pointer, "{}"));
+    let last = run_end(run, 1, &end, None, None);
+    let other = Change::End { run, end, result: None, error: None, last };
+    stage.store.set_runs_kept(1);
+    let outcome = stage.store.commit(vec![own, Change::Create { pointer, first }, other]).await.expect("ended");
+    assert_eq!(outcome.forgotten, [stage.run]);
+}
+
 #[derive(Debug)]
 struct Reading {
     reader: RunReader,
@@ -215,7 +236,11 @@ impl Runs for Played {
         Box::pin(async move {
             let run = self.begin(&invoke).await?;
             let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1 };
-            tokio::spawn(play(stage, invoke));
+            if invoke.payload.contains("\"crowded\"") {
+                tokio::spawn(crowded(stage, invoke, Arc::clone(&self.counted)));
+            } else {
+                tokio::spawn(play(stage, invoke));
+            }
             Ok(run)
         })
     }
