@@ -31,6 +31,7 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
     let mesh = listeners::mesh(root, tls.as_ref(), faults);
     let admin = Table::of(root, "runtime.admin");
     let admin = Admin { enabled: admin.flag("enabled"), listen: admin.parsed("listen")? };
+    listeners::check_admin(root, tls.as_ref(), faults);
     listeners::check_distinct(root, faults);
     if let Some(mesh) = &mesh {
         check_mesh_role(root, mesh, faults);
