@@ -319,7 +319,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
             settings::Profile::Plant => Profile::Plant,
             settings::Profile::Wan => Profile::Wan,
         },
-        is_mesh_on_loopback: settings.mesh.listen.ip().is_loopback(),
+        is_mesh_on_loopback: settings.is_mesh_on_loopback(),
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),

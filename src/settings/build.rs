@@ -30,6 +30,7 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
     let web = listeners::web(root, tls.as_ref(), faults);
     let mesh = listeners::mesh(root, tls.as_ref(), faults);
     let admin = listeners::admin(root, faults)?;
+    listeners::check_admin(root, tls.as_ref(), faults);
     listeners::check_distinct(root, faults);
     if let Some(mesh) = &mesh {
         check_mesh_role(root, mesh, faults);

@@ -166,6 +166,20 @@ fn check_tls(table: &Table<'_>, listen: SocketAddr, uses_tls: bool, tls: Option<
     }
 }
 
+/// The admin listener speaks as the public one does, and is held to the same rule.
+pub(crate) fn check_admin(root: &Node, tls: Option<&Tls>, faults: &mut Faults) {
+    let (admin, web) = (Table::of(root, "runtime.admin"), Table::of(root, "runtime.web"));
+    let is_plain = admin.flag("enabled") && !web.flag("tls");
+    let Some(listen) = admin.parsed::<SocketAddr>("listen").filter(|it| is_plain && !it.ip().is_loopback()) else {
+        return;
+    };
+    if tls.is_some_and(|tls| tls.require_remote) {
+        let message =
+            format!("wanted loopback because of runtime.web.tls = false and runtime.tls.require_remote, got {listen}");
+        faults.push(&admin.at("listen"), admin.key("listen"), message);
+    }
+}
+
 /// Two listeners on one address cannot both be bound; port 0 is a different port each time.
 pub(crate) fn check_distinct(root: &Node, faults: &mut Faults) {
     let mut taken: Vec<(SocketAddr, String)> = Vec::new();

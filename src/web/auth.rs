@@ -120,7 +120,7 @@ pub(crate) struct Connection<'a> {
     pub(crate) certificate: Option<&'a secure::Caller>,
 }
 
-/// Who sends these headers.
+/// Who sends these headers. Nobody whom a ban names, whatever credential he has.
 pub(crate) fn identify(
     options: &Options,
     view: &View,
@@ -128,7 +128,22 @@ pub(crate) fn identify(
     connection: Connection<'_>,
     now: Wall,
 ) -> Result<Caller, Problem> {
-    let bad = || Problem::new(Kind::BadCredential, "wanted a valid credential");
+    let caller = present(options, view, headers, connection, now)?;
+    if view.is_banned(&caller.asker().actor) { Err(bad()) } else { Ok(caller) }
+}
+
+fn bad() -> Problem {
+    Problem::new(Kind::BadCredential, "wanted a valid credential")
+}
+
+/// Whose credential it is.
+fn present(
+    options: &Options,
+    view: &View,
+    headers: &HeaderMap,
+    connection: Connection<'_>,
+    now: Wall,
+) -> Result<Caller, Problem> {
     if is_anonymous(headers) {
         return match connection.certificate {
             // Whoever presents a certificate is who it says, or nobody: never somebody local instead.

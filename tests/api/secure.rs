@@ -208,6 +208,43 @@ async fn a_ban_ends_the_streams_of_its_certificate() {
     }
 }
 
+/// Regression: who asked in the middle of a reload was judged by the old rules, and kept as good under the new ones.
+#[tokio::test]
+async fn a_ban_counts_in_the_middle_of_a_reload_too() {
+    let site = Site::new();
+    let served = patient(&site).await;
+    let mut alice = served.shake(&site.caller(Some("alice"))).await;
+    check_good(&served, &mut alice, "").await;
+    site.begin_ban(&served.bench, "spiffe://trust/site-1/alice");
+    check_ended(&served, alice, "").await;
+}
+
+/// A ban is on somebody, whatever credential he comes with.
+#[tokio::test]
+async fn a_token_opens_nothing_for_whom_a_ban_names() {
+    let site = Site::new();
+    let served = patient(&site).await;
+    let text = token::compose(TokenId::from_bits(8), &[4; 32]);
+    let record = TokenRecord {
+        id: TokenId::from_bits(8),
+        digest: token::digest(text.as_bytes()),
+        audience: Audience::default(),
+        role: Role::Operator,
+        actor: "site-1/alice".parse().unwrap(),
+        created: Wall(0),
+        expires: None,
+        note: String::new(),
+    };
+    let bearing = format!("Authorization: Bearer {text}\r\n");
+    served.bench.options.credentials.replace_tokens(Tokens::new(vec![record], &"site-1".parse().unwrap()).unwrap());
+    let mut stream = served.shake(&site.caller(None)).await;
+    check_good(&served, &mut stream, &bearing).await;
+    site.ban(&served.bench, "spiffe://trust/site-1/bob");
+    check_good(&served, &mut stream, &bearing).await;
+    site.ban(&served.bench, "spiffe://trust/site-1/alice");
+    check_ended(&served, stream, &bearing).await;
+}
+
 #[tokio::test]
 async fn a_token_that_is_taken_away_ends_its_connection() {
     let site = Site::new();

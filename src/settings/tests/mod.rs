@@ -263,6 +263,10 @@ fn impossible_values_are_refused_by_name() {
             "[runtime.tls]\nrequire_remote = true\n[runtime.web]\nlisten = \"0.0.0.0:1\"",
             "runtime.web.tls: wanted true because 0.0.0.0:1 is not loopback",
         ),
+        (
+            "[runtime.tls]\nrequire_remote = true\n[runtime.admin]\nenabled = true\nlisten = \"0.0.0.0:1\"",
+            "runtime.admin.listen: wanted loopback because of runtime.web.tls = false",
+        ),
         ("[runtime.identity]\nsource = \"files\"", "runtime.identity.svid_path: wanted a path because of source"),
         ("[runtime.identity]\ntrust_domain = \"Trust\"", "runtime.identity.trust_domain: wanted a trust domain"),
         ("[runtime.mesh.timing]\nstale_ms = 1999", "runtime.mesh.timing.stale_ms: wanted at least two periods (2000)"),
@@ -470,4 +474,22 @@ fn a_worthless_token_is_refused_where_it_matters() {
         }
     }
     assert!(faults(&body("wan", &good.repeat(2))).is_empty());
+}
+
+/// In `dev` writes of strangers are taken on loopback, so a node that reaches out must not look as if it were there.
+#[test]
+fn a_mesh_is_on_loopback_only_if_nothing_of_it_leaves_the_machine() {
+    for (mesh, is_on_loopback) in [
+        ("", true),
+        ("connect = [\"127.0.0.1:1\", \"tcp/[::1]:2\"]", true),
+        ("listen = \"10.0.0.1:1\"", false),
+        ("connect = [\"127.0.0.1:1\", \"10.0.0.5:7447\"]", false),
+        // A name may mean another machine tomorrow.
+        ("connect = [\"localhost:1\"]", false),
+        ("role = \"client\"\nconnect = [\"10.0.0.5:7447\"]", false),
+        ("enabled = false\nconnect = [\"10.0.0.5:7447\"]", true),
+    ] {
+        let settings = read(&format!("[runtime.mesh]\n{mesh}\n")).expect(mesh);
+        assert_eq!(settings.is_mesh_on_loopback(), is_on_loopback, "{mesh}");
+    }
 }

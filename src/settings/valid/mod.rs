@@ -65,6 +65,17 @@ impl Settings {
     pub fn site(&self) -> &SiteId {
         &self.runtime_id.site
     }
+
+    /// Whether the mesh begins and ends on this machine: who listens, who is dialled and who is looked for.
+    pub fn is_mesh_on_loopback(&self) -> bool {
+        let Mesh { enabled, listen, connect, partners, .. } = &self.mesh;
+        let is_loopback = |endpoint: &Endpoint| endpoint.host.parse().is_ok_and(|host: IpAddr| host.is_loopback());
+        let is_near = match self.discovery.scouting {
+            Scouting::Loopback | Scouting::Off => true,
+            Scouting::Address(_) | Scouting::Everywhere | Scouting::Interfaces(_) => false,
+        };
+        !enabled || (listen.ip().is_loopback() && connect.iter().all(is_loopback) && partners.is_empty() && is_near)
+    }
 }
 
 /// Gives a closed set of words its texts, its parser and its display.
