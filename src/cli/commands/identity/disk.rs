@@ -15,6 +15,9 @@ pub(super) const PUBLIC: u32 = 0o644;
 /// Longest file that is read whole, in bytes: a list with the most bans.
 const BYTES_MAX: u64 = 2 * 1_024 * 1_024;
 
+/// The same for the list of what was issued: 200,000 certificates, or eight years of fifty nodes that renew every other day.
+const LONG_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
+
 /// Makes a folder that only its owner may enter, with the folders above it.
 pub(super) fn make_folder(path: &Path) -> Result<(), Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -60,7 +63,12 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Reads a text file as a whole.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    read_file(File::open(path), path)
+    read_file(File::open(path), path, BYTES_MAX)
+}
+
+/// The same of a file that grows for years.
+pub(super) fn read_long(path: &Path) -> Result<String, Failure> {
+    read_file(File::open(path), path, LONG_BYTES_MAX)
 }
 
 /// Reads a key, which nobody else may read.
@@ -71,17 +79,17 @@ pub(super) fn read_secret(path: &Path) -> Result<String, Failure> {
         let message = format!("{}: others may read the key (mode {mode:o}): set its mode to 600", path.display());
         return Err(Failure::new(Exit::Configuration, message));
     }
-    read_file(Ok(file), path)
+    read_file(Ok(file), path, BYTES_MAX)
 }
 
-fn read_file(file: io::Result<File>, path: &Path) -> Result<String, Failure> {
+fn read_file(file: io::Result<File>, path: &Path, bytes_max: u64) -> Result<String, Failure> {
     let mut text = String::new();
-    let read = file.and_then(|file| file.take(BYTES_MAX.saturating_add(1)).read_to_string(&mut text));
+    let read = file.and_then(|file| file.take(bytes_max.saturating_add(1)).read_to_string(&mut text));
     let length = read.map_err(|error| fault(path, &error))?;
-    if u64::try_from(length).is_ok_and(|length| length <= BYTES_MAX) {
+    if u64::try_from(length).is_ok_and(|length| length <= bytes_max) {
         return Ok(text);
     }
-    let message = format!("{}: wanted at most {BYTES_MAX} bytes: is it the right file?", path.display());
+    let message = format!("{}: wanted at most {bytes_max} bytes: is it the right file?", path.display());
     Err(Failure::new(Exit::Configuration, message))
 }
 

@@ -44,7 +44,7 @@ impl Ledger {
         if !self.0.exists() {
             return Ok(Vec::new());
         }
-        let text = disk::read(&self.0)?;
+        let text = disk::read_long(&self.0)?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _torn)| whole);
         let lines = whole.lines().enumerate();
         lines.map(|(index, line)| self.parse(index.saturating_add(1), line)).collect()
@@ -110,6 +110,20 @@ mod tests {
         assert_eq!(ledger.read().map_err(|it| it.message), Ok(vec![entry("01")]));
         ledger.append(&entry("03")).expect("written");
         assert_eq!(ledger.read().map_err(|it| it.message), Ok(vec![entry("01"), entry("03")]));
+    }
+
+    /// Regression: beyond 2 MiB nothing could be renewed any more.
+    #[test]
+    fn a_list_of_years_is_read_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let ledger = Ledger::of(folder.path());
+        ledger.append(&entry("01")).expect("written");
+        let path = folder.path().join("issued.jsonl");
+        let line = std::fs::read_to_string(&path).expect("read");
+        std::fs::write(&path, line.repeat(10_000)).expect("written");
+        assert_eq!(ledger.read().map(|entries| entries.len()).map_err(|it| it.message), Ok(10_000));
+        ledger.append(&entry("02")).expect("written");
+        assert_eq!(ledger.read().map(|entries| entries.len()).map_err(|it| it.message), Ok(10_001));
     }
 
     #[test]
