@@ -62,6 +62,7 @@ play() {
   web="$(jq -r .web "$folder/ready.json")"
   admin="$(jq -r .admin "$folder/ready.json")"
   master="$(token admin)"
+  operator="$(token operator admin)"
   viewer="$(token viewer)"
   # The node reads a new token soon, and not at once.
   curl --silent --fail --retry 20 --retry-delay 1 --retry-all-errors --output /dev/null \
@@ -107,7 +108,7 @@ agent() {
 }
 
 token() {
-  "$program" token create --project "$folder" --role "$1" --actor "$1-1" --expires-days 1 --json | jq -r .token
+  "$program" token create --project "$folder" --role "$1" --actor "$1-1" --audience "${2:-public}" --expires-days 1 --json | jq -r .token
 }
 
 finish() {
@@ -136,9 +137,9 @@ public() {
 
 admin() {
   say "the admin listener, with any names"
-  try "$admin" "$master" --max-examples 50
+  try "$admin" "$operator" --max-examples 50
   say "the admin listener, with an agent and a run that are there"
-  try_known "$admin" "$master" --max-examples 50
+  try_known "$admin" "$operator" --max-examples 50
   say "the admin listener, by a caller who may only look"
   try "$admin" "$viewer" --max-examples 10
 }
@@ -175,8 +176,9 @@ start() {
     --data "$2" "$web/agents/$1/known" | jq -r ._meta.runId
 }
 
+# The token of the node's owner is one of both listeners.
 describe() {
-  curl --silent --fail --header "Authorization: Bearer $master" --output "$folder/openapi.json" "$1/openapi.json"
+  curl --silent --fail --header "Authorization: Bearer $(<"$folder/state/admin.token")" --output "$folder/openapi.json" "$1/openapi.json"
 }
 
 main "$@"

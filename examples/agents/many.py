@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says n lines. The payload is {"n": 1500}."""
+"""Says n lines, and then that it is done. The payload is {"n": 1500}."""
 
 import json
 import sys
@@ -7,3 +7,4 @@ import sys
 payload = json.load(sys.stdin) or {}
 for number in range(int(payload.get("n", 1500))):
     print(json.dumps({"type": "log", "level": "info", "message": f"line {number}"}))
+print(json.dumps({"type": "result", "value": "done"}))

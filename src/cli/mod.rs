@@ -9,6 +9,7 @@ mod logging;
 pub mod output;
 pub mod run_args;
 mod runner;
+pub mod token_args;
 
 use std::ffi::OsString;
 

@@ -97,6 +97,14 @@ fn check_origin(view: &View, received: &Received, now: Wall) -> Result<(), Denia
             format!("signed in boot {} of {origin}, which is now in boot {}", received.envelope.boot, peer.boot);
         return Err(Denial::at_target(Code::Replayed, "boot", reason));
     }
+    if view.settings.profile != Profile::Dev && received.signer.vouched.is_none() {
+        // Also where its key was pinned while this runtime was in `dev`.
+        return Err(Denial::at_target(
+            Code::UntrustedIdentity,
+            "trust",
+            format!("no certificate vouches for {origin}"),
+        ));
+    }
     if received.envelope.action.kind().is_read() {
         return Ok(());
     }

@@ -94,8 +94,9 @@ impl Engine {
         let Some(declared) = self.settings.offer.agents.get(agent) else {
             return Err((Code::ContractViolation, format!("no agent {agent} is declared")));
         };
-        if asker.role < declared.role {
-            let reason = format!("{agent} needs the role {}, {} has {}", declared.role, asker.actor, asker.role);
+        let role = granted_role(&self.settings.grants, &asker.actor, asker.role, &self.me().site);
+        if role < declared.role {
+            let reason = format!("{agent} needs the role {}, {} has {role}", declared.role, asker.actor);
             return Err((Code::PermissionDenied, reason));
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::domain::identity::authority::Authority;
 use crate::domain::identity::bundle::{Bundle, Stale, Standing};
 use crate::domain::identity::{Actor, Fingerprint, Role, Subject, SubjectName, TrustDomain, TrustState};
 use crate::domain::offer::{Known, Offer};
-use crate::domain::policy::{Decision, Denial, Pattern, Policy};
+use crate::domain::policy::{Decision, Denial, Pattern, Policy, granted_role};
 use crate::domain::preflight::{self, Asker, Case, Plan, Profile, Row, Standing as TargetStanding};
 use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::run::RunId;
@@ -360,6 +360,9 @@ impl View {
     pub fn plan(&self, asker: &Asker, action: &Action, targets: &[RuntimeId], now: Now) -> Plan {
         let is_banned = self.is_banned(&asker.actor);
         let is_read = action.kind().is_read();
+        // Here nobody may be more than the grants of this runtime say; at other targets theirs do.
+        let here = targets.contains(self.me()).then(|| self.asker_here(asker));
+        let asker_at = |target: &RuntimeId| here.as_ref().filter(|_| target == self.me()).unwrap_or(asker);
         let row = |target: &RuntimeId| {
             let standing = self.standing(target, now.monotonic);
             let decision = if is_banned {
@@ -368,11 +371,17 @@ impl View {
             } else if let Some(stale) = self.stale(&target.site, now.wall).filter(|_| !is_read) {
                 Decision::Deny(Denial::at_origin(Code::StaleData, BUNDLE_RULE, stale_reason(&target.site, stale)))
             } else {
-                preflight::decide(self.case(asker, action, target, now), standing)
+                preflight::decide(self.case(asker_at(target), action, target, now), standing)
             };
             Row { target: target.clone(), decision, standing }
         };
         Plan { rows: targets.iter().map(row).collect() }
+    }
+
+    /// The asker with the lesser of its credential's role and what is granted here.
+    pub fn asker_here(&self, asker: &Asker) -> Asker {
+        let role = granted_role(&self.settings.grants, &asker.actor, asker.role, &self.me().site);
+        Asker { role, ..asker.clone() }
     }
 
     /// Whether the actor's id is shut out here, whatever credential it comes with.

@@ -112,6 +112,9 @@ pub struct Fault {
 
 /// Runs, started here and seen from here.
 pub trait Runs: Send + Sync + fmt::Debug {
+    /// Whether records and events are kept here, and not pointers alone.
+    fn has_store(&self) -> bool;
+
     /// Starts a run of a declared agent on this runtime. It is readable from the moment of this answer.
     fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>>;
 

@@ -28,7 +28,7 @@ use crate::node::{
 };
 use crate::settings::{self, MeshRole, Settings};
 use crate::store::Store as _;
-use crate::store::runs::Registry;
+use crate::store::runs::{Registry, RunStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
@@ -85,7 +85,7 @@ pub async fn run(
     let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
     let tokens = settings::tokens::load(&folder, settings.site())?;
-    let credentials = Arc::new(web::Credentials::new(admin_tokens(settings, &folder)?, tokens.clone()));
+    let credentials = Arc::new(web::Credentials::new(admins(settings, &folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let listeners = Listeners::bind(settings, &credentials, listener.secure).await?;
     let (web, admin) = listeners.urls();
@@ -95,7 +95,8 @@ pub async fn run(
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot, certificates.clone()).await?;
-    let apply = apply_live(Arc::clone(&store), set_log_level);
+    let (work, runs) = programs(project, &folder, settings, &environment)?;
+    let apply = apply_live(Arc::clone(&store), Arc::clone(&runs.store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
@@ -106,7 +107,6 @@ pub async fn run(
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
-    let (work, runs) = programs(project, &folder, settings, &environment)?;
     let sources =
         Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let parts = Parts {
@@ -162,7 +162,9 @@ fn programs(
     let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
     let work = Work::of(settings, folder, Arc::clone(&launcher));
     let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
-    let store = Arc::new(sqlite::runs::open(&sqlite::runs::Options { folder: folder.to_owned(), runs_kept })?);
+    let runs_max_mb = settings.store.runs_max_mb;
+    let options = sqlite::runs::Options { folder: folder.to_owned(), runs_kept, runs_max_mb };
+    let store = Arc::new(sqlite::runs::open(&options)?);
     let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
     Ok((work, runs::Outside { store, registry, launcher, declared: runs::declared(settings) }))
 }
@@ -259,10 +261,10 @@ fn own_identity(folder: &Path, certificates: Option<&Arc<tls::Identity>>) -> Res
 }
 
 /// The node's own admin token and the configured one, as digests.
-fn admin_tokens(settings: &Settings, folder: &Path) -> Result<Vec<[u8; 32]>, Error> {
+fn admins(settings: &Settings, folder: &Path) -> Result<web::Admins, Error> {
     let own = super::admin_token::load_or_create(folder).map_err(Error::Token)?;
     let configured = settings.control.auth_token.as_ref().map(|token| web::digest(token.expose()));
-    Ok(std::iter::once(own).chain(configured).collect())
+    Ok(web::Admins { own, configured })
 }
 
 /// Opens the mesh that the settings ask for; a mesh of one's own where it is disabled.
@@ -290,13 +292,19 @@ async fn open_mesh(
 pub type LogLevel = Box<dyn Fn(&str) + Send + Sync>;
 
 /// The live settings that are neither the engine's nor the probes'.
-fn apply_live(store: Arc<SqliteStore>, log_level: LogLevel) -> ApplySettings {
+fn apply_live(store: Arc<SqliteStore>, runs: Arc<dyn RunStore>, log_level: LogLevel) -> ApplySettings {
     Box::new(move |values| {
         if let Some(Value::Text(level)) = values.get("log.level") {
             log_level(level);
         }
         if let Some(Value::Int(megabytes)) = values.get("store.read_audit_max_mb") {
             store.set_read_quota(u64::try_from(*megabytes).unwrap_or(u64::MAX));
+        }
+        if let Some(Value::Int(count)) = values.get("store.runs_kept") {
+            runs.set_runs_kept(usize::try_from(*count).unwrap_or(usize::MAX));
+        }
+        if let Some(Value::Int(megabytes)) = values.get("store.runs_max_mb") {
+            runs.set_quota(u64::try_from(*megabytes).unwrap_or(u64::MAX));
         }
     })
 }
@@ -311,7 +319,7 @@ pub(super) fn engine_settings(settings: &Settings, trust: CertificateTrust) -> v
             settings::Profile::Plant => Profile::Plant,
             settings::Profile::Wan => Profile::Wan,
         },
-        is_mesh_on_loopback: settings.mesh.listen.ip().is_loopback(),
+        is_mesh_on_loopback: settings.is_mesh_on_loopback(),
         is_secure: settings.web.tls && settings.mesh.tls,
         policy_hash: policy_hash(settings),
         policy: settings.policy.clone(),
@@ -343,6 +351,8 @@ fn file_values(settings: &Settings) -> BTreeMap<String, Value> {
         ("mesh.timing.stale_ms", whole(timing.stale_ms.0)),
         ("store.read_audit_max_mb", whole(settings.store.read_audit_max_mb)),
         ("store.receipts_kept_h", whole(hours)),
+        ("store.runs_kept", whole(settings.store.runs_kept)),
+        ("store.runs_max_mb", whole(settings.store.runs_max_mb)),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
@@ -401,4 +411,68 @@ fn mesh_partner(partner: &settings::Partner) -> zenoh::Partner {
 pub fn spoken(fingerprint: &Fingerprint) -> String {
     let digits: Vec<char> = fingerprint.to_string().chars().collect();
     digits.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::domain::run::{End, Event, Kind, Pointer, RunId};
+    use crate::domain::time::{Millis, Wall};
+    use crate::store::runs::Change;
+    use crate::store::runs::memory::MemoryRuns;
+
+    /// A run of an instance, from its start to its end, with an event of that many bytes.
+    fn whole(number: u64, instance: u64, bytes: usize) -> Vec<Change> {
+        let at = Wall::from_millis(number);
+        let event = |index, kind, body: String| Event { index, kind, at, body: body.into() };
+        let pointer = Pointer {
+            run: RunId::new(at, [3; 10]),
+            owner: "s/a".parse().expect("legal"),
+            agent: "hello".parse().expect("legal"),
+            instance: format!("i{instance}").parse().expect("legal"),
+            started: at,
+            end: None,
+        };
+        let run = pointer.run;
+        vec![
+            Change::Create { pointer, first: event(0, Kind::RunStart, "{}".to_owned()) },
+            Change::Append { run, events: vec![event(1, Kind::Log, "x".repeat(bytes))] },
+            Change::End {
+                run,
+                end: End { at, is_error: false, duration: Millis(1) },
+                result: None,
+                error: None,
+                last: event(2, Kind::RunEnd, "{}".to_owned()),
+            },
+        ]
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_the_stores_and_of_the_log_are_live() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let options = sqlite::Options { folder: folder.path().to_owned(), read_audit_max_mb: 64 };
+        let store = Arc::new(sqlite::open(options).expect("opens"));
+        let runs: Arc<dyn RunStore> = Arc::new(MemoryRuns::new(50));
+        let level = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&level);
+        let set_level =
+            Box::new(move |text: &str| text.clone_into(&mut heard.lock().expect("no panic under the lock")));
+        let apply = apply_live(store, Arc::clone(&runs), set_level);
+        let gone = async |change| runs.commit(change).await.expect("commits").forgotten.len();
+        for number in 1..=4 {
+            assert_eq!(gone(whole(number, 0, 1)).await, 0);
+        }
+        let set = |key: &str, value| apply(&BTreeMap::from([(key.to_owned(), value)]));
+        set("store.runs_kept", Value::Int(2));
+        assert_eq!(gone(whole(5, 0, 1)).await, 3);
+        for number in 10..20 {
+            assert_eq!(gone(whole(number, number, 200_000)).await, 0);
+        }
+        set("store.runs_max_mb", Value::Int(1));
+        assert!(5 < gone(whole(20, 20, 200_000)).await);
+        set("log.level", Value::Text("warn".to_owned()));
+        assert_eq!(*level.lock().expect("no panic under the lock"), "warn");
+    }
 }

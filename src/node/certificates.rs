@@ -146,7 +146,7 @@ pub(super) fn listener(
     settings: &Settings,
     identity: Option<&Arc<tls::Identity>>,
 ) -> Result<Listener, Error> {
-    if !(settings.web.enabled && settings.web.tls) {
+    if !(settings.web.tls && (settings.web.enabled || settings.admin.enabled)) {
         return Ok(Listener::default());
     }
     let provisioned =

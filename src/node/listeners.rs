@@ -29,8 +29,9 @@ impl Listeners {
         credentials: &Arc<web::Credentials>,
         secure: Option<web::Secure>,
     ) -> Result<Self, Error> {
-        let admin = settings.admin.enabled.then(|| admin(settings, credentials, secure.clone()));
-        let web = settings.web.enabled.then(|| public(settings, credentials, secure));
+        let common = Common { settings, credentials, secure, limits: limits(settings) };
+        let admin = settings.admin.enabled.then(|| common.admin());
+        let web = settings.web.enabled.then(|| common.public());
         Ok(Self { admin: bind(admin).await?, web: bind(web).await? })
     }
 
@@ -53,7 +54,11 @@ impl Listeners {
 impl Listener {
     fn url(&self) -> String {
         let scheme = if self.options.secure.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.bound.addr())
+        let mount = match &self.options.surface {
+            web::Surface::Admin { mount } => mount,
+            web::Surface::Public => "",
+        };
+        format!("{scheme}://{}{mount}", self.bound.addr())
     }
 }
 
@@ -64,28 +69,46 @@ async fn bind(options: Option<web::Options>) -> Result<Option<Listener>, Error> 
     Ok(Some(Listener { bound, options }))
 }
 
-fn public(settings: &Settings, credentials: &Arc<web::Credentials>, secure: Option<web::Secure>) -> web::Options {
-    web::Options {
-        listen: settings.web.listen,
-        hosts: settings.web.hosts.clone(),
-        auth: match settings.web.auth {
-            settings::WebAuth::Local => web::Auth::Local,
-            settings::WebAuth::Token => web::Auth::Token,
-        },
-        credentials: Arc::clone(credentials),
-        limits: web::Limits::for_files(open_files()),
-        secure,
-        surface: web::Surface::Public,
-        is_debug: settings.control.mode == settings::ControlMode::Debug,
-    }
+/// What the settings allow and the number of open files has room for.
+fn limits(settings: &Settings) -> web::Limits {
+    let settings::Web { connections_max, streams_max, .. } = settings.web;
+    web::Limits::for_files(open_files()).at_most(connections_max, streams_max)
 }
 
-/// Nobody is let in here without a credential, whatever the profile.
-fn admin(settings: &Settings, credentials: &Arc<web::Credentials>, secure: Option<web::Secure>) -> web::Options {
-    web::Options {
-        listen: settings.admin.listen,
-        auth: web::Auth::Token,
-        surface: web::Surface::Admin { mount: String::new() },
-        ..public(settings, credentials, secure)
+/// What both listeners have.
+struct Common<'a> {
+    settings: &'a Settings,
+    credentials: &'a Arc<web::Credentials>,
+    secure: Option<web::Secure>,
+    limits: web::Limits,
+}
+
+impl Common<'_> {
+    fn public(&self) -> web::Options {
+        let Settings { web, control, .. } = self.settings;
+        web::Options {
+            listen: web.listen,
+            hosts: web.hosts.clone(),
+            auth: match web.auth {
+                settings::WebAuth::Local => web::Auth::Local,
+                settings::WebAuth::Token => web::Auth::Token,
+            },
+            credentials: Arc::clone(self.credentials),
+            limits: self.limits,
+            secure: self.secure.clone(),
+            surface: web::Surface::Public,
+            is_debug: control.mode == settings::ControlMode::Debug,
+        }
+    }
+
+    /// Nobody is let in here without a credential, whatever the profile.
+    fn admin(&self) -> web::Options {
+        let admin = &self.settings.admin;
+        web::Options {
+            listen: admin.listen,
+            auth: web::Auth::Token,
+            surface: web::Surface::Admin { mount: admin.mount.clone() },
+            ..self.public()
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::settings::raw::Node;
 use crate::settings::rules;
 use crate::settings::table::Table;
 use crate::settings::valid::{
-    Admin, Anchor, Control, Discovery, Identity, IdentitySource, Link, Log, Mapping, Mesh, MeshRole, Profile, Scouting,
+    Anchor, Control, Discovery, Identity, IdentitySource, Link, Log, Mapping, Mesh, MeshRole, Profile, Scouting,
     Settings, Store, Timing, Tls, TlsMode,
 };
 use crate::settings::{federation, partners};
@@ -29,8 +29,8 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
     let tls = tls(root, faults);
     let web = listeners::web(root, tls.as_ref(), faults);
     let mesh = listeners::mesh(root, tls.as_ref(), faults);
-    let admin = Table::of(root, "runtime.admin");
-    let admin = Admin { enabled: admin.flag("enabled"), listen: admin.parsed("listen")? };
+    let admin = listeners::admin(root, faults)?;
+    listeners::check_admin(root, tls.as_ref(), faults);
     listeners::check_distinct(root, faults);
     if let Some(mesh) = &mesh {
         check_mesh_role(root, mesh, faults);
@@ -68,6 +68,7 @@ pub(crate) fn build(root: &Node, default_name: &str, faults: &mut Faults) -> Opt
             path: store.path("path")?,
             receipts_kept: Millis::from_hours(store.number("receipts_kept_h")),
             runs_kept: store.number("runs_kept"),
+            runs_max_mb: store.number("runs_max_mb"),
             read_audit_max_mb: store.number("read_audit_max_mb"),
             witnesses: store.number("witnesses"),
             witness_every: Millis::from_secs(store.number("witness_every_s")),

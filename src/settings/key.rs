@@ -201,8 +201,26 @@ pub const KEYS: &[Key] = &[
     ),
     key("runtime.web.tls", Kind::Bool, "false", "Whether the HTTP interface speaks TLS."),
     key("runtime.web.hosts", Kind::TextList, "[]", "Further names that a request's Host header may carry."),
+    key(
+        "runtime.web.connections_max",
+        Kind::Int { min: 16, max: 2_048 },
+        "2048",
+        "Most connections of each listener, and fewer where the process may open fewer than four files for each; beyond it the one that has been silent longest is closed.",
+    ),
+    key(
+        "runtime.web.streams_max",
+        Kind::Int { min: 2, max: 2_047 },
+        "1536",
+        "Most connections that follow a run or the state at once; fewer than all of them. One credential has two thirds at most.",
+    ),
     key("runtime.admin.enabled", Kind::Bool, "false", "Whether the separate admin listener is open."),
     key("runtime.admin.listen", Kind::Address, "127.0.0.1:8081", "Where the admin interface listens."),
+    key(
+        "runtime.admin.mount",
+        Kind::Text,
+        "",
+        "What stands before every path of the admin interface, such as `/fleet/admin`; when absent, nothing does.",
+    ),
     key(
         "runtime.tls.mode",
         Kind::OneOf(&["disabled", "self-managed", "provisioned"]),
@@ -389,8 +407,22 @@ pub const KEYS: &[Key] = &[
     )
     .unit("h")
     .live(),
-    key("runtime.store.runs_kept", Kind::Int { min: 1, max: 100_000 }, "50", "Finished runs kept per agent.")
-        .unit("runs"),
+    key(
+        "runtime.store.runs_kept",
+        Kind::Int { min: 1, max: 100_000 },
+        "50",
+        "Finished runs kept for each instance of an agent.",
+    )
+    .unit("runs")
+    .live(),
+    key(
+        "runtime.store.runs_max_mb",
+        Kind::Int { min: 128, max: 1_048_576 },
+        "512",
+        "Most space that runs may take; the oldest finished ones of all instances give way.",
+    )
+    .unit("MB")
+    .live(),
     key(
         "runtime.store.read_audit_max_mb",
         Kind::Int { min: 1, max: 65_536 },

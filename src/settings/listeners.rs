@@ -8,10 +8,13 @@ use crate::settings::partners;
 use crate::settings::problem::Faults;
 use crate::settings::raw::Node;
 use crate::settings::table::Table;
-use crate::settings::valid::{Endpoint, Mesh, Tls, TlsMode, Web};
+use crate::settings::valid::{Admin, Endpoint, Mesh, Tls, TlsMode, Web};
 
 /// Longest host name in bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
+
+/// Longest path of the admin interface in bytes.
+const MOUNT_BYTES_MAX: usize = 128;
 
 /// Longest key or value of a subscription in bytes: two names and a separator.
 const SIGNAL_BYTES_MAX: usize = 256;
@@ -26,17 +29,45 @@ pub(crate) fn web(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Option
         }
         hosts.push(text.to_ascii_lowercase());
     }
+    let count = |name| usize::try_from(table.number(name)).unwrap_or(usize::MAX);
     let web = Web {
         enabled: table.flag("enabled"),
         listen: table.parsed("listen")?,
         auth: table.parsed("auth")?,
         tls: table.flag("tls"),
         hosts,
+        connections_max: count("connections_max"),
+        streams_max: count("streams_max"),
     };
+    if web.connections_max <= web.streams_max {
+        let message = format!(
+            "wanted fewer than connections_max, {}: who follows must not shut out who asks",
+            web.connections_max
+        );
+        faults.push(&table.at("streams_max"), table.key("streams_max"), message);
+    }
     if web.enabled {
         check_tls(&table, web.listen, web.tls, tls, faults);
     }
     Some(web)
+}
+
+/// Reads `[runtime.admin]`.
+pub(crate) fn admin(root: &Node, faults: &mut Faults) -> Option<Admin> {
+    let table = Table::of(root, "runtime.admin");
+    let mount = table.text("mount").unwrap_or_default().to_owned();
+    if !mount.is_empty() && !is_mount(&mount) {
+        let message = format!("wanted a path such as \"/fleet/admin\", got {mount:?}");
+        faults.push(&table.at("mount"), table.key("mount"), message);
+    }
+    Some(Admin { enabled: table.flag("enabled"), listen: table.parsed("listen")?, mount })
+}
+
+/// Plain names behind slashes: nothing that a client or a proxy writes in another way, and none that goes up.
+fn is_mount(text: &str) -> bool {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.');
+    let is_name = |name: &str| !name.is_empty() && name != "." && name != ".." && name.chars().all(is_plain);
+    text.len() <= MOUNT_BYTES_MAX && text.strip_prefix('/').is_some_and(|names| names.split('/').all(is_name))
 }
 
 /// Reads `[runtime.mesh]`.
@@ -132,6 +163,20 @@ fn check_tls(table: &Table<'_>, listen: SocketAddr, uses_tls: bool, tls: Option<
     if tls.require_remote && !uses_tls && !listen.ip().is_loopback() {
         let message = format!("wanted true because {listen} is not loopback and runtime.tls.require_remote is set");
         faults.push(&table.at("tls"), table.key("tls"), message);
+    }
+}
+
+/// The admin listener speaks as the public one does, and is held to the same rule.
+pub(crate) fn check_admin(root: &Node, tls: Option<&Tls>, faults: &mut Faults) {
+    let (admin, web) = (Table::of(root, "runtime.admin"), Table::of(root, "runtime.web"));
+    let is_plain = admin.flag("enabled") && !web.flag("tls");
+    let Some(listen) = admin.parsed::<SocketAddr>("listen").filter(|it| is_plain && !it.ip().is_loopback()) else {
+        return;
+    };
+    if tls.is_some_and(|tls| tls.require_remote) {
+        let message =
+            format!("wanted loopback because of runtime.web.tls = false and runtime.tls.require_remote, got {listen}");
+        faults.push(&admin.at("listen"), admin.key("listen"), message);
     }
 }
 

@@ -86,6 +86,8 @@ impl Settings {
             log: Log { level: file.log.level, ..self.log },
             store: Store {
                 receipts_kept: file.store.receipts_kept,
+                runs_kept: file.store.runs_kept,
+                runs_max_mb: file.store.runs_max_mb,
                 read_audit_max_mb: file.store.read_audit_max_mb,
                 ..self.store.clone()
             },
@@ -119,10 +121,11 @@ impl Mesh {
 }
 
 fn is_same_but_live(running: &Store, file: &Store) -> bool {
-    running.receipts_kept == file.receipts_kept && running.read_audit_max_mb == file.read_audit_max_mb
+    let live = |store: &Store| (store.receipts_kept, store.runs_kept, store.runs_max_mb, store.read_audit_max_mb);
+    live(running) == live(file)
 }
 
 fn is_same_at_rest(running: &Store, file: &Store) -> bool {
     let witnesses = |store: &Store| (store.witnesses, store.witness_every);
-    running.path == file.path && running.runs_kept == file.runs_kept && witnesses(running) == witnesses(file)
+    running.path == file.path && witnesses(running) == witnesses(file)
 }

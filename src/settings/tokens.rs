@@ -13,7 +13,7 @@ use toml::value::Datetime;
 
 use crate::domain::id::SiteId;
 use crate::domain::identity::parse_hex32;
-use crate::domain::identity::token::{self, TokenId, TokenRecord};
+use crate::domain::identity::token::{self, Audience, TokenId, TokenRecord};
 
 pub use crate::domain::identity::token::Tokens;
 use crate::domain::time::Wall;
@@ -74,6 +74,8 @@ struct Document {
 struct Entry {
     id: String,
     role: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audience: Option<String>,
     actor: String,
     digest: String,
     created: Datetime,
@@ -164,6 +166,7 @@ impl From<&TokenRecord> for Entry {
         Self {
             id: record.id.to_string(),
             role: record.role.to_string(),
+            audience: Some(record.audience).filter(|it| *it != Audience::default()).map(|it| it.to_string()),
             actor: record.actor.to_string(),
             digest: record.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             created: when::datetime(record.created),
@@ -192,6 +195,11 @@ impl TryFrom<Entry> for TokenRecord {
                 .actor
                 .parse()
                 .map_err(|error: crate::domain::policy::PatternError| at("actor", error.to_string()))?,
+            audience: entry
+                .audience
+                .as_deref()
+                .map_or(Ok(Audience::default()), str::parse)
+                .map_err(|error| at("audience", error.to_string()))?,
             created: moment("created", &entry.created)?,
             expires: entry.expires.as_ref().map(|it| moment("expires", it)).transpose()?,
             note: entry.note.clone(),

@@ -20,7 +20,7 @@ use crate::engine::record::{Batch, Intent, IntentKey, Peer, Receipt, Record, Req
 use crate::wire::record::audit::canonical;
 
 /// Longest that a test waits for something to happen in the background.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A place where stores of one sort can be opened, one after the other.
 pub(super) trait Bench {

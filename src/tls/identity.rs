@@ -130,6 +130,13 @@ pub struct Peer {
     chain: Vec<CertificateDer<'static>>,
 }
 
+impl Peer {
+    /// Whether it would be taken for who it is by this trust.
+    pub fn recheck(&self, trust: &Trust, now: Wall) -> Result<(), Refusal> {
+        trust.verify_chain(&self.chain, now, Usage::Client).map(|_still| ())
+    }
+}
+
 impl Identity {
     /// Begins with a snapshot.
     pub fn new(snapshot: Snapshot, clock: Arc<dyn WallClock>) -> Arc<Self> {
@@ -157,11 +164,6 @@ impl Identity {
         let verified = self.verify(certificates, Usage::Client)?;
         let chain = certificates.iter().map(|it| it.clone().into_owned()).collect();
         Ok(Some(Peer { verified, chain }))
-    }
-
-    /// Whether a caller would still be taken for who it is, by the rules in use, now.
-    pub fn recheck(&self, peer: &Peer) -> Result<(), Refusal> {
-        self.verify(&peer.chain, Usage::Client).map(|_still| ())
     }
 
     /// The present moment, as handshakes see it.

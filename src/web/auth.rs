@@ -10,9 +10,9 @@ use super::error::{Kind, Problem};
 use super::guard::only;
 use super::rate::Holder;
 use super::serve::PeerAddress;
-use super::{Auth, Options, secure};
+use super::{Auth, Options, Surface, secure};
 use crate::domain::code::Code;
-use crate::domain::identity::token::{self, TokenRecord};
+use crate::domain::identity::token::{self, Audience, TokenRecord};
 use crate::domain::identity::{Actor, Role};
 use crate::domain::policy::{Denial, actor_name};
 use crate::domain::preflight::{Asker, Profile};
@@ -32,12 +32,14 @@ pub fn digest(token: &str) -> [u8; 32] {
 /// Who asks, as far as the credential says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// An admin token of this node.
+    /// Whoever has the admin token of the settings.
     Admin(Actor),
     /// Nobody in particular on this machine. Holds the actor that stands for whoever names none.
     Local(Actor),
     /// Whoever holds a certificate of an actor, with what is granted to that actor here.
     Certificate(Actor, Role),
+    /// Whoever has the admin token that the node has made for its owner.
+    Owner(Actor),
     /// One of the node's own tokens. Holds the actor that stands for whoever names none.
     Token(Box<TokenRecord>, Actor),
 }
@@ -45,7 +47,7 @@ pub(crate) enum Caller {
 impl Caller {
     pub(crate) const fn role(&self) -> Role {
         match self {
-            Self::Admin(_) => Role::Admin,
+            Self::Admin(_) | Self::Owner(_) => Role::Admin,
             Self::Local(_) => Role::Engineer,
             Self::Token(record, _) => record.role,
             Self::Certificate(_, role) => *role,
@@ -56,15 +58,34 @@ impl Caller {
     pub(crate) fn holder(&self) -> Holder {
         match self {
             Self::Admin(_) => Holder::Admin,
+            Self::Owner(_) => Holder::Owner,
             Self::Local(_) => Holder::Local,
             Self::Token(record, _) => Holder::Token(record.id),
             Self::Certificate(actor, _) => Holder::Certificate(actor.clone()),
         }
     }
 
+    /// Whether this credential is for what is served here. A listener takes no credential of the other one, but for that of
+    /// who has the node's own files.
+    pub(crate) fn opens(&self, surface: &Surface) -> bool {
+        let audience = match self {
+            Self::Owner(_) => return true,
+            Self::Token(record, _) => record.audience,
+            Self::Admin(_) | Self::Certificate(_, _) | Self::Local(_) => Audience::Public,
+        };
+        match surface {
+            Surface::Admin { .. } => audience == Audience::Admin,
+            Surface::Public => audience == Audience::Public,
+        }
+    }
+
     /// The asker where the request names no actor.
     pub(crate) fn asker(&self) -> Asker {
-        let (Self::Admin(actor) | Self::Local(actor) | Self::Token(_, actor) | Self::Certificate(actor, _)) = self;
+        let (Self::Admin(actor)
+        | Self::Certificate(actor, _)
+        | Self::Local(actor)
+        | Self::Owner(actor)
+        | Self::Token(_, actor)) = self;
         self.asker_as(actor.clone())
     }
 
@@ -75,7 +96,7 @@ impl Caller {
     /// The asker that a body names, if the credential covers it.
     pub(crate) fn asker_for(&self, actor: &Actor) -> Result<Asker, Denial> {
         let is_covered = match self {
-            Self::Admin(own) | Self::Certificate(own, _) => actor == own,
+            Self::Admin(own) | Self::Certificate(own, _) | Self::Owner(own) => actor == own,
             Self::Local(own) => actor.site == own.site && actor.trust_domain == own.trust_domain,
             Self::Token(record, own) => actor.trust_domain == own.trust_domain && record.covers(actor),
         };
@@ -83,7 +104,7 @@ impl Caller {
             return Ok(self.asker_as(actor.clone()));
         }
         let covered = match self {
-            Self::Admin(own) | Self::Certificate(own, _) => own.to_string(),
+            Self::Admin(own) | Self::Certificate(own, _) | Self::Owner(own) => own.to_string(),
             Self::Local(own) => format!("spiffe://{}/{}/*", own.trust_domain, own.site),
             Self::Token(record, own) => format!("spiffe://{}/{}", own.trust_domain, record.actor),
         };
@@ -99,7 +120,7 @@ pub(crate) struct Connection<'a> {
     pub(crate) certificate: Option<&'a secure::Caller>,
 }
 
-/// Who sends these headers.
+/// Who sends these headers. Nobody whom a ban names, whatever credential he has.
 pub(crate) fn identify(
     options: &Options,
     view: &View,
@@ -107,7 +128,22 @@ pub(crate) fn identify(
     connection: Connection<'_>,
     now: Wall,
 ) -> Result<Caller, Problem> {
-    let bad = || Problem::new(Kind::BadCredential, "wanted a valid credential");
+    let caller = present(options, view, headers, connection, now)?;
+    if view.is_banned(&caller.asker().actor) { Err(bad()) } else { Ok(caller) }
+}
+
+fn bad() -> Problem {
+    Problem::new(Kind::BadCredential, "wanted a valid credential")
+}
+
+/// Whose credential it is.
+fn present(
+    options: &Options,
+    view: &View,
+    headers: &HeaderMap,
+    connection: Connection<'_>,
+    now: Wall,
+) -> Result<Caller, Problem> {
     if is_anonymous(headers) {
         return match connection.certificate {
             // Whoever presents a certificate is who it says, or nobody: never somebody local instead.
@@ -118,6 +154,7 @@ pub(crate) fn identify(
     let token = only(headers, &AUTHORIZATION).and_then(|value| token(value.as_bytes())).unwrap_or_default();
     match options.credentials.find(token, now) {
         Some(Known::Admin) => actor(view, "admin").map(Caller::Admin).ok_or_else(bad),
+        Some(Known::Owner) => actor(view, "admin").map(Caller::Owner).ok_or_else(bad),
         Some(Known::Token(record)) => {
             let stands_for = actor_of(view, &record).ok_or_else(bad)?;
             Ok(Caller::Token(record, stands_for))
@@ -150,6 +187,16 @@ fn actor_of(view: &View, record: &TokenRecord) -> Option<Actor> {
 /// The asker in whose name a bad credential goes on record: nobody is known.
 pub(crate) fn nobody(view: &View) -> Option<Asker> {
     Some(Asker { actor: actor(view, "unknown")?, role: Role::Viewer, is_verified: false })
+}
+
+/// Those headers by which a caller is known.
+pub(crate) fn identifying(headers: &HeaderMap) -> HeaderMap {
+    let kept = [AUTHORIZATION, FORWARDED, X_FORWARDED_FOR];
+    let pairs = kept.iter().flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+    pairs.fold(HeaderMap::new(), |mut all, (name, value)| {
+        all.append(name, value);
+        all
+    })
 }
 
 /// Whether no credential was presented at all.

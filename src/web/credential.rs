@@ -4,43 +4,65 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::domain::identity::token::{self, TokenId, TokenRecord, Tokens};
 use crate::domain::time::Wall;
 
+/// The bearer tokens that stand for this site's admin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admins {
+    /// SHA-256 of the one that the node has made for its owner, who has the state folder.
+    pub own: [u8; 32],
+    /// SHA-256 of the one that the settings name.
+    pub configured: Option<[u8; 32]>,
+}
+
 /// What a bearer token turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// One that stands for this site's admin.
+    /// The one in the settings, which stands for this site's admin.
     Admin,
+    /// The one in the state folder, which stands for the same.
+    Owner,
     /// One of the node's own tokens.
     Token(Box<TokenRecord>),
 }
 
 /// What is held at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
-    admin: Vec<[u8; 32]>,
+    admins: Admins,
     tokens: Tokens,
 }
 
 /// Every credential of one node, shared by its listener and whoever reloads it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Credentials {
     held: ArcSwap<Held>,
+    /// Counts the replacements.
+    changes: watch::Sender<u64>,
     used: Mutex<BTreeMap<TokenId, Wall>>,
 }
 
 impl Credentials {
-    /// Begins with SHA-256 of every token that stands for `spiffe://<trust-domain>/<site>/admin`, and the node's own tokens.
-    pub fn new(admin: Vec<[u8; 32]>, tokens: Tokens) -> Self {
-        Self { held: ArcSwap::from_pointee(Held { admin, tokens }), used: Mutex::default() }
+    /// Begins with those that stand for `spiffe://<trust-domain>/<site>/admin`, and the node's own tokens.
+    pub fn new(admins: Admins, tokens: Tokens) -> Self {
+        let held = ArcSwap::from_pointee(Held { admins, tokens });
+        Self { held, changes: watch::Sender::new(0), used: Mutex::default() }
     }
 
-    /// Replaces the node's own tokens. A request that comes later is judged by the new ones.
+    /// Replaces the node's own tokens. A request that comes later is judged by the new ones, and whoever follows something is
+    /// judged again.
     pub fn replace_tokens(&self, tokens: Tokens) {
-        let admin = self.held.load().admin.clone();
-        self.held.store(Arc::new(Held { admin, tokens }));
+        let admins = self.held.load().admins.clone();
+        self.held.store(Arc::new(Held { admins, tokens }));
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells of every replacement from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// When each token was last taken, since the start.
@@ -52,9 +74,13 @@ impl Credentials {
     pub(crate) fn find(&self, presented: &[u8], now: Wall) -> Option<Known> {
         let held = self.held.load();
         let given = token::digest(presented);
-        let is_admin = held.admin.iter().fold(false, |found, known| found | token::is_equal(known, &given));
+        let is_owner = token::is_equal(&held.admins.own, &given);
+        let is_admin = token::is_equal(&held.admins.configured.unwrap_or_default(), &given);
         let record = held.tokens.find(presented, now);
-        if is_admin && !presented.is_empty() {
+        if is_owner && !presented.is_empty() {
+            return Some(Known::Owner);
+        }
+        if is_admin && !presented.is_empty() && held.admins.configured.is_some() {
             return Some(Known::Admin);
         }
         let record = record?;

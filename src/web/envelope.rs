@@ -25,6 +25,8 @@ pub(crate) enum RunFault {
     RegistryUnavailable,
     /// Nobody knows the run.
     RunNotFound,
+    /// This node has pointers to runs and keeps none.
+    StoreUnavailable,
     /// A parameter is not what it must be.
     ValidationFailed,
 }
@@ -41,6 +43,7 @@ impl RunFault {
             Self::OwnerUnreachable => "run_owner_unreachable",
             Self::RegistryUnavailable => "run_registry_unavailable",
             Self::RunNotFound => "run_not_found",
+            Self::StoreUnavailable => "run_store_unavailable",
             Self::ValidationFailed => "validation_failed",
         }
     }
@@ -56,7 +59,7 @@ impl RunFault {
             | Self::ValidationFailed => Code::ContractViolation,
             Self::Internal => Code::Interrupted,
             Self::OwnerUnreachable => Code::TargetUnreachable,
-            Self::RegistryUnavailable => Code::NotConfigured,
+            Self::RegistryUnavailable | Self::StoreUnavailable => Code::NotConfigured,
         }
     }
 
@@ -71,6 +74,7 @@ impl RunFault {
             Self::OwnerUnreachable => "Ask again when that runtime is back; meta has what was last known.",
             Self::RegistryUnavailable => "Ask a runtime that keeps runs.",
             Self::RunNotFound => "Check the id; finished runs are forgotten in their time.",
+            Self::StoreUnavailable => "Ask the runtime that has the run.",
             Self::ValidationFailed => "Correct the parameters that meta names.",
         }
     }

@@ -137,7 +137,7 @@ const fn status_of_run(fault: RunFault) -> StatusCode {
         RunFault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RunFault::InvalidJson | RunFault::InvalidRequest | RunFault::ValidationFailed => StatusCode::BAD_REQUEST,
         RunFault::OwnerUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        RunFault::RegistryUnavailable => StatusCode::NOT_IMPLEMENTED,
+        RunFault::RegistryUnavailable | RunFault::StoreUnavailable => StatusCode::NOT_IMPLEMENTED,
     }
 }
 
@@ -321,7 +321,10 @@ pub(crate) mod described {
     pub(crate) const READ: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
     ];
     /// Of the state.
@@ -329,14 +332,20 @@ pub(crate) mod described {
         (304, "The reader has this state already."),
         (400, "A header is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (503, "Too many requests, or a setting that the profile needs is absent."),
     ];
     /// Of a route that takes a body.
     pub(crate) const WRITE: &[(u16, &str)] = &[
         (400, "The body is not JSON, or not of this form."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (408, "The body did not arrive in time."),
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
@@ -359,7 +368,10 @@ pub(crate) mod described {
     pub(crate) const INVOKE: &[(u16, &str)] = &[
         (400, "A part of the path is blank, or the payload is not JSON."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is lower than the agent asks for, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is lower than the agent asks for or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "No such agent is declared, or it is not started over HTTP."),
         (405, "Wanted POST."),
         (408, "The payload did not arrive in time."),
@@ -373,7 +385,10 @@ pub(crate) mod described {
     pub(crate) const RUN: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is too low, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "Nobody who could be asked knows the run."),
         (405, "Wanted GET."),
         (500, "The node failed."),
@@ -384,7 +399,10 @@ pub(crate) mod described {
     pub(crate) const ADMIN: &[(u16, &str)] = &[
         (400, "A parameter is not what it must be."),
         (401, "The credential is missing or not one of this node's."),
-        (403, "The role is lower than operator, the Host is not on the allow-list, or a foreign page asks."),
+        (
+            403,
+            "The role is lower than operator or for another listener, the Host is not on the allow-list, or a foreign page asks.",
+        ),
         (404, "No such agent or run."),
         (405, "Wanted GET."),
         (501, "This node keeps no runs."),

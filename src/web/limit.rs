@@ -36,6 +36,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// How many of them follow a stream at once. Beyond it the answer is 503.
     pub streams_max: usize,
+    /// How many of those have one credential. Beyond it the answer is 503, for that credential alone.
+    pub streams_of_one_max: usize,
     /// How long a reader may take nothing of what is sent to it.
     pub write: Duration,
     /// How often a stream on which nothing happens says that it is there.
@@ -63,6 +65,7 @@ impl Default for Limits {
             body_read: Duration::from_secs(10),
             connections_max: 256,
             streams_max: 192,
+            streams_of_one_max: 1_024,
             write: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             requests_max: 512,
@@ -87,8 +90,21 @@ impl Limits {
         let connections = files.checked_div(FILES_PER_CONNECTION).unwrap_or_default().min(CONNECTIONS_MAX);
         let connections_max = usize::try_from(connections).unwrap_or_default().max(least.connections_max);
         let streams_max = connections_max.saturating_sub(connections_max.checked_div(4).unwrap_or_default());
-        Self { connections_max, streams_max, ..least }
+        Self { connections_max, streams_max, streams_of_one_max: share(streams_max), ..least }
     }
+
+    /// The same with at most so many connections, and at most so many of them that follow a stream.
+    pub fn at_most(self, connections_max: usize, streams_max: usize) -> Self {
+        let connections_max = connections_max.min(self.connections_max);
+        let streams_max = streams_max.min(self.streams_max).min(connections_max.saturating_sub(1));
+        Self { connections_max, streams_max, streams_of_one_max: share(streams_max), ..self }
+    }
+}
+
+/// How many streams one credential may have: two thirds, which are a thousand readers where there is room for all, and leave
+/// places to others beside them.
+fn share(streams_max: usize) -> usize {
+    streams_max.saturating_mul(2).div_ceil(3)
 }
 
 /// Reads a JSON body of at most `bytes_max`, without decoding it.

@@ -40,8 +40,10 @@ impl Rate {
 /// Whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Holder {
-    /// This node's admin.
+    /// Whoever has the admin token of the settings.
     Admin,
+    /// Whoever has the node's own files.
+    Owner,
     /// Everybody on this machine without a credential.
     Local,
     /// Whoever has this token.

@@ -20,6 +20,7 @@ use super::envelope::RunFault;
 use super::error::{Kind, Problem};
 use super::guard::Hosts;
 use super::limit;
+use super::places::Places;
 use super::rate::Rates;
 use super::routes::{actions, openapi};
 use super::serve::PeerAddress;
@@ -53,6 +54,21 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Behind where the routes are mounted.
     pub(crate) path: String,
+    /// What the connection has shown of its caller.
+    pub(crate) presented: Presented,
+}
+
+/// What a connection shows of its caller beside the headers.
+#[derive(Debug, Clone)]
+pub(crate) struct Presented {
+    peer: Option<PeerAddress>,
+    certificate: Option<Arc<secure::Caller>>,
+}
+
+impl Presented {
+    pub(crate) fn connection(&self) -> Connection<'_> {
+        Connection { peer: self.peer.as_ref(), certificate: self.certificate.as_deref() }
+    }
 }
 
 impl Call {
@@ -100,7 +116,7 @@ pub(crate) struct Shared {
     /// Where runs are started and read, if there are any here.
     pub(crate) runs: Option<Arc<dyn Runs>>,
     /// One place for each stream that is open.
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
     /// Ends the streams when the listener ends.
     pub(crate) stopping: CancellationToken,
     /// What those share who follow the state.
@@ -139,7 +155,7 @@ impl App {
             node,
             store,
             runs,
-            streams: Arc::new(Semaphore::new(options.limits.streams_max)),
+            places: Arc::new(Places::new(options.limits.streams_max, options.limits.streams_of_one_max)),
             stopping: CancellationToken::new(),
             feed: Arc::default(),
             snapshot: Mutex::default(),
@@ -231,7 +247,7 @@ impl Surface {
     }
 
     /// What stands before every path.
-    fn mount(&self) -> &str {
+    pub(crate) fn mount(&self) -> &str {
         match self {
             Self::Admin { mount } => mount,
             Self::Public => "",
@@ -283,11 +299,11 @@ impl Shared {
             }
         };
         let (parts, body) = request.into_parts();
-        let certificate = parts.extensions.get::<Arc<secure::Caller>>().map(Arc::as_ref);
-        let connection = Connection { peer: parts.extensions.get(), certificate };
-        let caller = self.admit(route, &parts.headers, connection)?;
+        let presented =
+            Presented { peer: parts.extensions.get().copied(), certificate: parts.extensions.get().cloned() };
+        let caller = self.admit(route, &parts.headers, presented.connection())?;
         let path = parts.uri.path().strip_prefix(self.options.surface.mount()).unwrap_or_default().to_owned();
-        let mut call = Call { caller, uri: parts.uri, headers: parts.headers, body: Bytes::new(), path };
+        let mut call = Call { caller, uri: parts.uri, headers: parts.headers, body: Bytes::new(), path, presented };
         if let Handler::Reading(handler) = route.handler {
             return handler(Arc::clone(self), call, body).await;
         }
@@ -323,6 +339,11 @@ impl Shared {
         };
         if !self.rates.take(caller.holder(), now.monotonic) {
             return Err(Problem::busy("this credential sends too many requests"));
+        }
+        if !caller.opens(&self.options.surface) {
+            self.record_refusal(&view, &caller, route);
+            let detail = "this credential is not for this listener; `token create --audience` makes one for either";
+            return Err(Problem::new(Kind::Forbidden, detail));
         }
         match least.filter(|least| caller.role() < *least) {
             None => Ok(Some(caller)),

@@ -42,7 +42,7 @@ impl Secure {
         let stream = tokio::time::timeout(time_max, handshake).await.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
         let Some(identity) = &self.identity else { return Ok((stream, None)) };
         let peer = identity.caller(stream.get_ref().1.peer_certificates()).map_err(io::Error::other)?;
-        let caller = peer.map(|peer| Caller { identity: Arc::clone(identity), peer, checked: Mutex::default() });
+        let caller = peer.map(|peer| Caller { peer, checked: Mutex::default() });
         Ok((stream, caller))
     }
 }
@@ -50,7 +50,6 @@ impl Secure {
 /// Whoever presented a certificate on a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    identity: Arc<tls::Identity>,
     peer: tls::Peer,
     /// Under what it was last found good, so that no chain is checked again while nothing has changed.
     checked: Mutex<Option<Vouched>>,
@@ -73,7 +72,8 @@ impl Caller {
         if checked.is_some_and(|vouched| authority.still_holds(&vouched, now)) {
             return true;
         }
-        let holds = now <= self.peer.verified.until && self.identity.recheck(&self.peer).is_ok();
+        // By the trust that the answer is kept under: handshakes may have another one for a moment while files are taken up.
+        let holds = now <= self.peer.verified.until && self.peer.recheck(authority.trust(), now).is_ok();
         *checked = holds.then(|| Vouched { until: self.peer.verified.until, authority: authority.name() });
         holds
     }

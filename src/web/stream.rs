@@ -5,19 +5,17 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Response};
 use futures_util::stream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::envelope::RunFault;
 use super::error::Problem;
-use super::router::Shared;
+use super::places::Place;
+use super::router::{Call, Shared};
+use super::standing::{Standing, Waited};
 use crate::domain::run::{Event, Kind};
 use crate::handle::runs::{Absent, Follower, Next};
 use crate::wire::run::{Form, number};
@@ -33,9 +31,8 @@ const PIECE_BYTES_MAX: usize = 32 * 1_024;
 pub(crate) struct Lasting;
 
 /// A place among those who follow something.
-pub(crate) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Problem> {
-    let full = |_full| Problem::busy("too many streams at once");
-    Arc::clone(&shared.streams).try_acquire_owned().map_err(full)
+pub(crate) fn place(shared: &Shared, call: &Call) -> Result<Place, Problem> {
+    shared.places.take(call.caller()?.holder())
 }
 
 /// The form of a stream that a caller asks for, if it asks for one.
@@ -63,18 +60,17 @@ pub(crate) struct RunStream {
     next: u64,
     is_over: bool,
     is_debug: bool,
-    heartbeat: Duration,
-    stopping: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    standing: Standing,
+    _place: Place,
 }
 
 impl RunStream {
     pub(crate) fn new(
-        shared: &Shared,
+        (shared, standing): (&Shared, Standing),
         form: Form,
         after: Option<u64>,
         follower: Box<dyn Follower>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         Self {
             follower,
@@ -83,8 +79,7 @@ impl RunStream {
             next: after.map_or(0, |after| after.saturating_add(1)),
             is_over: false,
             is_debug: shared.options.is_debug,
-            heartbeat: shared.options.limits.heartbeat,
-            stopping: shared.stopping.clone(),
+            standing,
             _place: place,
         }
     }
@@ -104,17 +99,15 @@ impl RunStream {
             if self.is_over {
                 return None;
             }
-            let waiting = tokio::time::timeout(self.heartbeat, self.follower.next());
-            let waited = tokio::select! {
-                () = self.stopping.cancelled() => return None,
-                waited = waiting => waited,
-            };
-            match waited {
-                Err(_elapsed) => return Some(Bytes::from_static(self.form.heartbeat())),
-                Ok(Ok(Next::Events(events))) => self.events.extend(events),
-                Ok(Ok(Next::End)) => self.is_over = true,
-                Ok(Ok(Next::Gone)) => return Some(self.fail(Absent::Unknown.into())),
-                Ok(Err(absent)) => return Some(self.fail(absent.into())),
+            match self.standing.wait(self.follower.next()).await {
+                Waited::Came(Ok(Next::Events(events))) => self.events.extend(events),
+                Waited::Came(Ok(Next::End)) => self.is_over = true,
+                Waited::Came(Ok(Next::Gone)) => return Some(self.fail(Absent::Unknown.into())),
+                Waited::Came(Err(absent)) => return Some(self.fail(absent.into())),
+                Waited::Silent => return Some(Bytes::from_static(self.form.heartbeat())),
+                Waited::Again => {}
+                Waited::Lapsed(problem) => return Some(self.fail(problem)),
+                Waited::Stopped => return None,
             }
         }
     }
@@ -144,8 +137,8 @@ impl RunStream {
             problem
         };
         let mut out = Vec::new();
-        let id = self.next.saturating_sub(1).to_string();
-        self.form.frame("error", &id, &problem.envelope(self.is_debug), &mut out);
+        let id = self.next.checked_sub(1).map(|last| last.to_string());
+        self.form.frame("error", id.as_deref(), &problem.envelope(self.is_debug), &mut out);
         out.into()
     }
 }

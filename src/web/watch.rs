@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::{Stream, stream};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::error::Problem;
+use super::places::Place;
 use super::router::Shared;
+use super::standing::{Standing, Waited};
 use crate::domain::preflight::Asker;
 use crate::domain::workload;
 use crate::engine::view::View;
@@ -216,7 +218,7 @@ async fn look_until_alone(shared: Arc<Shared>) {
 
 fn framed(form: Form, name: &str, id: &str, data: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(data.len().saturating_add(64));
-    form.frame(name, id, data, &mut out);
+    form.named_frame(name, Some(id), data, &mut out);
     out.into()
 }
 
@@ -236,24 +238,27 @@ impl Drop for Reading {
 pub(crate) struct Watching {
     shared: Arc<Shared>,
     asker: Asker,
+    standing: Standing,
     form: Form,
+    is_over: bool,
     /// The id that the reader has seen last; taken when it has been answered for.
     last: Option<String>,
     reader: Option<Reader<Changes>>,
     _reading: Reading,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Watching {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        asker: Asker,
+        (asker, standing): (Asker, Standing),
         form: Form,
         last: Option<&str>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         let reading = StateFeed::attend(&shared);
-        Self { shared, asker, form, last: last.map(str::to_owned), reader: None, _reading: reading, _place: place }
+        let last = last.map(str::to_owned);
+        Self { shared, asker, standing, form, is_over: false, last, reader: None, _reading: reading, _place: place }
     }
 
     pub(crate) fn pieces(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
@@ -261,28 +266,35 @@ impl Watching {
     }
 
     async fn piece(&mut self) -> Option<Bytes> {
-        loop {
+        while !self.is_over {
             let Some(reader) = self.reader.as_mut() else {
                 match self.begin() {
                     Some(snapshot) => return Some(snapshot),
                     None => continue,
                 }
             };
-            let waiting = tokio::time::timeout(self.shared.options.limits.heartbeat, reader.next_page(PIECE_BYTES_MAX));
-            let waited = tokio::select! {
-                () = self.shared.stopping.cancelled() => return None,
-                waited = waiting => waited,
-            };
-            match waited {
-                Err(_elapsed) => return Some(Bytes::from_static(self.form.heartbeat())),
-                Ok(Ok(Next::Page(entries))) => match joined(self.form, &entries) {
+            match self.standing.wait(reader.next_page(PIECE_BYTES_MAX)).await {
+                Waited::Came(Ok(Next::Page(entries))) => match joined(self.form, &entries) {
                     Some(piece) => return Some(piece),
                     // Too slow for what is kept.
                     None => self.reader = None,
                 },
-                Ok(Ok(Next::End | Next::Gone) | Err(_)) => return None,
+                Waited::Silent => return Some(Bytes::from_static(self.form.heartbeat())),
+                Waited::Again => {}
+                Waited::Lapsed(problem) => return Some(self.fail(&problem)),
+                Waited::Came(Ok(Next::End | Next::Gone) | Err(_)) | Waited::Stopped => return None,
             }
         }
+        None
+    }
+
+    /// Tells the reader what is wrong, as the last thing and in the form of the runs API. It has no id: who comes back goes on
+    /// where it was.
+    fn fail(&mut self, problem: &Problem) -> Bytes {
+        self.is_over = true;
+        let mut out = Vec::new();
+        self.form.named_frame("error", None, &problem.envelope(self.shared.options.is_debug), &mut out);
+        out.into()
     }
 
     /// Goes on behind the id that the reader knows, or begins anew with a snapshot.

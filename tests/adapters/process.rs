@@ -37,7 +37,6 @@ impl Rig for Scripts {
             }
             Script::Talks(bytes) => (format!("talks-{bytes}"), format!("head -c {bytes} /dev/zero")),
             // Under a guard nobody is left who could hold it.
-            Script::LeavesHolder => ("holder".to_owned(), "echo ready; sleep 600 & exit 0".to_owned()),
             Script::Counts => ("counts".to_owned(), "while :; do echo x; sleep 0.005; done".to_owned()),
         };
         self.0.sh(&name, &text)

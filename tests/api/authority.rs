@@ -90,10 +90,15 @@ impl Site {
         });
     }
 
-    /// Shuts somebody out, as a reload does.
+    /// Shuts somebody out, as a reload does: first whoever asks, then whoever shakes hands.
     pub(crate) fn ban(&self, bench: &Bench, id: &str) {
-        self.trust.lock().unwrap().bans.add(Ban::of_id(&id.parse().unwrap()));
+        self.begin_ban(bench, id);
         self.identity.swap(snapshot(&self.own, &self.trust.lock().unwrap()));
+    }
+
+    /// As far as a reload is when requests are judged by the new rules and handshakes by the old ones.
+    pub(crate) fn begin_ban(&self, bench: &Bench, id: &str) {
+        self.trust.lock().unwrap().bans.add(Ban::of_id(&id.parse().unwrap()));
         self.install(bench);
     }
 

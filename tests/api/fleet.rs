@@ -29,9 +29,12 @@ use trust_runtime::handle::runs::Runs;
 use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
 use trust_runtime::metrics::{Metrics, Queue};
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
-use trust_runtime::web::{self, App, Auth, Credentials, Limits, Options, PeerAddress, State};
+use trust_runtime::web::{self, Admins, App, Auth, Credentials, Limits, Options, PeerAddress, State};
 
 /// The admin's token.
+/// The admin token of the settings.
+pub(crate) const CONFIGURED: &str = "the-admin-token-of-the-settings";
+
 pub(crate) const TOKEN: &str = "trt1_00_an-admin-token-of-43-characters-0123456789";
 
 /// A moment that every test can reckon with: 100 s after the epoch and 100 s after the start.
@@ -259,11 +262,12 @@ pub(crate) fn bench() -> Bench {
 }
 
 pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
+    let admins = Admins { own: web::digest(TOKEN), configured: Some(web::digest(CONFIGURED)) };
     let mut options = Options {
         listen: "127.0.0.1:0".parse().unwrap(),
         hosts: vec!["Panel.example".into(), "proxy.example:9000".into()],
         auth: Auth::Local,
-        credentials: Arc::new(Credentials::new(vec![web::digest("another"), web::digest(TOKEN)], Tokens::default())),
+        credentials: Arc::new(Credentials::new(admins, Tokens::default())),
         secure: None,
         surface: web::Surface::Public,
         is_debug: false,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use trust_runtime::domain::identity::Role;
-use trust_runtime::domain::identity::token::{self, TokenId, TokenRecord, Tokens};
+use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::time::Wall;
 use trust_runtime::web::{Limits, Rate};
 
@@ -44,6 +44,7 @@ async fn a_credential_that_asks_too_often_waits_alone() {
         id: TokenId::from_bits(bits),
         digest: token::digest(text.as_bytes()),
         role: Role::Viewer,
+        audience: Audience::default(),
         actor: "site-1/*".parse().unwrap(),
         created: Wall(0),
         expires: None,

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust_runtime::domain::identity::Role;
-use trust_runtime::domain::identity::token::{self, TokenId, TokenRecord, Tokens};
+use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::web::{Auth, Options};
 
@@ -181,6 +181,70 @@ async fn a_ban_ends_a_connection_and_no_other() {
     check_ended(&served, alice, "").await;
 }
 
+/// A stream is one answer, and asks again all the same.
+#[tokio::test]
+async fn a_ban_ends_the_streams_of_its_certificate() {
+    let site = Site::new();
+    let served = serve_securely(&site, |options| options.limits.heartbeat = STEP / 30).await;
+    let mut streams = Vec::new();
+    for actor in ["alice", "bob"] {
+        let mut stream = served.shake(&site.caller(Some(actor))).await;
+        let head = served.livez("Connection: close\r\n").replace("/livez", "/api/runtime-cloud/state/stream");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 512];
+        let count = stream.read(&mut first).await.unwrap();
+        assert!(String::from_utf8_lossy(&first[..count]).starts_with("HTTP/1.1 200"), "{actor}");
+        streams.push(stream);
+    }
+    site.ban(&served.bench, "spiffe://trust/site-1/alice");
+    let [alice, bob] = streams.as_mut_slice() else { panic!("two streams") };
+    let rest = read_all(alice).await;
+    assert!(rest.contains("event: error\ndata: ") && rest.contains("\"unauthorized\""), "{rest}");
+    // Bob's goes on: that there is something to read is a sign of life, and no end.
+    let mut more = [0; 16 * 1_024];
+    for _ in 0..3 {
+        let count = bob.read(&mut more).await.unwrap();
+        assert!(0 < count && !String::from_utf8_lossy(&more[..count]).contains("unauthorized"));
+    }
+}
+
+/// Regression: who asked in the middle of a reload was judged by the old rules, and kept as good under the new ones.
+#[tokio::test]
+async fn a_ban_counts_in_the_middle_of_a_reload_too() {
+    let site = Site::new();
+    let served = patient(&site).await;
+    let mut alice = served.shake(&site.caller(Some("alice"))).await;
+    check_good(&served, &mut alice, "").await;
+    site.begin_ban(&served.bench, "spiffe://trust/site-1/alice");
+    check_ended(&served, alice, "").await;
+}
+
+/// A ban is on somebody, whatever credential he comes with.
+#[tokio::test]
+async fn a_token_opens_nothing_for_whom_a_ban_names() {
+    let site = Site::new();
+    let served = patient(&site).await;
+    let text = token::compose(TokenId::from_bits(8), &[4; 32]);
+    let record = TokenRecord {
+        id: TokenId::from_bits(8),
+        digest: token::digest(text.as_bytes()),
+        audience: Audience::default(),
+        role: Role::Operator,
+        actor: "site-1/alice".parse().unwrap(),
+        created: Wall(0),
+        expires: None,
+        note: String::new(),
+    };
+    let bearing = format!("Authorization: Bearer {text}\r\n");
+    served.bench.options.credentials.replace_tokens(Tokens::new(vec![record], &"site-1".parse().unwrap()).unwrap());
+    let mut stream = served.shake(&site.caller(None)).await;
+    check_good(&served, &mut stream, &bearing).await;
+    site.ban(&served.bench, "spiffe://trust/site-1/bob");
+    check_good(&served, &mut stream, &bearing).await;
+    site.ban(&served.bench, "spiffe://trust/site-1/alice");
+    check_ended(&served, stream, &bearing).await;
+}
+
 #[tokio::test]
 async fn a_token_that_is_taken_away_ends_its_connection() {
     let site = Site::new();
@@ -190,6 +254,7 @@ async fn a_token_that_is_taken_away_ends_its_connection() {
         id: TokenId::from_bits(7),
         digest: token::digest(text.as_bytes()),
         role: Role::Operator,
+        audience: Audience::default(),
         actor: "site-1/alice".parse().unwrap(),
         created: Wall(0),
         expires: None,

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use trust_runtime::domain::identity::Role;
-use trust_runtime::domain::identity::token::{self, TokenId, TokenRecord, Tokens};
+use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::time::{Millis, Wall};
 
 use crate::fleet::{NOW_NS, READ, bench, post};
@@ -24,6 +24,7 @@ async fn a_token_is_bound_to_its_role_its_actor_and_its_time() {
         id: TokenId::from_bits(7),
         digest: token::digest(text.as_bytes()),
         role: Role::Operator,
+        audience: Audience::default(),
         actor: "site-1/alice".parse().unwrap(),
         created: Wall(0),
         expires: Some(Wall(NOW_NS).plus(Millis(1_000))),

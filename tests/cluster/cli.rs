@@ -239,7 +239,10 @@ fn completions_are_scripts_that_their_shell_accepts() {
         let script = text(&output.stdout);
         assert!(output.status.success() && script.contains("config-set"), "{shell}: {output:?}");
         if shell == "bash" {
-            let (checked, _) = run_to_end(std::process::Command::new("bash").args(["-n", "-c", &script]), COMMAND_MAX);
+            // From a file: it is longer than an argument may be.
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            fs::write(file.path(), &script).expect("written");
+            let (checked, _) = run_to_end(std::process::Command::new("bash").arg("-n").arg(file.path()), COMMAND_MAX);
             assert!(checked.status.success(), "{checked:?}");
         }
     }

@@ -30,6 +30,7 @@ mod dispatch;
 mod identity;
 mod idle;
 mod join;
+mod lines;
 mod observed;
 mod plant;
 mod policy;

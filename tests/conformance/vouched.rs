@@ -188,6 +188,26 @@ fn in_plant_nobody_acts_whom_no_credential_vouched_for_nor_who_is_banned() {
     assert_eq!(ruled(&Recipe::default(), &[bob]), Ok(()));
 }
 
+/// A key that was pinned while the node was in `dev` proves nothing once it is in `plant`, not even for a read.
+#[test]
+fn in_plant_a_pinned_key_without_a_certificate_reads_nothing() {
+    let ours = site();
+    let bytes = Recipe::default().bytes_by(&honest_keys(&issue(&ours, RUNTIME, |_| {})));
+    let mut view = receiver(&[("site-a", &ours)], &[]);
+    know(&mut view, &bytes);
+    let mut received = open_envelope(&view, &parsed(ORIGIN), &bytes, now().wall).expect("good");
+    let read = crate::world::action("status_read", &toml::Table::new());
+    received.envelope.expires = now().wall.plus(read.kind().window());
+    received.envelope.action = read;
+    let ruled = |received: &trust_runtime::engine::input::Received| {
+        judge(&view, received, now().wall).map(drop).map_err(|denial| denial.rule)
+    };
+    assert_eq!(ruled(&received), Ok(()));
+    received.signer.vouched = None;
+    // As a pin of `dev` is kept: the same key, of which no certificate speaks.
+    assert_eq!(ruled(&received), Err("trust".into()));
+}
+
 pub(crate) struct Zeros;
 
 impl Entropy for Zeros {

@@ -155,12 +155,15 @@ fn origin_at(side: Side, question: &Question, settings: &Settings) -> RuntimeId 
     }
 }
 
-/// At the target the file's grants bound the role that the origin asserts.
+/// At the target the file's grants bound the role that the origin asserts, and the origin is its own target too.
 fn role_at(side: Side, question: &Question, settings: &Settings) -> crate::domain::identity::Role {
     let Asker { actor, role, .. } = &question.asker;
     let grants: Vec<_> = settings.identity.grants.iter().map(|grant| (grant.actor.clone(), grant.role)).collect();
     match side {
         Side::Inbound => granted_role(&grants, actor, *role, settings.site()),
+        Side::Outbound if question.target == settings.runtime_id => {
+            granted_role(&grants, actor, *role, settings.site())
+        }
         Side::Outbound => *role,
     }
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use crate::cli::args::{Token, TokenCreate};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::token_args::{Token, TokenCreate};
 use crate::cli::{environment, output};
-use crate::domain::identity::token::{self, TokenId, TokenRecord};
+use crate::domain::identity::Role;
+use crate::domain::identity::token::{self, Audience, TokenId, TokenRecord};
 use crate::domain::time::{Millis, Wall};
 use crate::node::clock::{self, Clock};
 use crate::settings::{self, Settings, tokens};
@@ -34,6 +35,12 @@ fn open(project: &Path) -> Result<(Settings, PathBuf), Failure> {
 }
 
 fn create(command: &TokenCreate) -> Result<(), Failure> {
+    if command.audience == Audience::Admin && command.role < Role::Operator {
+        return Err(Failure::new(
+            Exit::Usage,
+            "wanted the role operator or more: the admin listener lets nobody else in",
+        ));
+    }
     let (settings, folder) = open(&command.project)?;
     let site = settings.site();
     let name = if command.actor.contains('/') { command.actor.clone() } else { format!("{site}/{}", command.actor) };
@@ -48,6 +55,7 @@ fn create(command: &TokenCreate) -> Result<(), Failure> {
             id,
             digest: token::digest(text.as_bytes()),
             role: command.role,
+            audience: command.audience,
             actor,
             created,
             expires: command.expires_days.map(|days: u16| created.plus(life(days))),
@@ -76,8 +84,8 @@ fn show_new(record: &TokenRecord, text: &str, as_json: bool) -> Result<(), Failu
         return output::json(&shown);
     }
     output::note(&format!(
-        "token {} for {} as {}: keep it now, it is not shown again",
-        record.id, record.actor, record.role
+        "token {} for {} as {}, {} listener: keep it now, it is not shown again",
+        record.id, record.actor, record.role, record.audience
     ));
     output::line(text)
 }
@@ -98,9 +106,17 @@ fn list(project: &Path, as_json: bool) -> Result<(), Failure> {
             Some(end) => settings::moment_text(end),
         };
         let used = used.map_or_else(|| "-".to_owned(), settings::moment_text);
-        [record.id.to_string(), record.role.to_string(), record.actor.to_string(), expires, used, record.note.clone()]
+        [
+            record.id.to_string(),
+            record.role.to_string(),
+            record.audience.to_string(),
+            record.actor.to_string(),
+            expires,
+            used,
+            record.note.clone(),
+        ]
     };
-    output::table(["ID", "ROLE", "ACTOR", "EXPIRES", "LAST USED", "NOTE"], rows.iter().map(row).collect())
+    output::table(["ID", "ROLE", "AUDIENCE", "ACTOR", "EXPIRES", "LAST USED", "NOTE"], rows.iter().map(row).collect())
 }
 
 fn revoke(id: TokenId, project: &Path, as_json: bool) -> Result<(), Failure> {
@@ -124,6 +140,7 @@ fn describe(record: &TokenRecord, used: Option<Wall>) -> Json {
     let mut shown = json!({
         "id": record.id.to_string(),
         "role": record.role.as_str(),
+        "audience": record.audience.as_str(),
         "actor": record.actor.to_string(),
         "created_ns": record.created.0,
         "note": record.note,

@@ -54,6 +54,8 @@ pub const KEYS: &[Key] = &[
     live("mesh.timing.stale_ms", Kind::Int { min: 100, max: 300_000 }),
     live("store.read_audit_max_mb", Kind::Int { min: 1, max: 65_536 }),
     live("store.receipts_kept_h", Kind::Int { min: 1, max: 8_760 }),
+    live("store.runs_kept", Kind::Int { min: 1, max: 100_000 }),
+    live("store.runs_max_mb", Kind::Int { min: 128, max: 1_048_576 }),
 ];
 
 /// Settings that exist in runtime.toml and cannot be changed while the node runs.
@@ -98,7 +100,6 @@ const RESTART: &[&str] = &[
     "runtime_cloud.wan.allow_write",
     "runtime_cloud.wan.test",
     "store.path",
-    "store.runs_kept",
     "store.witness_every_s",
     "store.witnesses",
     "time.source",

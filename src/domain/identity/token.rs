@@ -99,6 +99,45 @@ pub fn is_equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
     black_box(differing) == 0
 }
 
+/// Which of a node's listeners takes a token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// That of the admins.
+    Admin,
+    /// That of everybody else.
+    #[default]
+    Public,
+}
+
+impl Audience {
+    /// The stable text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Public => "public",
+        }
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A text that names no listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("wanted admin or public")]
+pub struct NotAnAudience;
+
+impl FromStr for Audience {
+    type Err = NotAnAudience;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAudience> {
+        [Self::Admin, Self::Public].into_iter().find(|it| it.as_str() == text).ok_or(NotAnAudience)
+    }
+}
+
 /// One token as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
@@ -108,6 +147,8 @@ pub struct TokenRecord {
     pub digest: [u8; 32],
     /// What it may do at most.
     pub role: Role,
+    /// Which listener takes it.
+    pub audience: Audience,
     /// Whom it stands for: `<site>/<principal>`, or `<site>/*` for anybody of the site.
     pub actor: Pattern,
     /// When it was made.
@@ -205,6 +246,7 @@ mod tests {
             id: id_of(text).expect("whole"),
             digest: digest(text.as_bytes()),
             role: Role::Operator,
+            audience: Audience::default(),
             actor: actor.parse().expect("legal"),
             created: Wall(0),
             expires: Some(Wall(100)),

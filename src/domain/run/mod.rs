@@ -229,6 +229,12 @@ impl Pointer {
             Some(End { is_error: false, .. }) => Status::Completed,
         }
     }
+
+    /// Whether both say the same of what began, however far it is by now.
+    pub fn is_of_one_run_with(&self, other: &Self) -> bool {
+        let name = |it: &Self| (it.run, it.owner.clone(), it.agent.clone(), it.instance.clone());
+        name(self) == name(other)
+    }
 }
 
 /// A run as its owner keeps it.

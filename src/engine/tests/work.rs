@@ -222,6 +222,28 @@ fn a_run_is_ended_with_the_role_that_starts_it_and_by_another_site_only_if_it_is
     assert_eq!((judged("t", &own), judged("u", &theirs)), (Err(Code::PermissionDenied), Err(Code::PermissionDenied)));
 }
 
+/// Here too nobody is more than what is granted here, whatever his credential says.
+#[test]
+fn a_grant_bounds_what_is_done_at_this_runtime_itself() {
+    let grants = vec![("s/alice".parse().expect("legal"), Role::Viewer)];
+    let settings = Settings { grants, ..offering() };
+    let (mut engine, _) = Engine::start(Arc::new(settings), ME, [], at(0), &mut Counter(100)).expect("facts");
+    let (answer, effects) = invoke(&mut engine, Role::Admin);
+    assert!(matches!(answer, Answer::Refused { code: Code::PermissionDenied, .. }), "{answer:?}");
+    assert!(begins(&effects).is_empty());
+    let view = engine.view();
+    let asked = |principal: &str, target: &str| {
+        let actor = format!("spiffe://trust/s/{principal}").parse().expect("legal");
+        let asker = Asker { actor, role: Role::Engineer, is_verified: true };
+        let action = Action::cmd_invoke("ping", [].into()).expect("legal");
+        let plan = view.plan(&asker, &action, &[target.parse().expect("legal")], at(1));
+        plan.first_denial().map(|denial| denial.rule.to_string())
+    };
+    assert_eq!(asked("alice", "s/a").as_deref(), Some("role"));
+    assert_eq!(asked("bob", "s/a"), None);
+    assert_eq!(asked("alice", "s/b").as_deref(), Some("known"), "elsewhere the other runtime's grants decide");
+}
+
 #[test]
 fn without_a_store_of_runs_none_is_accepted_until_the_next_start() {
     let (mut engine, _) = started(Vec::new());

@@ -18,7 +18,7 @@ use crate::domain::time::Millis;
 use crate::engine::input::Invoke;
 use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked};
 use crate::handle::{Failure, Pending};
-use crate::store::runs::{PointerChange, Replica};
+use crate::store::runs::{PointerChange, Registry, Replica, RunStore};
 use crate::wire::mesh::{RunAnswer, RunAsked};
 
 /// Pointers of other sites that are remembered: those of the own site are copied. The oldest go first.
@@ -94,6 +94,7 @@ pub(in crate::node) struct MeshRuns {
 }
 
 /// Where a run is.
+#[derive(Debug)]
 enum Place {
     Here,
     There(Pointer),
@@ -118,14 +119,14 @@ impl MeshRuns {
 
     async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
         let shelf = &self.known.shelf;
-        let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
         // Looked for in this order: a run that is accepted here may not be in the store yet.
-        let is_open = self.asking.views.load().runs.contains_key(&run);
-        if is_open || shelf.store.head(run).await.map_err(fault)?.is_some() {
+        if self.asking.views.load().runs.contains_key(&run) {
             return Ok(Place::Here);
         }
-        if let Some(pointer) = shelf.registry.lookup(run).await.map_err(fault)? {
-            return Ok(Place::There(self.known.newest(pointer)));
+        match on_shelf(&*shelf.store, &*shelf.registry, run).await? {
+            Some(Place::Here) => return Ok(Place::Here),
+            Some(Place::There(pointer)) => return Ok(Place::There(self.known.newest(pointer))),
+            None => {}
         }
         if let Some(pointer) = self.known.found().get(&run).cloned() {
             return Ok(Place::There(pointer));
@@ -186,11 +187,16 @@ impl MeshRuns {
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
         match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) => {
+            RunAnswer::Record(run) if run.pointer.is_of_one_run_with(pointer) => {
                 if run.pointer.end.is_some() && pointer.end.is_none() {
                     self.known.remember(run.pointer.clone());
                 }
                 Ok(*run)
+            }
+            // The pointer is wrong, and whoever looks again asks everybody.
+            RunAnswer::Record(_) => {
+                self.known.forget(pointer).await;
+                Err(Absent::Unknown)
             }
             RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
                 Err(unreachable(pointer))
@@ -247,6 +253,18 @@ impl MeshRuns {
     }
 }
 
+/// Where a run is as far as this node has written it down. A record that is not what its pointer says is nobody's (contract,
+/// RR-25).
+async fn on_shelf(store: &dyn RunStore, registry: &dyn Registry, run: RunId) -> Result<Option<Place>, Absent> {
+    let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
+    let pointer = registry.lookup(run).await.map_err(fault)?;
+    match (store.run(run).await.map_err(fault)?, pointer) {
+        (Some(kept), Some(pointer)) if !kept.pointer.is_of_one_run_with(&pointer) => Err(Absent::Unknown),
+        (Some(_), _) => Ok(Some(Place::Here)),
+        (None, pointer) => Ok(pointer.map(Place::There)),
+    }
+}
+
 /// The number behind this one.
 fn behind(after: Option<u64>) -> u64 {
     after.map_or(0, |after| after.saturating_add(1))
@@ -257,6 +275,10 @@ fn unreachable(pointer: &Pointer) -> Absent {
 }
 
 impl Runs for MeshRuns {
+    fn has_store(&self) -> bool {
+        self.local.has_store()
+    }
+
     fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
         self.local.start(asker, invoke)
     }
@@ -306,5 +328,45 @@ impl Runs for MeshRuns {
         limit: usize,
     ) -> Pending<'_, Result<InstancePage, Failure>> {
         self.local.instances(agent, cursor, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::run::{Event, Kind};
+    use crate::domain::time::Wall;
+    use crate::store::runs::Change;
+    use crate::store::runs::memory::MemoryRuns;
+
+    fn run_id() -> RunId {
+        RunId::new(Wall::from_millis(1), [7; 10])
+    }
+
+    async fn holding(agent: &str, instance: &str) -> Arc<MemoryRuns> {
+        let store = Arc::new(MemoryRuns::new(50));
+        let pointer = Pointer {
+            run: run_id(),
+            owner: "site/a".parse().expect("legal"),
+            agent: agent.parse().expect("legal"),
+            instance: instance.parse().expect("legal"),
+            started: Wall::from_millis(1),
+            end: None,
+        };
+        let first = Event { index: 0, kind: Kind::RunStart, at: Wall::from_millis(1), body: "{}".into() };
+        store.commit(vec![Change::Create { pointer, first }]).await.expect("written");
+        store
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_not_what_its_pointer_says_is_none() {
+        let store = holding("hello", "i1").await;
+        let beside = async |registry: Arc<MemoryRuns>| on_shelf(&*store, &*registry, run_id()).await;
+        assert!(matches!(beside(holding("hello", "i1").await).await, Ok(Some(Place::Here))));
+        for (agent, instance) in [("hello", "i2"), ("boom", "i1")] {
+            let found = beside(holding(agent, instance).await).await;
+            assert!(matches!(found, Err(Absent::Unknown)), "{found:?}");
+        }
+        assert!(matches!(beside(Arc::new(MemoryRuns::new(50))).await, Ok(Some(Place::Here))));
     }
 }

@@ -226,15 +226,16 @@ impl Conduct {
     async fn tell(&mut self, batch: Vec<Said>) -> Result<(), Unwritten> {
         let at = self.keeper.clock.now().wall;
         let mut events: Vec<Event> = Vec::new();
+        let (mut index, mut bytes) = (self.index, self.bytes);
         for text in batch {
-            if EVENTS_MAX <= self.index || BYTES_MAX <= self.bytes {
+            if EVENTS_MAX <= index || BYTES_MAX <= bytes {
                 self.overflow.cancel();
                 break;
             }
-            match said(Frame { run: self.run.run, index: self.index, at }, text) {
+            match said(Frame { run: self.run.run, index, at }, text) {
                 Ok(event) => {
-                    self.index = self.index.saturating_add(1);
-                    self.bytes = self.bytes.saturating_add(event.body.len());
+                    index = index.saturating_add(1);
+                    bytes = bytes.saturating_add(event.body.len());
                     events.push(event);
                 }
                 Err(Said::Result(value)) => self.result = Some(value),
@@ -246,7 +247,15 @@ impl Conduct {
             return Ok(());
         }
         let run = self.run.run;
-        self.keeper.write(vec![Change::Append { run, events }]).await
+        let written = self.keeper.write(vec![Change::Append { run, events }]).await;
+        if written.is_ok() {
+            // The log goes on behind what is in it, not behind what was said.
+            (self.index, self.bytes) = (index, bytes);
+        } else {
+            let lost = || error_of("NotWritten", "what the program said could not be written");
+            self.error.get_or_insert_with(lost);
+        }
+        written
     }
 
     async fn end(&mut self) -> Result<(), Unwritten> {

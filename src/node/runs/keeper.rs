@@ -235,40 +235,54 @@ impl Keeper {
     }
 
     async fn close_left(&self, left: Vec<Arc<OpenRun>>) {
+        // One that cannot be closed leaves the others no less closed; the next start asks again.
+        let mut closed = Vec::new();
         for run in left {
             let pointer = self.pointer(&run);
-            if self.close(pointer, Some(&run.payload), &interrupted()).await.is_err() {
-                return;
+            if self.close(pointer, Some(&run.payload), &interrupted()).await.is_ok() {
+                closed.push(run.run);
             }
-            self.forget(run.run).await;
         }
-        let unfinished = self.outside.store.unfinished().await.unwrap_or_default();
+        let unfinished = self.outside.store.unfinished().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "runs that an earlier life left open cannot be found");
+            Vec::new()
+        });
         for run in unfinished {
             let is_accepted_now = self.views.load().runs.contains_key(&run);
             let kept = self.outside.store.run(run).await.ok().flatten();
-            if let (false, Some(kept)) = (is_accepted_now, kept)
-                && self.close(kept.pointer, None, &interrupted()).await.is_err()
-            {
-                return;
+            if let (false, Some(kept)) = (is_accepted_now, kept) {
+                self.close(kept.pointer, None, &interrupted()).await.unwrap_or_default();
             }
+        }
+        for run in closed {
+            self.forget(run).await;
+        }
+    }
+
+    /// Reads, again and again while it fails for another reason than what is read.
+    async fn read<'a, T>(&self, ask: impl Fn() -> store::Pending<'a, Result<T, store::Error>>) -> Result<T, Unwritten> {
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            tracing::error!(%error, "a run of an earlier life cannot be read");
+            if matches!(error, store::Error::Unreadable { .. }) {
+                return Err(Unwritten);
+            }
+            self.pause().await?;
         }
     }
 
     /// Gives a run that nobody runs an end, and a beginning if it has none.
     pub(super) async fn close(&self, pointer: Pointer, payload: Option<&str>, error: &str) -> Result<(), Unwritten> {
-        let head = loop {
-            match self.outside.store.head(pointer.run).await {
-                Ok(head) => break head,
-                Err(error) => {
-                    tracing::error!(%error, run_id = %pointer.run, "a run of an earlier life cannot be read");
-                    self.pause().await?;
-                }
-            }
-        };
+        let head = self.read(|| self.outside.store.head(pointer.run)).await?;
         let mut batch = Vec::new();
         let index = match head {
             Some(head) if head.is_ended => return Ok(()),
             Some(head) => head.count,
+            // It ended in an earlier life, and only the engine was not told.
+            None if self.read(|| self.outside.store.is_forgotten(pointer.run)).await? => return Ok(()),
             None => {
                 let first = run_start(&pointer, payload.unwrap_or("null"));
                 batch.push(Change::Create { pointer: pointer.clone(), first });

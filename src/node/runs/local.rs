@@ -139,6 +139,10 @@ impl Follower for LocalFollower {
 }
 
 impl Runs for LocalRuns {
+    fn has_store(&self) -> bool {
+        true
+    }
+
     fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
         Box::pin(self.accept(asker, invoke))
     }

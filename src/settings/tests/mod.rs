@@ -102,9 +102,21 @@ fn an_almost_empty_file_has_the_documented_defaults() {
     assert_eq!((timing.period_ms, timing.lease_ms, timing.probe_ms), (Millis(1_000), Millis(3_000), Millis(1_000)));
     assert_eq!((timing.stale_ms, timing.partition_ms), (Millis(2_000), Millis(4_000)));
     assert_eq!(settings.store.receipts_kept, Millis::from_hours(24));
-    assert_eq!((settings.store.runs_kept, settings.store.read_audit_max_mb), (50, 64));
+    let store = &settings.store;
+    assert_eq!((store.runs_kept, store.runs_max_mb, store.read_audit_max_mb), (50, 512, 64));
     assert_eq!(settings.policy, crate::domain::policy::Policy::default());
     assert_eq!(settings.workload, None);
+}
+
+#[test]
+fn how_much_is_kept_changes_with_a_reload() {
+    let running = read("").expect("valid");
+    for line in ["receipts_kept_h = 1", "runs_kept = 7", "runs_max_mb = 128", "read_audit_max_mb = 1"] {
+        let file = read(&format!("[runtime.store]\n{line}\n")).expect("valid");
+        let changes = running.changes_to(&file);
+        assert_eq!((changes.live, changes.restart), (vec!["runtime.store"], vec![]), "{line}");
+        assert_eq!(running.with_live_of(&file).store, file.store, "{line}");
+    }
 }
 
 #[test]
@@ -250,6 +262,10 @@ fn impossible_values_are_refused_by_name() {
         (
             "[runtime.tls]\nrequire_remote = true\n[runtime.web]\nlisten = \"0.0.0.0:1\"",
             "runtime.web.tls: wanted true because 0.0.0.0:1 is not loopback",
+        ),
+        (
+            "[runtime.tls]\nrequire_remote = true\n[runtime.admin]\nenabled = true\nlisten = \"0.0.0.0:1\"",
+            "runtime.admin.listen: wanted loopback because of runtime.web.tls = false",
         ),
         ("[runtime.identity]\nsource = \"files\"", "runtime.identity.svid_path: wanted a path because of source"),
         ("[runtime.identity]\ntrust_domain = \"Trust\"", "runtime.identity.trust_domain: wanted a trust domain"),
@@ -458,4 +474,22 @@ fn a_worthless_token_is_refused_where_it_matters() {
         }
     }
     assert!(faults(&body("wan", &good.repeat(2))).is_empty());
+}
+
+/// In `dev` writes of strangers are taken on loopback, so a node that reaches out must not look as if it were there.
+#[test]
+fn a_mesh_is_on_loopback_only_if_nothing_of_it_leaves_the_machine() {
+    for (mesh, is_on_loopback) in [
+        ("", true),
+        ("connect = [\"127.0.0.1:1\", \"tcp/[::1]:2\"]", true),
+        ("listen = \"10.0.0.1:1\"", false),
+        ("connect = [\"127.0.0.1:1\", \"10.0.0.5:7447\"]", false),
+        // A name may mean another machine tomorrow.
+        ("connect = [\"localhost:1\"]", false),
+        ("role = \"client\"\nconnect = [\"10.0.0.5:7447\"]", false),
+        ("enabled = false\nconnect = [\"10.0.0.5:7447\"]", true),
+    ] {
+        let settings = read(&format!("[runtime.mesh]\n{mesh}\n")).expect(mesh);
+        assert_eq!(settings.is_mesh_on_loopback(), is_on_loopback, "{mesh}");
+    }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::domain::id::SiteId;
 use crate::domain::identity::Role;
-use crate::domain::identity::token::{self, TokenId, TokenRecord};
+use crate::domain::identity::token::{self, Audience, TokenId, TokenRecord};
 use crate::domain::time::Wall;
 use crate::settings::tokens::{Error, TOKENS_FILE, change, load, note_uses, uses};
 
@@ -19,6 +19,7 @@ fn record(bits: u32) -> TokenRecord {
         id: TokenId::from_bits(bits),
         digest: token::digest(text.as_bytes()),
         role: Role::Operator,
+        audience: Audience::default(),
         actor: "line-3/alice".parse().expect("legal"),
         created: Wall(1_700_000_000_000_000_000),
         expires: Some(Wall(1_800_000_000_000_000_000)),

@@ -65,6 +65,17 @@ impl Settings {
     pub fn site(&self) -> &SiteId {
         &self.runtime_id.site
     }
+
+    /// Whether the mesh begins and ends on this machine: who listens, who is dialled and who is looked for.
+    pub fn is_mesh_on_loopback(&self) -> bool {
+        let Mesh { enabled, listen, connect, partners, .. } = &self.mesh;
+        let is_loopback = |endpoint: &Endpoint| endpoint.host.parse().is_ok_and(|host: IpAddr| host.is_loopback());
+        let is_near = match self.discovery.scouting {
+            Scouting::Loopback | Scouting::Off => true,
+            Scouting::Address(_) | Scouting::Everywhere | Scouting::Interfaces(_) => false,
+        };
+        !enabled || (listen.ip().is_loopback() && connect.iter().all(is_loopback) && partners.is_empty() && is_near)
+    }
 }
 
 /// Gives a closed set of words its texts, its parser and its display.
@@ -293,6 +304,10 @@ pub struct Web {
     pub tls: bool,
     /// Further names for the Host header, in lower case.
     pub hosts: Vec<String>,
+    /// Most connections of each listener.
+    pub connections_max: usize,
+    /// Most of them that follow something.
+    pub streams_max: usize,
 }
 
 /// `[runtime.admin]`.
@@ -302,6 +317,8 @@ pub struct Admin {
     pub enabled: bool,
     /// Where.
     pub listen: SocketAddr,
+    /// What stands before every path: empty, or a path without a slash at its end.
+    pub mount: String,
 }
 
 /// `[runtime.tls]`.
@@ -448,8 +465,10 @@ pub struct Store {
     pub path: PathBuf,
     /// How long a receipt answers a repeated request.
     pub receipts_kept: Millis,
-    /// Finished runs kept per agent.
+    /// Finished runs kept for each instance of an agent.
     pub runs_kept: u64,
+    /// Most space in megabytes that runs may take.
+    pub runs_max_mb: u64,
     /// Most space in megabytes that records of reads may take.
     pub read_audit_max_mb: u64,
     /// How many peers are asked to countersign the head of the audit log.

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{
-    AgentInstance, Change, EventPage, EventsAsked, Fault, Head, InstancePage, InstancesAsked, Limits, Observer,
-    Outcome, PAGE_MAX, PointerChange, PointerChanges, Refused, Registry, Replica, RunCursor, RunPage, RunStore,
-    RunsAsked, Upto, continues,
+    AgentInstance, BYTES_PER_MB, Change, EventPage, EventsAsked, Fault, Head, InstancePage, InstancesAsked, Limits,
+    Observer, Outcome, PAGE_MAX, PointerChange, PointerChanges, RUNS_MAX_MB, Refused, Registry, Replica, RunCursor,
+    RunPage, RunStore, RunsAsked, Upto, continues, tell,
 };
 use crate::domain::id::RuntimeId;
 use crate::domain::run::{End, Event, Pointer, Run, RunId};
@@ -22,6 +22,8 @@ struct Kept {
     events: Vec<Event>,
     /// The number of its pointer's newest change.
     number: u64,
+    /// What its events, its result and its error take.
+    bytes: usize,
 }
 
 impl Kept {
@@ -41,6 +43,7 @@ struct Content {
     peers: BTreeMap<RuntimeId, Upto>,
     replicas: BTreeMap<RunId, Pointer>,
     runs_kept: usize,
+    runs_max_mb: u64,
     limits: Limits,
     fault: Option<Error>,
 }
@@ -79,6 +82,7 @@ impl MemoryRuns {
             peers: BTreeMap::new(),
             replicas: BTreeMap::new(),
             runs_kept,
+            runs_max_mb: RUNS_MAX_MB,
             limits,
             fault: None,
         };
@@ -112,7 +116,7 @@ impl MemoryRuns {
             content.check(batch)?;
             let outcome = content.apply(batch);
             if let Some(observer) = observer {
-                observer.committed(batch, &outcome);
+                tell(&*observer, batch, &outcome);
             }
             Ok(outcome)
         })?
@@ -155,13 +159,14 @@ impl Content {
                     let kept = self.runs.get_mut(run);
                     kept.is_some_and(|kept| {
                         kept.events.extend_from_slice(events);
+                        kept.bytes = kept.bytes.saturating_add(bytes_of(events));
                         !events.is_empty()
                     })
                 }
                 Change::End { run, end, result, error, last } => {
                     let is_ended = self.end(*run, *end, [result, error], last);
                     if is_ended {
-                        outcome.forgotten.extend(self.forget_oldest(*run));
+                        outcome.forgotten.extend(self.make_room(*run));
                     }
                     is_ended
                 }
@@ -182,7 +187,7 @@ impl Content {
         }
         let run = Run { pointer: pointer.clone(), result: None, error: None };
         let number = self.next_number();
-        self.runs.insert(pointer.run, Kept { run, events: vec![first.clone()], number });
+        self.runs.insert(pointer.run, Kept { run, bytes: first.body.len(), events: vec![first.clone()], number });
         true
     }
 
@@ -194,6 +199,8 @@ impl Content {
                 kept.run.result.clone_from(result);
                 kept.run.error.clone_from(error);
                 kept.events.push(last.clone());
+                let brought = [result, error].into_iter().flatten().map(String::len);
+                kept.bytes = brought.chain([last.body.len()]).fold(kept.bytes, usize::saturating_add);
                 kept.number = number;
                 self.number = number;
                 true
@@ -202,28 +209,47 @@ impl Content {
         }
     }
 
-    fn forget_oldest(&mut self, ended: RunId) -> Vec<RunId> {
+    /// Makes room where a run has ended, but never by the run itself: first in its instance, then over all.
+    fn make_room(&mut self, ended: RunId) -> Vec<RunId> {
         let Some(of) = self.runs.get(&ended).map(|kept| kept.run.pointer.clone()) else { return Vec::new() };
-        let mut finished: Vec<RunCursor> = self
-            .runs
-            .values()
-            .map(|kept| &kept.run.pointer)
-            .filter(|it| it.end.is_some() && it.agent == of.agent && it.instance == of.instance)
-            .map(RunCursor::of)
-            .collect();
-        finished.sort_by_key(newest_first);
-        let found: Vec<RunId> = finished.into_iter().skip(self.runs_kept.max(1)).map(|it| it.run).collect();
-        for run in &found {
-            self.runs.remove(run);
-            let number = self.next_number();
-            self.forgotten.insert(number, *run);
+        let of_instance = self.others(ended, |it| it.agent == of.agent && it.instance == of.instance);
+        let mut gone: Vec<RunId> = of_instance.into_iter().skip(self.runs_kept.saturating_sub(1)).collect();
+        gone.iter().for_each(|run| self.forget(*run));
+        for run in self.others(ended, |_| true).into_iter().rev() {
+            if !self.has_too_many() {
+                break;
+            }
+            self.forget(run);
+            gone.push(run);
         }
         while self.limits.forgotten < self.forgotten.len()
             && let Some((number, _)) = self.forgotten.pop_first()
         {
             self.dropped_upto = number;
         }
-        found
+        gone
+    }
+
+    /// Finished runs beside one of them, the newest first.
+    fn others(&self, ended: RunId, is_of: impl Fn(&Pointer) -> bool) -> Vec<RunId> {
+        let pointers = self.runs.values().map(|kept| &kept.run.pointer);
+        let others = pointers.filter(|it| it.end.is_some() && it.run != ended && is_of(it));
+        let mut others: Vec<RunCursor> = others.map(RunCursor::of).collect();
+        others.sort_by_key(newest_first);
+        others.into_iter().map(|it| it.run).collect()
+    }
+
+    fn has_too_many(&self) -> bool {
+        let finished = self.runs.values().filter(|kept| kept.run.pointer.end.is_some()).count();
+        let bytes = self.runs.values().map(|kept| kept.bytes).fold(0, usize::saturating_add);
+        let quota = self.runs_max_mb.saturating_mul(BYTES_PER_MB);
+        self.limits.finished < finished || quota < u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    fn forget(&mut self, run: RunId) {
+        self.runs.remove(&run);
+        let number = self.next_number();
+        self.forgotten.insert(number, run);
     }
 
     fn events(&self, asked: &EventsAsked) -> Option<EventPage> {
@@ -331,6 +357,10 @@ impl Content {
     }
 }
 
+fn bytes_of(events: &[Event]) -> usize {
+    events.iter().map(|event| event.body.len()).fold(0, usize::saturating_add)
+}
+
 /// The order of lists.
 const fn newest_first(cursor: &RunCursor) -> Reverse<(u64, RunId)> {
     Reverse((cursor.started.as_millis(), cursor.run))
@@ -371,8 +401,16 @@ impl RunStore for MemoryRuns {
         }))
     }
 
+    fn is_forgotten(&self, run: RunId) -> Pending<'_, Result<bool, Error>> {
+        ready(self.open(|content| content.forgotten.values().any(|it| *it == run)))
+    }
+
     fn set_runs_kept(&self, runs: usize) {
         lock(&self.content).runs_kept = runs;
+    }
+
+    fn set_quota(&self, megabytes: u64) {
+        lock(&self.content).runs_max_mb = megabytes;
     }
 
     fn fault(&self) -> Option<Error> {

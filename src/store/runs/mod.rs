@@ -11,6 +11,7 @@ pub mod memory;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 
 use super::{Error, Pending};
@@ -24,6 +25,15 @@ pub const PAGE_MAX: usize = 1_000;
 /// Finished runs that are kept for each instance of an agent unless the settings say otherwise (contract, RR-60).
 pub const RUNS_KEPT: usize = 50;
 
+/// Space in MiB that runs may take unless the settings say otherwise: what a small controller can spare.
+pub const RUNS_MAX_MB: u64 = 512;
+
+/// Finished runs that are kept over all instances, which their callers name. The oldest go first.
+pub const FINISHED_MAX: usize = 100_000;
+
+/// What the settings call a megabyte.
+pub(in crate::store) const BYTES_PER_MB: u64 = 1024 * 1024;
+
 /// Pointers that are kept of one peer: as many as a node with 200 busy instances has by default. The oldest go first.
 pub const REPLICATED_MAX: usize = 10_000;
 
@@ -33,7 +43,7 @@ pub const REPLICATED_TOTAL_MAX: usize = 200_000;
 /// Forgotten runs that are remembered for peers which have not heard of it. A peer that missed more starts over.
 pub const FORGOTTEN_MAX: usize = 10_000;
 
-/// The limits of what is kept for the mesh.
+/// The limits of what is kept that no setting changes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Limits {
     /// See [`REPLICATED_MAX`].
@@ -42,12 +52,18 @@ pub(in crate::store) struct Limits {
     pub(in crate::store) replicated_total: usize,
     /// See [`FORGOTTEN_MAX`].
     pub(in crate::store) forgotten: usize,
+    /// See [`FINISHED_MAX`].
+    pub(in crate::store) finished: usize,
 }
 
 impl Limits {
     /// What a node keeps. Tests keep less.
-    pub(in crate::store) const OF_A_NODE: Self =
-        Self { replicated: REPLICATED_MAX, replicated_total: REPLICATED_TOTAL_MAX, forgotten: FORGOTTEN_MAX };
+    pub(in crate::store) const OF_A_NODE: Self = Self {
+        replicated: REPLICATED_MAX,
+        replicated_total: REPLICATED_TOTAL_MAX,
+        forgotten: FORGOTTEN_MAX,
+        finished: FINISHED_MAX,
+    };
 }
 
 /// One change of one run.
@@ -173,6 +189,14 @@ pub trait Observer: Send + Sync + fmt::Debug {
     fn committed(&self, batch: &[Change], outcome: &Outcome);
 }
 
+/// Tells an observer. One that panics has failed alone: what was written stays written, and is acknowledged.
+pub(in crate::store) fn tell(observer: &dyn Observer, batch: &[Change], outcome: &Outcome) {
+    let told = catch_unwind(AssertUnwindSafe(|| observer.committed(batch, outcome)));
+    if told.is_err() {
+        tracing::error!("whoever follows runs has failed over what was written");
+    }
+}
+
 /// Records and events.
 pub trait RunStore: Send + Sync + fmt::Debug {
     /// Makes a batch durable, all or nothing: records, events and pointers together. Concurrent batches may share one fsync.
@@ -193,8 +217,14 @@ pub trait RunStore: Send + Sync + fmt::Debug {
     /// The runs that have not ended, oldest first: after a crash those that have to be ended.
     fn unfinished(&self) -> Pending<'_, Result<Vec<RunId>, Error>>;
 
-    /// Changes how many finished runs are kept for each instance; felt when the next one ends.
+    /// Whether it had an end and has made room since. Of the last [`FORGOTTEN_MAX`] that is known.
+    fn is_forgotten(&self, run: RunId) -> Pending<'_, Result<bool, Error>>;
+
+    /// Changes how many finished runs are kept for each instance; felt when the next one ends. At least one is.
     fn set_runs_kept(&self, runs: usize);
+
+    /// Changes how many MiB runs may take; felt when the next one ends. The one that ended last stays, whatever it takes.
+    fn set_quota(&self, megabytes: u64);
 
     /// Why nothing can be written at the moment, if so.
     fn fault(&self) -> Option<Error>;

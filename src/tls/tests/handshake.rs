@@ -196,7 +196,7 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     let config = Arc::new(Stranger::with(Some(a.issue("site-a/alice", |_| {}))).config());
     let peer = door.meet(&config).await.server.expect("let in").expect("presented");
     assert_eq!(peer.verified.until, peer.verified.svid.not_after);
-    assert_eq!(node.recheck(&peer), Ok(()));
+    assert_eq!(peer.recheck(node.snapshot().trust(), node.now()), Ok(()));
 
     let mut banned = trust(&[&a]);
     banned.bans.add(Ban::Key(peer.verified.svid.key));
@@ -204,15 +204,15 @@ async fn a_session_ends_with_its_certificate_or_with_a_ban() {
     let before = node.snapshot();
     let with_ban = crate::tls::Snapshot::new(chain, key, banned, &a.subject("r1"), NOW);
     node.swap(with_ban.expect("a snapshot"));
-    assert!(matches!(node.recheck(&peer), Err(Refusal::Banned(_))));
+    assert!(matches!(peer.recheck(node.snapshot().trust(), node.now()), Err(Refusal::Banned(_))));
     assert!(matches!(door.meet(&config).await.refused_by_server(), Some(Refusal::Banned(_))));
 
     node.swap((*before).clone());
-    assert_eq!(node.recheck(&peer), Ok(()));
+    assert_eq!(peer.recheck(node.snapshot().trust(), node.now()), Ok(()));
     clock.pass(Millis::from_hours(1));
-    assert_eq!(node.recheck(&peer), Ok(()), "the last second is part of it");
+    assert_eq!(peer.recheck(node.snapshot().trust(), node.now()), Ok(()), "the last second is part of it");
     clock.pass(Millis::from_secs(1));
-    assert_eq!(node.recheck(&peer), Err(Refusal::Expired));
+    assert_eq!(peer.recheck(node.snapshot().trust(), node.now()), Err(Refusal::Expired));
     assert_eq!(door.meet(&config).await.refused_by_server(), Some(Refusal::Expired));
 }
 

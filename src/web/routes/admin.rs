@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::domain::run::{AgentName, Instance};
 use crate::engine::view::View;
-use crate::handle::runs::{Runs, RunsAsked};
+use crate::handle::runs::RunsAsked;
 use crate::web::envelope::RunFault;
 use crate::web::error::Problem;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
-use crate::web::routes::invoke::no_registry;
+use crate::web::routes::invoke::registry;
 use crate::wire::run::{self, ListQuery};
 
 /// The declared agents.
@@ -62,10 +62,6 @@ async fn list(
     let asked = RunsAsked { status: query.status, agent, instance, cursor, limit: query.limit };
     let page = registry(shared)?.list(asked).await?;
     Ok(json(run::pointers(&page.pointers, page.next)))
-}
-
-fn registry(shared: &Shared) -> Result<&Arc<dyn Runs>, Problem> {
-    shared.runs.as_ref().ok_or_else(no_registry)
 }
 
 /// The agent or command of this name, if this runtime declares it.

@@ -7,22 +7,20 @@ use axum::http::HeaderMap;
 
 use crate::domain::id::Segment;
 use crate::domain::offer::Agent;
-use crate::domain::run::{Instance, RunId};
+use crate::domain::run::{Instance, Pointer, Run, RunId};
 use crate::engine::input::Invoke;
 use crate::engine::view::View;
 use crate::handle::Failure;
-use crate::handle::runs::{Next, Runs};
+use crate::handle::runs::{Absent, Next, Runs};
 use crate::web::auth::Caller;
 use crate::web::envelope::RunFault;
 use crate::web::error::{Kind, Problem, accepted, name_run};
 use crate::web::limit;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::routes::actions;
+use crate::web::standing::Standing;
 use crate::web::stream::{self, RunStream};
-use crate::wire::run::{self, Form};
-
-/// A place that no log reaches: whoever follows from there is told of the end and of nothing before it.
-const BEHIND_ALL: u64 = i64::MAX.cast_unsigned();
+use crate::wire::run::{self, Ending, Form};
 
 /// Starts a run.
 pub(crate) fn start(shared: Arc<Shared>, call: Call, body: Body) -> Waiting {
@@ -53,21 +51,22 @@ fn mode(headers: &HeaderMap) -> Mode {
 async fn invoke(shared: &Arc<Shared>, call: &Call, body: Body) -> Answered {
     let (name, instance) = target(call)?;
     let agent = admitted(shared, call.caller()?, &name)?;
-    let runs = shared.runs.clone().ok_or_else(no_registry)?;
+    let runs = Arc::clone(store(shared)?);
     let mode = mode(&call.headers);
-    let place = match mode {
-        Mode::Followed(_) => Some(stream::place(shared)?),
-        Mode::Accepted | Mode::Awaited => None,
-    };
     let body = limit::read_payload(&call.headers, body, shared.options.limits.body_read).await?;
     let payload = run::payload(&body).map_err(|error| Problem::of_run(RunFault::InvalidJson, error))?;
+    // Only now: whoever sends a body slowly must not keep a place from those who read.
+    let place = match mode {
+        Mode::Followed(_) => Some((stream::place(shared, call)?, Standing::new(shared, call)?)),
+        Mode::Accepted | Mode::Awaited => None,
+    };
     let invoke = Invoke { agent, instance, payload, is_streamed: matches!(mode, Mode::Followed(_)) };
     let run = begin(shared, &runs, call.caller()?, invoke).await?;
     let mut response = match (mode, place) {
-        (Mode::Followed(form), Some(place)) => {
+        (Mode::Followed(form), Some((place, standing))) => {
             let asker = call.caller()?.asker();
             let follower = runs.follow(asker, run, None).await.map_err(|absent| Problem::from(absent).about(run))?;
-            RunStream::new(shared, form, None, follower, place).into_response()
+            RunStream::new((shared, standing), form, None, follower, place).into_response()
         }
         (Mode::Accepted, _) => accepted(json(run::accepted(run))),
         (Mode::Awaited | Mode::Followed(_), _) => json(outcome(&runs, call.caller()?, run).await?),
@@ -126,16 +125,35 @@ async fn begin(shared: &Shared, runs: &Arc<dyn Runs>, caller: &Caller, invoke: I
 async fn outcome(runs: &Arc<dyn Runs>, caller: &Caller, run: RunId) -> Result<Vec<u8>, Problem> {
     let about = |problem: Problem| problem.about(run);
     let failed = |absent| about(Problem::from(absent));
-    let mut follower = runs.follow(caller.asker(), run, Some(BEHIND_ALL)).await.map_err(failed)?;
-    while let Next::Events(_) = follower.next().await.map_err(failed)? {}
-    let ended = runs.run(caller.asker(), run).await.map_err(failed)?;
-    if ended.pointer.end.is_none_or(|end| end.is_error) {
-        return Err(about(Problem::of_run(RunFault::Internal, "the run ended with an error")));
+    let mut follower = runs.follow(caller.asker(), run, None).await.map_err(failed)?;
+    let mut last = None;
+    while let Next::Events(events) = follower.next().await.map_err(failed)? {
+        last = events.into_iter().next_back().or(last);
     }
-    Ok(run::invoked(run, ended.result.as_deref()))
+    let told = last.as_ref().and_then(run::ending);
+    let ending = match runs.run(caller.asker(), run).await {
+        Ok(Run { pointer: Pointer { end: Some(end), .. }, result, .. }) if !end.is_error => Ending::Completed(result),
+        Ok(Run { pointer: Pointer { end: Some(_), .. }, .. }) => Ending::Errored,
+        // It has made room for another since: its last event says how it ended.
+        Ok(_) => told.unwrap_or(Ending::Errored),
+        Err(Absent::Unknown) => told.ok_or_else(|| failed(Absent::Unknown))?,
+        Err(absent) => return Err(failed(absent)),
+    };
+    match ending {
+        Ending::Completed(result) => Ok(run::invoked(run, result.as_deref())),
+        Ending::Errored => Err(about(Problem::of_run(RunFault::Internal, "the run ended with an error"))),
+    }
 }
 
-/// Nothing is kept here.
-pub(crate) fn no_registry() -> Problem {
-    Problem::of_run(RunFault::RegistryUnavailable, "this node keeps no runs")
+/// The runs, to list them.
+pub(crate) fn registry(shared: &Shared) -> Result<&Arc<dyn Runs>, Problem> {
+    let missing = || Problem::of_run(RunFault::RegistryUnavailable, "this node keeps no runs");
+    shared.runs.as_ref().ok_or_else(missing)
+}
+
+/// The runs, to start them and to read what they have said.
+pub(crate) fn store(shared: &Shared) -> Result<&Arc<dyn Runs>, Problem> {
+    let missing = || Problem::of_run(RunFault::StoreUnavailable, "this node has pointers to runs and keeps none");
+    registry(shared)?.has_store().then_some(()).ok_or_else(missing)?;
+    registry(shared)
 }

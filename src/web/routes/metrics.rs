@@ -29,7 +29,7 @@ fn look(shared: &Shared) -> Reading {
         started: view.started,
         now,
         requests: shared.requests_in_flight(),
-        streams: shared.options.limits.streams_max.saturating_sub(shared.streams.available_permits()),
+        streams: shared.places.taken(),
         runs: view.runs.len(),
         links: shared.node.mesh_links(),
         peers: Lifecycle::ALL.map(|state| (state.as_str(), seen_as(&view, shared, state))).to_vec(),

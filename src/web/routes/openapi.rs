@@ -22,7 +22,7 @@ pub(crate) fn describe(version: &str, surface: &Surface) -> Vec<u8> {
         Surface::Admin { .. } => openapi::ADMIN_TITLE,
         Surface::Public => openapi::TITLE,
     };
-    openapi::document((title, version), &surface.routes().iter().map(operation).collect::<Vec<_>>())
+    openapi::document((title, version), surface.mount(), &surface.routes().iter().map(operation).collect::<Vec<_>>())
 }
 
 fn operation(route: &Route) -> Operation {

@@ -8,7 +8,8 @@ use crate::domain::run::RunId;
 use crate::handle::runs::{Absent, EventsAsked, Runs};
 use crate::web::error::Problem;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
-use crate::web::routes::invoke::no_registry;
+use crate::web::routes::invoke::store;
+use crate::web::standing::Standing;
 use crate::web::stream::{self, RunStream};
 use crate::wire::run::{self, EventsQuery, Form};
 
@@ -56,16 +57,17 @@ async fn page(shared: &Shared, call: &Call) -> Answered {
 pub(crate) fn stream(shared: Arc<Shared>, call: Call) -> Waiting {
     Box::pin(async move {
         let (runs, run) = named(&shared, &call)?;
-        let place = stream::place(&shared)?;
+        let place = stream::place(&shared, &call)?;
+        let standing = Standing::new(&shared, &call)?;
         let after = stream::last_seen(&call.headers);
         let follower = runs.follow(call.caller()?.asker(), run, after).await?;
         let form = stream::wanted(&call.headers).unwrap_or(Form::EventStream);
-        Ok(RunStream::new(&shared, form, after, follower, place).into_response())
+        Ok(RunStream::new((&shared, standing), form, after, follower, place).into_response())
     })
 }
 
 fn named<'a>(shared: &'a Shared, call: &Call) -> Result<(&'a Arc<dyn Runs>, RunId), Problem> {
-    let runs = shared.runs.as_ref().ok_or_else(no_registry)?;
+    let runs = store(shared)?;
     let run = call.segment(1).and_then(|id| id.parse().ok());
     Ok((runs, run.ok_or(Absent::Unknown)?))
 }

@@ -8,6 +8,7 @@ use crate::domain::code::Code;
 use crate::web::error::{Kind, Problem};
 use crate::web::router::{Answered, Call, Shared, Waiting};
 use crate::web::routes::state::unmet;
+use crate::web::standing::Standing;
 use crate::web::stream::{lasting, place, wanted};
 use crate::web::watch::Watching;
 use crate::wire::run::Form;
@@ -22,9 +23,10 @@ fn follow(shared: &Arc<Shared>, call: &Call) -> Answered {
     if let Some(missing) = unmet(&shared.options, &shared.node.view(), shared.node.now().wall) {
         return Err(Problem::new(Kind::Failed(Code::NotConfigured), missing));
     }
-    let place = place(shared)?;
+    let place = place(shared, call)?;
+    let standing = Standing::new(shared, call)?;
     let form = wanted(&call.headers).unwrap_or(Form::EventStream);
     let last = call.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let watching = Watching::new(Arc::clone(shared), asker, form, last, place);
+    let watching = Watching::new(Arc::clone(shared), (asker, standing), form, last, place);
     Ok(lasting(form, Body::from_stream(watching.pieces())))
 }

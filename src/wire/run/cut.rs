@@ -1,9 +1,11 @@
 //! Events that are too long, cut to what an event may be (contract, RR-58 and RR-59).
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::event::Frame;
+use super::line::quoted;
+use super::text::{Members, Text};
 use crate::domain::run::{EVENT_BYTES_MAX, Kind};
 
 /// The fields that are cut, before the event itself is.
@@ -30,7 +32,7 @@ const KEPT_BYTES_MAX: usize = 2 * 1024;
 const PREVIEW_CHARS: usize = 1_024;
 
 /// The event's text, cut until it is short enough.
-pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Map<String, Json>) -> String {
+pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Members) -> String {
     let whole = frame.text(kind, &fields);
     if whole.len() <= EVENT_BYTES_MAX {
         return whole;
@@ -38,17 +40,17 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Map<String, Json>) -> 
     let mut left = CUT.to_vec();
     while let Some((name, size)) = largest(&fields, &left) {
         left.retain(|it| *it != name);
-        if let Some(value) = fields.get_mut(name) {
-            *value = stump(count(size), &shown(value));
+        if let Some((_, value)) = fields.iter_mut().find(|(it, _)| it == name) {
+            *value = Text::from(stump(count(size), &shown(value)));
         }
         let text = frame.text(kind, &fields);
         if text.len() <= EVENT_BYTES_MAX {
             return text;
         }
     }
-    fields.retain(|name, value| KEPT.contains(&name.as_str()) && value.to_string().len() <= KEPT_BYTES_MAX);
+    fields.retain(|(name, value)| KEPT.contains(&name.as_str()) && value.as_str().len() <= KEPT_BYTES_MAX);
     if let Json::Object(stump) = stump(count(whole.len()), &whole) {
-        fields.extend(stump);
+        fields.extend(stump.into_iter().map(|(name, value)| (name, Text::from(value))));
     }
     frame.text(kind, &fields)
 }
@@ -58,18 +60,15 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Map<String, Json>) -> 
 pub fn shortened(text: &str, bytes_max: usize) -> Box<RawValue> {
     let raw = |json: &Json| serde_json::value::to_raw_value(json).unwrap_or_else(|_never| RawValue::NULL.to_owned());
     if bytes_max < text.len() {
-        return raw(&stump(
-            count(text.len()),
-            &serde_json::from_str(text).map_or_else(|_no_json| text.to_owned(), |it| shown(&it)),
-        ));
+        return raw(&stump(count(text.len()), &Text::read(text).map_or_else(|| text.to_owned(), |it| shown(&it))));
     }
     RawValue::from_string(text.to_owned()).unwrap_or_else(|_no_json| raw(&Json::from(text)))
 }
 
 /// The largest of these fields, and its bytes as JSON.
-fn largest(fields: &Map<String, Json>, of: &[&'static str]) -> Option<(&'static str, usize)> {
-    let sizes = of.iter().filter_map(|name| Some((*name, fields.get(*name)?.to_string().len())));
-    sizes.max_by_key(|(_, size)| *size)
+fn largest(fields: &Members, of: &[&'static str]) -> Option<(&'static str, usize)> {
+    let size = |name: &str| fields.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str().len());
+    of.iter().filter_map(|name| Some((*name, size(name)?))).max_by_key(|(_, size)| *size)
 }
 
 fn count(bytes: usize) -> u64 {
@@ -77,8 +76,8 @@ fn count(bytes: usize) -> u64 {
 }
 
 /// A text as it is, anything else as JSON.
-fn shown(value: &Json) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn shown(value: &Text) -> String {
+    quoted(value).unwrap_or_else(|| value.as_str().to_owned())
 }
 
 /// What is said of what was cut.

@@ -1,11 +1,14 @@
 //! The text of an event, as it is stored and as every reader gets it.
 
+use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use super::cut;
 use super::line::{Said, reserved};
 use super::moment::iso;
+use super::text::{Members, Text};
 use crate::domain::run::{End, Event, Kind, Pointer, RunId};
 use crate::domain::time::Wall;
 
@@ -24,10 +27,10 @@ pub struct Frame {
 pub fn run_start(pointer: &Pointer, payload: &str) -> Event {
     let frame = Frame { run: pointer.run, index: 0, at: pointer.started };
     let fields = [
-        ("instanceId", Json::from(pointer.instance.as_str())),
-        ("agentName", Json::from(pointer.agent.as_str())),
-        ("startedAt", Json::from(iso(pointer.started))),
-        ("payload", json_or_text(payload)),
+        ("instanceId", text(pointer.instance.as_str())),
+        ("agentName", text(pointer.agent.as_str())),
+        ("startedAt", text(iso(pointer.started))),
+        ("payload", Text::read_or_quote(payload)),
     ];
     frame.event(Kind::RunStart, named(fields))
 }
@@ -36,17 +39,41 @@ pub fn run_start(pointer: &Pointer, payload: &str) -> Event {
 pub fn run_end(run: RunId, index: u64, end: &End, result: Option<&str>, error: Option<&str>) -> Event {
     let frame = Frame { run, index, at: end.at };
     let fields = [
-        ("result", result.map_or(Json::Null, json_or_text)),
-        ("isError", Json::from(end.is_error)),
-        ("durationMs", Json::from(end.duration.0)),
+        ("result", result.map_or_else(|| text(Json::Null), Text::read_or_quote)),
+        ("isError", text(end.is_error)),
+        ("durationMs", text(end.duration.0)),
     ];
-    let error = error.map(|error| ("error", json_or_text(error)));
+    let error = error.map(|error| ("error", Text::read_or_quote(error)));
     frame.event(Kind::RunEnd, named(fields.into_iter().chain(error)))
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Well, with what it brought as a JSON text.
+    Completed(Option<String>),
+    /// Otherwise.
+    Errored,
+}
+
+/// How a run ended, as its last event tells it, in which a long result is cut. None of another event.
+pub fn ending(event: &Event) -> Option<Ending> {
+    let ended: EndBody = serde_json::from_str(&event.body).ok().filter(|_| event.kind == Kind::RunEnd)?;
+    let result = ended.result.map(|result| result.get().to_owned());
+    Some(if ended.is_error { Ending::Errored } else { Ending::Completed(result) })
+}
+
+/// What of a `run_end` is read again.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndBody {
+    is_error: bool,
+    result: Option<Box<RawValue>>,
 }
 
 /// Nothing is under way any more: told to a caller who follows, before the end (contract, RR-14).
 pub fn idle(frame: Frame) -> Event {
-    frame.event(Kind::Idle, Map::new())
+    frame.event(Kind::Idle, Members::new())
 }
 
 /// The event for what a program has said, unless it was its result or its error: those are the run's, and end it.
@@ -55,37 +82,36 @@ pub fn said(frame: Frame, said: Said) -> Result<Event, Said> {
         Said::Event { kind, fields } if kind.may_be_said() => Ok(frame.event(kind, fields.0)),
         Said::Event { kind, fields } => {
             // Nothing here makes such a one; what frames a run is the node's to say.
-            let message = Json::Object(fields.0).to_string();
-            let fields = [("level", Json::from("info")), ("message", Json::from(format!("{kind}: {message}")))];
+            let body = Body { frame: &frame, kind, fields: &fields.0 }.text();
+            let fields = [("level", text("info")), ("message", text(body))];
             Ok(frame.event(Kind::Log, named(fields)))
         }
         Said::Log { level, message } => {
-            let fields = [("level", Json::from(level.as_str())), ("message", Json::from(message))];
+            let fields = [("level", text(level.as_str())), ("message", text(message))];
             Ok(frame.event(Kind::Log, named(fields)))
         }
         Said::Result(_) | Said::Error { .. } => Err(said),
     }
 }
 
-fn named<'a>(fields: impl IntoIterator<Item = (&'a str, Json)>) -> Map<String, Json> {
+fn named<'a>(fields: impl IntoIterator<Item = (&'a str, Text)>) -> Members {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn json_or_text(text: &str) -> Json {
-    serde_json::from_str(text).unwrap_or_else(|_no_json| json!(text))
+fn text(value: impl Into<Json>) -> Text {
+    Text::from(value.into())
 }
 
 impl Frame {
-    fn event(self, kind: Kind, mut fields: Map<String, Json>) -> Event {
-        fields.retain(|name, _| !reserved(name));
+    fn event(self, kind: Kind, mut fields: Members) -> Event {
+        fields.retain(|(name, _)| !reserved(name));
         let body = cut::text(&self, kind, fields).into();
         Event { index: self.index, kind, at: self.at, body }
     }
 
     /// The event as a JSON object on one line.
-    pub(super) fn text(&self, kind: Kind, fields: &Map<String, Json>) -> String {
-        // Values of JSON are JSON again, and no writer can fail here.
-        serde_json::to_string(&Body { frame: self, kind, fields }).unwrap_or_default()
+    pub(super) fn text(&self, kind: Kind, fields: &[(String, Text)]) -> String {
+        Body { frame: self, kind, fields }.text()
     }
 }
 
@@ -93,7 +119,14 @@ impl Frame {
 struct Body<'a> {
     frame: &'a Frame,
     kind: Kind,
-    fields: &'a Map<String, Json>,
+    fields: &'a [(String, Text)],
+}
+
+impl Body<'_> {
+    fn text(&self) -> String {
+        // Values of JSON are JSON again, and no writer can fail here.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 impl Serialize for Body<'_> {

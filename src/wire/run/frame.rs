@@ -30,21 +30,64 @@ impl Form {
 
     /// An event of a run. Its number is its id.
     pub fn event(self, event: &Event, out: &mut Vec<u8>) {
-        self.frame(event.kind.as_str(), &event.index.to_string(), event.body.as_bytes(), out);
+        self.frame(event.kind.as_str(), Some(&event.index.to_string()), event.body.as_bytes(), out);
     }
 
-    /// Any frame. The data is one line.
-    pub fn frame(self, name: &str, id: &str, data: &[u8], out: &mut Vec<u8>) {
+    /// Any frame whose data says what it is. The data is one line. Without an id the reader stays where it was: nobody comes
+    /// back from behind an event that was never sent.
+    pub fn frame(self, name: &str, id: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::EventStream => {
-                for part in [b"event: ", name.as_bytes(), b"\nid: ", id.as_bytes(), b"\ndata: ", data, b"\n\n"] {
-                    out.extend_from_slice(part);
+                join(&[b"event: ", name.as_bytes(), b"\n"], out);
+                if let Some(id) = id {
+                    join(&[b"id: ", id.as_bytes(), b"\n"], out);
                 }
+                join(&[b"data: ", data, b"\n\n"], out);
             }
+            Self::Lines => join(&[data, b"\n"], out),
+        }
+    }
+
+    /// A frame whose data does not say what it is: a line has the name and the id beside it. Both are plain words.
+    pub fn named_frame(self, name: &str, id: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::EventStream => self.frame(name, id, data, out),
             Self::Lines => {
-                out.extend_from_slice(data);
-                out.push(b'\n');
+                join(&[b"{\"event\":\"", name.as_bytes(), b"\","], out);
+                if let Some(id) = id {
+                    join(&[b"\"id\":\"", id.as_bytes(), b"\","], out);
+                }
+                join(&[b"\"data\":", data, b"}\n"], out);
             }
         }
+    }
+}
+
+fn join(parts: &[&[u8]], out: &mut Vec<u8>) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_frame_without_an_id_has_no_line_for_it() {
+        let framed = |id| written(|out| Form::EventStream.frame("error", id, b"{}", out));
+        assert_eq!(framed(Some("7")), "event: error\nid: 7\ndata: {}\n\n");
+        assert_eq!(framed(None), "event: error\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn a_line_says_what_it_is_where_its_data_does_not() {
+        let line = |id| written(|out| Form::Lines.named_frame("node", id, b"{\"a\":1}", out));
+        assert_eq!(line(Some("5.2")), "{\"event\":\"node\",\"id\":\"5.2\",\"data\":{\"a\":1}}\n");
+        assert_eq!(line(None), "{\"event\":\"node\",\"data\":{\"a\":1}}\n");
     }
 }

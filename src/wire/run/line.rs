@@ -3,9 +3,10 @@
 //! A JSON object with the type of an event becomes that event, but for those that frame a run, and names its result or its
 //! error. Anything else is a line for people, kept as a `log`: a program that knows nothing of events is understood too.
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::cut;
+use super::text::{Members, Text, members};
 use crate::domain::run::Kind;
 
 /// The name of an error that a program has not named.
@@ -35,7 +36,7 @@ impl Level {
 
 /// The fields of an event that are the program's to say.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fields(pub(super) Map<String, Json>);
+pub struct Fields(pub(super) Members);
 
 /// What a program says with a line.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +73,7 @@ pub(super) fn reserved(name: &str) -> bool {
 
 /// What a line of standard output says, its line feed left out. Bytes that are no text are shown as U+FFFD.
 pub fn line(bytes: &[u8]) -> Said {
-    let object = serde_json::from_slice::<Map<String, Json>>(bytes).ok();
+    let object = std::str::from_utf8(bytes).ok().and_then(members);
     object.and_then(event).unwrap_or_else(|| Said::Log { level: Level::Info, message: shown(bytes) })
 }
 
@@ -85,10 +86,9 @@ pub fn complaint(bytes: &[u8]) -> Said {
 /// What is kept of a line that was too long to be read whole, and of how many bytes it is. It is no event any more, whatever its
 /// beginning looks like.
 pub fn beginning(level: Level, text: &str, size: u64) -> Said {
-    let mut fields = Map::new();
-    fields.insert("level".to_owned(), Json::from(level.as_str()));
+    let mut fields = vec![("level".to_owned(), Text::from(Json::from(level.as_str())))];
     if let Json::Object(stump) = cut::stump(size, text) {
-        fields.extend(stump);
+        fields.extend(stump.into_iter().map(|(name, value)| (name, Text::from(value))));
     }
     Said::Event { kind: Kind::Log, fields: Fields(fields) }
 }
@@ -99,23 +99,32 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// What an object says, if it says anything that is known.
-fn event(mut object: Map<String, Json>) -> Option<Said> {
-    let name = object.get("type")?.as_str()?.to_owned();
+fn event(mut object: Members) -> Option<Said> {
+    let name = quoted(field(&object, "type")?)?;
     match name.as_str() {
-        "result" => Some(Said::Result(object.remove("value").unwrap_or_default().to_string())),
+        "result" => Some(Said::Result(field(&object, "value").map_or("null", Text::as_str).to_owned())),
         "error" => {
-            let mut text = |field| match object.remove(field) {
-                None | Some(Json::Null) => String::new(),
-                Some(Json::String(text)) => text,
-                Some(other @ (Json::Array(_) | Json::Bool(_) | Json::Number(_) | Json::Object(_))) => other.to_string(),
+            let text = |name| match field(&object, name) {
+                None => String::new(),
+                Some(value) if value.as_str() == "null" => String::new(),
+                Some(value) => quoted(value).unwrap_or_else(|| value.as_str().to_owned()),
             };
             let (name, message) = (text("name"), text("message"));
             Some(Said::Error { name: if name.is_empty() { UNNAMED.to_owned() } else { name }, message })
         }
         _ => {
             let kind = name.parse::<Kind>().ok().filter(|kind| kind.may_be_said())?;
-            object.retain(|name, _| !reserved(name));
+            object.retain(|(name, _)| !reserved(name));
             Some(Said::Event { kind, fields: Fields(object) })
         }
     }
+}
+
+fn field<'a>(object: &'a Members, name: &str) -> Option<&'a Text> {
+    object.iter().find(|(it, _)| it == name).map(|(_, value)| value)
+}
+
+/// What a JSON string says.
+pub(super) fn quoted(text: &Text) -> Option<String> {
+    serde_json::from_str(text.as_str()).ok()
 }

@@ -11,6 +11,7 @@ mod line;
 mod moment;
 mod query;
 mod record;
+mod text;
 
 pub use answer::{
     AcceptedBody, AgentsBody, Envelope, InstancesBody, InvokedBody, PointersBody, RunErrorBody, accepted, agents,
@@ -18,7 +19,7 @@ pub use answer::{
 };
 pub use cursor::{instance_cursor, read_instance_cursor, read_run_cursor, run_cursor};
 pub use cut::shortened;
-pub use event::{Frame, idle, run_end, run_start, said};
+pub use event::{Ending, Frame, ending, idle, run_end, run_start, said};
 pub use frame::Form;
 pub use line::{Fields, Level, Said, beginning, complaint, line};
 pub use moment::{iso, read_iso};

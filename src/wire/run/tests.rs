@@ -88,6 +88,40 @@ fn results_and_errors_are_the_runs_and_no_events() {
     assert_eq!(error_of("N", "m"), r#"{"message":"m","name":"N"}"#);
 }
 
+/// A text that loses its order and its digits when it is read as a value and written again.
+const FAITHFUL: &str = r#"{"z":1e-7,"a":123456789012345678901234567890,"m":[1.10,-0,"\u00e9 \" : x"],"b":0.1000}"#;
+
+#[test]
+fn what_a_program_says_is_kept_to_the_digit_and_in_its_order() {
+    let spaced = FAITHFUL.replace("\":", "\" :\t").replace("\" :\t x", "\" : x").replace(",\"", " ,\r \"");
+    assert_ne!(spaced, FAITHFUL);
+    let whole = serde_json::from_str::<Json>(FAITHFUL).expect("JSON").to_string();
+    assert_ne!(whole, FAITHFUL, "read as a value it is another text");
+    let result = format!(r#"{{"value":{spaced},"type":"result"}}"#);
+    assert_eq!(line(result.as_bytes()), Said::Result(FAITHFUL.to_owned()));
+    let call = format!(r#" {{"toolName":"t","type":"tool_call","result":{spaced},"args":[ ]}} "#);
+    let event = said(frame(3), line(call.as_bytes())).expect("an event");
+    assert!(event.body.ends_with(&format!(r#","toolName":"t","result":{FAITHFUL},"args":[]}}"#)), "{}", event.body);
+    let start = run_start(&pointer(), &spaced);
+    assert!(start.body.ends_with(&format!(r#","payload":{FAITHFUL}}}"#)), "{}", start.body);
+    let end = End { at: AT, is_error: false, duration: Millis(1) };
+    let end = run_end(run(), 9, &end, Some(FAITHFUL), None);
+    assert!(end.body.contains(&format!(r#""result":{FAITHFUL},"#)), "{}", end.body);
+    let run = Run { pointer: pointer(), result: Some(FAITHFUL.to_owned()), error: None };
+    assert!(String::from_utf8(record(&run)).expect("text").contains(&format!(r#""result":{FAITHFUL}"#)));
+    let twice = said(frame(3), line(br#"{"type":"turn","a":1,"b":2,"a":3}"#)).expect("an event");
+    assert!(twice.body.ends_with(r#","a":3,"b":2}"#), "of two values the last counts: {}", twice.body);
+}
+
+#[test]
+fn what_no_reader_could_take_is_a_line_for_people() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    for value in ["1e999", r#""\ud800""#, deep.as_str(), "01", "\"a\tb\""] {
+        let text = format!(r#"{{"type":"result","value":{value}}}"#);
+        assert!(matches!(line(text.as_bytes()), Said::Log { message, .. } if message == text), "{value}");
+    }
+}
+
 #[test]
 fn a_run_is_framed_by_what_the_contract_says() {
     let start = run_start(&pointer(), "[1,null]");

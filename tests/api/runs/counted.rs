@@ -55,6 +55,14 @@ impl RunStore for Counted {
         self.inner.unfinished()
     }
 
+    fn is_forgotten(&self, run: RunId) -> Pending<'_, Result<bool, Error>> {
+        self.inner.is_forgotten(run)
+    }
+
+    fn set_quota(&self, megabytes: u64) {
+        self.inner.set_quota(megabytes);
+    }
+
     fn set_runs_kept(&self, runs: usize) {
         self.inner.set_runs_kept(runs);
     }

@@ -1,12 +1,14 @@
 //! A client of plain bytes: requests to an address, and what came back, frames included.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value as Json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::sockets::read_all;
+/// How long an answer may take: those that are followed end with their run.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ pub(crate) struct Heard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) event: String,
+    /// Empty where it has none.
     pub(crate) id: String,
     pub(crate) data: String,
 }
@@ -40,8 +43,12 @@ pub(crate) async fn ask(
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     let mut stream = TcpStream::connect(authority).await.expect("listening");
-    stream.write_all(format!("{head}\r\n{}", body.unwrap_or_default()).as_bytes()).await.unwrap();
-    heard(&read_all(&mut stream).await)
+    stream.write_all(format!("{head}\r\n{}", body.unwrap_or_default()).as_bytes()).await.expect("sent");
+    let mut bytes = Vec::new();
+    // A reset counts as closed: what came before it is what was heard.
+    let read = tokio::time::timeout(ANSWER_MAX, stream.read_to_end(&mut bytes)).await.expect("an answer in time");
+    drop(read);
+    heard(&String::from_utf8_lossy(&bytes))
 }
 
 /// An answer from its bytes.
@@ -71,9 +78,11 @@ pub(crate) fn whole(mut rest: &str) -> String {
 /// The events of a stream, comments left out.
 pub(crate) fn frames(body: &str) -> Vec<Frame> {
     let block = |block: &str| {
-        let mut lines = block.lines();
-        let mut field = |name: &str| lines.next()?.strip_prefix(name).map(str::to_owned);
-        Some(Frame { event: field("event: ")?, id: field("id: ")?, data: field("data: ")? })
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let lines = block.lines().count();
+        let id = field("id: ");
+        let is_whole = lines == 2 + usize::from(id.is_some());
+        is_whole.then_some(Frame { event: field("event: ")?, id: id.unwrap_or_default(), data: field("data: ")? })
     };
     let blocks = body.split("\n\n").filter(|it| !it.is_empty() && !it.starts_with(':'));
     blocks.map(|it| block(it).unwrap_or_else(|| panic!("not a frame: {it:?}"))).collect()

@@ -1,6 +1,5 @@
-//! Lines of the contract on runs that want more than one request after the other.
+//! Lines of the contract on runs that want a fault, or a clock of their own: only a double can give them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -10,78 +9,10 @@ use trust_runtime::domain::identity::Role;
 use trust_runtime::store;
 use trust_runtime::store::runs::RunStore as _;
 
-use super::http::{Heard, ask, frames, heard};
-use super::{Served, serve};
+use super::http::{ask, frames};
+use super::serve;
+use super::walks::{begin, get, post};
 use crate::sockets::{PATIENCE, read_all};
-
-async fn post(served: &Served, path: &str, headers: &[(&str, &str)], body: &str) -> Heard {
-    let json = [("content-type", "application/json")];
-    let headers: Vec<_> =
-        json.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    ask(&served.base, "POST", path, &headers, Some(body)).await
-}
-
-async fn get(served: &Served, path: &str) -> Heard {
-    ask(&served.base, "GET", path, &[], None).await
-}
-
-/// Starts a run that goes on by itself.
-async fn begin(served: &Served, path: &str, body: &str) -> String {
-    let begun = post(served, path, &[("x-webhook", "true")], body).await;
-    assert_eq!(begun.status, 202, "{begun:?}");
-    begun.json()["runId"].as_str().unwrap().to_owned()
-}
-
-async fn until_ended(served: &Served, run: &str) -> Heard {
-    let ending = async {
-        loop {
-            let record = get(served, &format!("/runs/{run}")).await;
-            if record.body.contains("endedAt") {
-                return record;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, ending).await.expect("ended in time")
-}
-
-/// RR-2.
-#[tokio::test]
-async fn every_run_has_a_name_of_its_own() {
-    let served = serve(|_| {}).await;
-    let mut names = BTreeSet::new();
-    for _ in 0..20 {
-        let asked = (0..50).map(|_| post(&served, "/agents/hello/i1", &[], "{}"));
-        for heard in futures_util::future::join_all(asked).await {
-            let run = heard.headers["x-trust-run-id"].clone();
-            let tail = run.strip_prefix("run_").expect("its prefix");
-            let is_crockford = |it: u8| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&it);
-            assert!(tail.len() == 26 && tail.bytes().all(is_crockford), "{run}");
-            names.insert(run);
-        }
-    }
-    assert_eq!(names.len(), 1_000);
-}
-
-/// RR-17.
-#[tokio::test]
-async fn a_caller_who_goes_away_stops_nothing() {
-    let served = serve(|_| {}).await;
-    let mut stream = TcpStream::connect(&served.base).await.unwrap();
-    let body = "{\"n\":20,\"ms\":10}";
-    let head = format!("POST /agents/slow/i1 HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n", served.base);
-    let length = body.len();
-    let request = format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut first = [0; 512];
-    tokio::io::AsyncReadExt::read(&mut stream, &mut first).await.unwrap();
-    let run = heard(&String::from_utf8_lossy(&first[..])).headers["x-trust-run-id"].clone();
-    drop(stream);
-    let record = until_ended(&served, &run).await;
-    assert_eq!(record.json()["status"], "completed");
-    let events = get(&served, &format!("/runs/{run}/events")).await.json();
-    assert_eq!(events["events"].as_array().unwrap().len(), 23);
-}
 
 /// RR-26.
 #[tokio::test]
@@ -101,6 +32,23 @@ async fn a_node_without_runs_says_so() {
     assert_eq!((seen.status.as_u16(), seen.at("/error/type")), (501, "run_registry_unavailable".into()));
 }
 
+/// RR-26: such a node can still say which runs there are.
+#[tokio::test]
+async fn a_registry_without_a_store_says_so() {
+    let served = serve(|_| {}).await;
+    let run = post(&served, "/agents/hello/i1", &[], "{}").await.headers["x-trust-run-id"].clone();
+    served.played.is_registry_only.store(true, std::sync::atomic::Ordering::Relaxed);
+    for path in ["", "/events", "/stream"] {
+        let heard = get(&served, &format!("/runs/{run}{path}")).await;
+        assert_eq!((heard.status, &heard.json()["error"]["type"]), (501, &"run_store_unavailable".into()), "{path}");
+    }
+    let refused = post(&served, "/agents/hello/i1", &[], "{}").await;
+    assert_eq!((refused.status, &refused.json()["error"]["type"]), (501, &"run_store_unavailable".into()));
+    let admin = [("authorization".to_owned(), format!("Bearer {}", served.token))];
+    let listed = ask(&served.admin, "GET", "/fleet/admin/runs", &admin, None).await;
+    assert_eq!(listed.json()["items"][0]["runId"], run);
+}
+
 /// RR-31 and RR-32.
 #[tokio::test]
 async fn in_debug_mode_the_known_agents_are_named() {
@@ -110,29 +58,6 @@ async fn in_debug_mode_the_known_agents_are_named() {
     assert_eq!(error["dev"], "big, boom, hello, many, nothing, offline, slow");
     let plain = get(&served, "/runs/x").await;
     assert!(plain.json()["error"].get("dev").is_none());
-}
-
-/// RR-50, RR-51, RR-52 and RR-54: those who come early, in the middle and late, with a place far ahead too.
-#[tokio::test]
-async fn whenever_one_comes_each_event_comes_once() {
-    let served = serve(|_| {}).await;
-    let run = begin(&served, "/agents/slow/i1", "{\"n\":60,\"ms\":5}").await;
-    let path = format!("/runs/{run}/stream");
-    let stale = async {
-        let last = [("last-event-id".to_owned(), "1000".to_owned())];
-        ask(&served.base, "GET", &path, &last, None).await
-    };
-    let late = async {
-        while !get(&served, &format!("/runs/{run}/events?after=30")).await.body.contains("tick") {
-            tokio::task::yield_now().await;
-        }
-        get(&served, &path).await
-    };
-    let (first, second, third, stale) = tokio::join!(get(&served, &path), get(&served, &path), late, stale);
-    let ids: Vec<_> = frames(&first.body).iter().map(|frame| frame.id.clone()).collect();
-    assert_eq!(ids, (0..62).map(|id| id.to_string()).collect::<Vec<_>>());
-    assert_eq!((&first.body, &first.body), (&second.body, &third.body));
-    assert_eq!(stale.body, "", "nothing that was seen is sent again, and the end ends it");
 }
 
 /// RR-53.
@@ -233,13 +158,14 @@ async fn a_run_whose_owner_is_away_is_not_unknown() {
 /// The agent's own role counts, and is asked before the payload is read.
 #[tokio::test]
 async fn an_agent_is_started_by_its_role_alone() {
-    use trust_runtime::domain::identity::token::{TokenId, TokenRecord, Tokens, compose};
+    use trust_runtime::domain::identity::token::{Audience, TokenId, TokenRecord, Tokens, compose};
     let served = serve(|_| {}).await;
     let token = compose(TokenId::from_bits(7), &[7; 32]);
     let viewer = TokenRecord {
         id: TokenId::from_bits(7),
         digest: trust_runtime::web::digest(&token),
         role: Role::Viewer,
+        audience: Audience::default(),
         actor: "site-1/eve".parse().unwrap(),
         created: trust_runtime::domain::time::Wall(0),
         expires: None,
@@ -263,4 +189,19 @@ async fn a_payload_beyond_the_limit_starts_nothing() {
     assert_eq!(post(&served, "/agents/hello/i1", &[], &payload(200_000)).await.status, 200);
     let heard = post(&served, "/agents/hello/i1", &[], &payload(1_048_577)).await;
     assert!([0, 413].contains(&heard.status), "{}", heard.status);
+}
+
+/// RR-1 and RR-18 for a run that had to make room the moment it ended (RR-60).
+#[tokio::test]
+async fn who_waits_for_a_run_learns_how_it_ended_though_it_is_forgotten_at_once() {
+    for (payload, status, wanted) in [
+        (r#"{"crowded":true}"#, 200, r#"{"result":{"z":1,"a":12345678901234567890123},"_meta""#),
+        (r#"{"crowded":"fails"}"#, 500, "internal_error"),
+    ] {
+        let served = serve(|_| {}).await;
+        let heard = post(&served, "/agents/hello/i1", &[], payload).await;
+        assert!(heard.status == status && heard.body.contains(wanted), "{heard:?}");
+        let run = heard.headers["x-trust-run-id"].clone();
+        assert_eq!(get(&served, &format!("/runs/{run}")).await.status, 404);
+    }
 }

@@ -34,6 +34,10 @@ pub(crate) struct Played {
     made: Arc<AtomicU64>,
     /// Whether whoever is followed from now on breaks off after the first page.
     pub(crate) is_breaking: Arc<AtomicBool>,
+    /// Whether whoever is followed from now on breaks off before anything else.
+    pub(crate) is_broken: Arc<AtomicBool>,
+    /// Whether it has pointers alone.
+    pub(crate) is_registry_only: AtomicBool,
     /// Runs that are at a runtime which cannot be reached.
     pub(crate) away: Mutex<Vec<Pointer>>,
 }
@@ -43,8 +47,8 @@ impl Played {
         let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
         let counted = Arc::new(Counted::new(store.clone()));
         let feeds = Feeds::new(counted.clone());
-        let (made, is_breaking, away) = Default::default();
-        Arc::new(Self { store, counted, feeds, made, is_breaking, away })
+        let (made, is_breaking, is_broken, is_registry_only, away) = Default::default();
+        Arc::new(Self { store, counted, feeds, made, is_breaking, is_broken, is_registry_only, away })
     }
 
     /// A run that the test plays itself.
@@ -173,17 +177,40 @@ async fn play(mut stage: Stage, invoke: Invoke) {
     stage.end(result, error).await;
 }
 
+/// Ends once somebody reads, and makes room at once for another run of its instance: there is place for one.
+async fn crowded(mut stage: Stage, invoke: Invoke, counted: Arc<Counted>) {
+    while counted.reads.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    stage.say(&json!({ "type": "log", "level": "info", "message": "tick" })).await;
+    let error = invoke.payload.contains("fails").then(|| error_of("TypeError", "the secret of the house"));
+    let result = error.is_none().then(|| r#"{"z":1,"a":12345678901234567890123}"#.to_owned());
+    let (end, last) = stage.ending(result.as_deref(), error.as_deref());
+    let mut pointer = stage.store.lookup(stage.run).await.unwrap().expect("begun");
+    let own = Change::End { run: stage.run, end, result, error, last };
+    pointer.run = RunId::new(Wall(u64::MAX), [0xff; 10]);
+    pointer.started = Wall(pointer.started.0 + 3_600_000_000_000);
+    let (run, first) = (pointer.run, run_start(&pointer, "{}"));
+    let last = run_end(run, 1, &end, None, None);
+    let other = Change::End { run, end, result: None, error: None, last };
+    stage.store.set_runs_kept(1);
+    let outcome = stage.store.commit(vec![own, Change::Create { pointer, first }, other]).await.expect("ended");
+    assert_eq!(outcome.forgotten, [stage.run]);
+}
+
 #[derive(Debug)]
 struct Reading {
     reader: RunReader,
     is_breaking: Arc<AtomicBool>,
+    is_broken: Arc<AtomicBool>,
     pages: usize,
 }
 
 impl Follower for Reading {
     fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
         Box::pin(async move {
-            if 0 < self.pages && self.is_breaking.load(Ordering::Relaxed) {
+            let is_breaking = 0 < self.pages && self.is_breaking.load(Ordering::Relaxed);
+            if is_breaking || self.is_broken.load(Ordering::Relaxed) {
                 return Err(Absent::failed(Code::StorageUnavailable, "the secret of the disk"));
             }
             self.pages += 1;
@@ -201,11 +228,19 @@ fn unread(error: trust_runtime::store::Error) -> Failure {
 }
 
 impl Runs for Played {
+    fn has_store(&self) -> bool {
+        !self.is_registry_only.load(Ordering::Relaxed)
+    }
+
     fn start(&self, _asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
         Box::pin(async move {
             let run = self.begin(&invoke).await?;
             let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1 };
-            tokio::spawn(play(stage, invoke));
+            if invoke.payload.contains("\"crowded\"") {
+                tokio::spawn(crowded(stage, invoke, Arc::clone(&self.counted)));
+            } else {
+                tokio::spawn(play(stage, invoke));
+            }
             Ok(run)
         })
     }
@@ -233,7 +268,8 @@ impl Runs for Played {
         Box::pin(async move {
             self.run(asker, run).await?;
             let reader = self.feeds.reader(run, after).await.map_err(unread)?.ok_or(Absent::Unknown)?;
-            let follower = Reading { reader, is_breaking: self.is_breaking.clone(), pages: 0 };
+            let (is_breaking, is_broken) = (self.is_breaking.clone(), self.is_broken.clone());
+            let follower = Reading { reader, is_breaking, is_broken, pages: 0 };
             Ok(Box::new(follower) as Box<dyn Follower>)
         })
     }

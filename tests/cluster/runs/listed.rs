@@ -55,7 +55,7 @@ fn past(number: u64) -> [Change; 2] {
 /// Puts runs into the store of a node that is not running.
 fn fill(folder: &Path) -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let store = runs::open(&Options { folder: folder.to_owned(), runs_kept: 50 }).expect("opens");
+    let store = runs::open(&Options { folder: folder.to_owned(), runs_kept: 50, runs_max_mb: 512 }).expect("opens");
     let mut names = BTreeSet::new();
     runtime.block_on(async {
         for first in (0..RUNS).step_by(500) {

@@ -5,11 +5,12 @@
 mod log;
 mod mesh;
 mod pointers;
+mod retention;
 
 use std::sync::{Arc, Mutex};
 
 use super::memory::MemoryRuns;
-use super::{Change, EventsAsked, Limits, Outcome, PAGE_MAX, Registry, RunStore};
+use super::{Change, EventsAsked, Limits, Outcome, PAGE_MAX, RUNS_MAX_MB, Registry, RunStore};
 use crate::domain::id::RuntimeId;
 use crate::domain::run::{End, Event, Kind, Pointer, RunId};
 use crate::domain::time::{Millis, Wall};
@@ -19,7 +20,7 @@ use crate::store::sqlite;
 const KEPT: usize = 3;
 
 /// So small that a test reaches them.
-pub(in crate::store) const LIMITS: Limits = Limits { replicated: 10, replicated_total: 25, forgotten: 4 };
+pub(in crate::store) const LIMITS: Limits = Limits { replicated: 10, replicated_total: 25, forgotten: 4, finished: 12 };
 
 /// Store and registry in one.
 pub(in crate::store) trait Runs: RunStore + Registry {}
@@ -54,7 +55,8 @@ impl Bench for SqliteBench {
     }
 
     fn open(&self) -> Arc<dyn Runs> {
-        let options = sqlite::runs::Options { folder: self.0.path().join("state"), runs_kept: KEPT };
+        let options =
+            sqlite::runs::Options { folder: self.0.path().join("state"), runs_kept: KEPT, runs_max_mb: RUNS_MAX_MB };
         Arc::new(sqlite::runs::open_bounded(&options, LIMITS).expect("opens"))
     }
 }
@@ -80,9 +82,15 @@ hold_for_every_store! {
         pages_are_filtered_before_they_are_cut,
         a_page_ends_before_it_is_too_long_but_is_never_empty,
         finished_runs_go_with_everything_the_oldest_first,
+        a_long_run_keeps_its_end_though_shorter_ones_began_and_ended_since,
         what_is_unfinished_is_found_after_a_crash,
         a_closed_store_says_so,
-        the_observer_is_told_of_what_is_durable_in_order;
+        the_observer_is_told_of_what_is_durable_in_order,
+        an_observer_that_panics_harms_no_run;
+    retention:
+        runs_of_instances_that_callers_make_up_have_a_bound,
+        the_space_of_all_runs_has_a_bound,
+        what_had_to_go_is_told_from_what_never_was;
     pointers:
         lists_are_cut_newest_first_without_a_gap,
         filters_admit_exactly_what_they_say,

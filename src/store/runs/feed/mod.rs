@@ -67,13 +67,13 @@ impl Feeds {
 
     /// A reader of a run's events behind one of them, or from the first. None if the run is not known.
     pub async fn reader(&self, run: RunId, after: Option<u64>) -> Result<Option<RunReader>, Error> {
-        let lease = self.lease(run);
+        let seat = self.seat(run);
         // From here on nothing that is published is missed; what was before is in the store.
-        if !lease.hub.look().await? {
+        if !seat.hub.look().await? {
             return Ok(None);
         }
-        let reader = Reader::new(Arc::clone(&lease.hub), after);
-        Ok(Some(RunReader { reader, _lease: lease }))
+        let reader = Reader::new(Arc::clone(&seat.hub), after);
+        Ok(Some(RunReader { reader, _seat: seat }))
     }
 
     /// How many runs are read.
@@ -81,12 +81,12 @@ impl Feeds {
         lock(&self.hubs).len()
     }
 
-    fn lease(&self, run: RunId) -> Lease {
+    fn seat(&self, run: RunId) -> Seat {
         let mut hubs = lock(&self.hubs);
         let log = || RunLog { store: Arc::clone(&self.store), run };
         let followed = hubs.entry(run).or_insert_with(|| Followed { hub: Arc::new(Hub::new(log())), readers: 0 });
         followed.readers = followed.readers.saturating_add(1);
-        Lease { run, hub: Arc::clone(&followed.hub), hubs: Arc::clone(&self.hubs) }
+        Seat { run, hub: Arc::clone(&followed.hub), hubs: Arc::clone(&self.hubs) }
     }
 }
 
@@ -109,15 +109,15 @@ impl Observer for Feeds {
     }
 }
 
-/// A reader's hold on its hub.
+/// A reader's place at its hub, free again when dropped.
 #[derive(Debug)]
-struct Lease {
+struct Seat {
     run: RunId,
     hub: Arc<Hub<RunLog>>,
     hubs: Arc<Hubs>,
 }
 
-impl Drop for Lease {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut hubs = lock(&self.hubs);
         if let Some(followed) = hubs.get_mut(&self.run) {
@@ -133,7 +133,7 @@ impl Drop for Lease {
 #[derive(Debug)]
 pub struct RunReader {
     reader: Reader<RunLog>,
-    _lease: Lease,
+    _seat: Seat,
 }
 
 impl RunReader {

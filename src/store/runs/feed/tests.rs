@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::store::runs::RUNS_MAX_MB;
 use crate::store::runs::contract::{LIMITS, all_of, append, create, end, run_id};
 use crate::store::runs::memory::MemoryRuns;
 use crate::store::sqlite;
@@ -25,7 +26,7 @@ fn in_memory() -> World {
 
 fn on_disk() -> World {
     let folder = tempfile::tempdir().expect("a folder for the test");
-    let options = sqlite::runs::Options { folder: folder.path().join("state"), runs_kept: 1 };
+    let options = sqlite::runs::Options { folder: folder.path().join("state"), runs_kept: 1, runs_max_mb: RUNS_MAX_MB };
     let store: Arc<dyn RunStore> = Arc::new(sqlite::runs::open_bounded(&options, LIMITS).expect("opens"));
     World { feeds: Feeds::new(Arc::clone(&store)), store, _folder: Some(folder) }
 }
@@ -124,6 +125,29 @@ async fn a_thousand_readers_with_pauses_each_see_exactly_the_log() {
 }
 
 #[tokio::test]
+async fn a_reader_that_panics_harms_nobody() {
+    for world in [in_memory(), on_disk()] {
+        world.commit(vec![create(1), append(1, 1..400)]).await;
+        let (mut dying, living) = (world.reader(1, None).await, world.reader(1, None).await);
+        let mut dead = tokio::task::JoinSet::<()>::new();
+        dead.spawn(async move {
+            dying.next_page(1_000).await.expect("reads");
+            panic!("as a subscriber may");
+        });
+        let mut alive = tokio::task::JoinSet::from_iter([all(living, 3, 1_000)]);
+        assert!(dead.join_next().await.expect("one").expect_err("it panics").is_panic());
+        for first in (400..1_000).step_by(25) {
+            world.commit(vec![append(1, first..first + 25)]).await;
+        }
+        world.commit(vec![end(1, 1_000)]).await;
+        let seen = alive.join_next().await.expect("one").expect("it lives");
+        assert_eq!(seen, (0..=1_000).collect::<Vec<_>>());
+        assert_eq!(world.feeds.count(), 0, "neither is left");
+        world.store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_goes_while_it_is_read_says_so() {
     for world in [in_memory(), on_disk()] {
         world.commit(vec![create(1), append(1, 1..900), end(1, 900)]).await;
@@ -134,6 +158,10 @@ async fn a_run_that_goes_while_it_is_read_says_so() {
         // One finished run is kept: this one takes the other's place.
         world.commit(vec![create(2), end(2, 1)]).await;
         assert_eq!(world.store.head(run_id(1)).await, Ok(None));
+        // What is in memory is still given.
+        while let Next::Page(events) = early.next_page(usize::MAX).await.expect("reads") {
+            assert!(events.iter().all(|event| event.index < 256));
+        }
         assert_eq!(early.next_page(1).await, Ok(Next::Gone));
         assert_eq!(done.next_page(1).await, Ok(Next::End), "who has seen the end has seen all");
         assert!(world.feeds.reader(run_id(1), None).await.expect("reads").is_none());
@@ -168,4 +196,51 @@ async fn readers_get_what_the_store_has() {
     let wanted = world.store.events(all_of(1)).await.expect("reads").expect("is there").events;
     assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page(wanted)));
     world.store.close().await;
+}
+
+#[tokio::test]
+async fn who_follows_a_run_sees_its_end_though_it_is_forgotten_at_once() {
+    for world in [in_memory(), on_disk()] {
+        world.commit(vec![create(1)]).await;
+        let mut reader = world.reader(1, None).await;
+        assert!(matches!(reader.next_page(1).await, Ok(Next::Page(_))));
+        world.commit(vec![append(1, 1..100)]).await;
+        // One finished run is kept: the second one takes the place of the first before anybody could look.
+        world.commit(vec![end(1, 100), create(2), end(2, 1)]).await;
+        assert_eq!(world.store.head(run_id(1)).await, Ok(None));
+        let mut tail = all(reader, 0, 4_000).await;
+        assert_eq!(tail.pop(), Some(100), "its run_end");
+        assert_eq!(tail, (1..100).collect::<Vec<_>>());
+        world.store.close().await;
+    }
+}
+
+/// Contract, RR-57.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_follower_that_panics_harms_no_other_and_not_the_run() {
+    for world in [in_memory(), on_disk()] {
+        world.commit(vec![create(1)]).await;
+        let mut failing = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let mut reader = world.reader(1, None).await;
+            failing.spawn(async move {
+                while reader.next() < number * 10 {
+                    reader.next_page(100).await.expect("reads");
+                }
+                panic!("a follower that fails, on purpose");
+            });
+        }
+        let reader = world.reader(1, None).await;
+        let whole = tokio::task::JoinSet::from_iter([all(reader, 1, 1_000)]);
+        for first in (1..301).step_by(10) {
+            world.commit(vec![append(1, first..first + 10)]).await;
+        }
+        world.commit(vec![end(1, 301)]).await;
+        while let Some(outcome) = failing.join_next().await {
+            assert!(outcome.expect_err("fails").is_panic());
+        }
+        assert_eq!(whole.join_all().await, [(0..=301).collect::<Vec<_>>()]);
+        assert_eq!(world.feeds.count(), 0, "none of them holds anything");
+        world.store.close().await;
+    }
 }

@@ -32,6 +32,10 @@ pub const SEGMENT_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes in all pages that one hub keeps, but for the newest page.
 pub const CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Most pages that one hub keeps, whatever they cost: as many as fill its bytes when their entries are short. They are
+/// searched one by one.
+pub const CACHE_PAGES_MAX: usize = 64;
+
 /// A log whose entries are numbered from 0 without a gap, and can be read.
 pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// What it consists of; cheap to clone.
@@ -57,19 +61,19 @@ struct State {
 
 /// Entries one after the other.
 #[derive(Debug)]
-struct Run<E> {
+struct Stretch<E> {
     first: u64,
     entries: VecDeque<E>,
     bytes: usize,
 }
 
-impl<E> Default for Run<E> {
+impl<E> Default for Stretch<E> {
     fn default() -> Self {
         Self { first: 0, entries: VecDeque::new(), bytes: 0 }
     }
 }
 
-impl<E: Clone> Run<E> {
+impl<E: Clone> Stretch<E> {
     /// The number behind the last.
     fn end(&self) -> u64 {
         self.first.saturating_add(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
@@ -95,9 +99,9 @@ impl<E: Clone> Run<E> {
 pub struct Hub<L: Log> {
     log: L,
     state: watch::Sender<State>,
-    ring: Mutex<Run<L::Entry>>,
+    ring: Mutex<Stretch<L::Entry>>,
     /// The pages last read, newest last.
-    cache: Mutex<VecDeque<Arc<Run<L::Entry>>>>,
+    cache: Mutex<VecDeque<Arc<Stretch<L::Entry>>>>,
     /// Held while a page is read, so that the others who want it wait for it and do not read it too.
     reading: tokio::sync::Mutex<()>,
 }
@@ -129,7 +133,7 @@ impl<L: Log> Hub<L> {
             let mut ring = lock(&self.ring);
             if first != ring.end() {
                 // Some were published before this hub was there, or twice: what the ring cannot continue it forgets.
-                *ring = Run { first, ..Run::default() };
+                *ring = Stretch { first, ..Stretch::default() };
             }
             ring.bytes = entries.iter().map(L::bytes).fold(ring.bytes, usize::saturating_add);
             ring.entries.extend(entries.iter().cloned());
@@ -146,7 +150,7 @@ impl<L: Log> Hub<L> {
         self.raise(Head { count, is_ended });
     }
 
-    /// The log is no more: readers who are not at its end are told so.
+    /// The log is no more: readers are still given what is in memory, and are told so where that ends before the log does.
     pub fn set_gone(&self) {
         self.state.send_modify(|state| state.is_gone = true);
     }
@@ -171,11 +175,14 @@ impl<L: Log> Hub<L> {
         if let Some(entries) = self.shared(from, bytes_max) {
             return Ok(Some(entries));
         }
+        if self.state.borrow().is_gone {
+            return Ok(None);
+        }
         let limit = SEGMENT_MAX.saturating_sub(from.checked_rem(SEGMENT_MAX).unwrap_or_default());
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let Some(entries) = self.log.page(from, limit, SEGMENT_BYTES_MAX).await? else { return Ok(None) };
         let bytes = entries.iter().map(L::bytes).fold(0, usize::saturating_add);
-        let page = Arc::new(Run { first: from, entries: entries.into(), bytes });
+        let page = Arc::new(Stretch { first: from, entries: entries.into(), bytes });
         let taken = page.from(from, bytes_max, L::bytes);
         self.keep(page);
         Ok(taken)
@@ -190,11 +197,11 @@ impl<L: Log> Hub<L> {
         })
     }
 
-    fn keep(&self, page: Arc<Run<L::Entry>>) {
+    fn keep(&self, page: Arc<Stretch<L::Entry>>) {
         let mut cache = lock(&self.cache);
         cache.push_back(page);
-        let bytes = |cache: &VecDeque<Arc<Run<L::Entry>>>| cache.iter().map(|it| it.bytes).sum::<usize>();
-        while 1 < cache.len() && CACHE_BYTES_MAX < bytes(&cache) {
+        let bytes = |cache: &VecDeque<Arc<Stretch<L::Entry>>>| cache.iter().map(|it| it.bytes).sum::<usize>();
+        while 1 < cache.len() && (CACHE_PAGES_MAX < cache.len() || CACHE_BYTES_MAX < bytes(&cache)) {
             cache.pop_front();
         }
     }
@@ -234,9 +241,7 @@ impl<L: Log> Reader<L> {
             if head.count <= self.next && head.is_ended {
                 return Ok(Next::End);
             }
-            if is_gone {
-                return Ok(Next::Gone);
-            }
+            // Also of a log that has gone: its last entries may be in memory, and with them its end.
             if self.next < head.count {
                 let Some(entries) = self.hub.entries(self.next, bytes_max).await? else {
                     self.hub.set_gone();
@@ -244,6 +249,9 @@ impl<L: Log> Reader<L> {
                 };
                 self.next = self.next.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
                 return Ok(Next::Page(entries));
+            }
+            if is_gone {
+                return Ok(Next::Gone);
             }
             // The hub, and with it the sender, lives as long as this reader.
             self.state.changed().await.map_err(|_gone| Error::Closed)?;

@@ -11,6 +11,9 @@ use super::*;
 /// Longest that a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An entry that costs nothing.
+const FREE: u64 = u64::MAX;
+
 /// A log in memory; its reads may be held up.
 #[derive(Debug, Default)]
 struct Content {
@@ -50,8 +53,8 @@ impl Log for Numbers {
         })
     }
 
-    fn bytes(_entry: &u64) -> usize {
-        100
+    fn bytes(entry: &u64) -> usize {
+        if *entry == FREE { 0 } else { 100 }
     }
 }
 
@@ -208,10 +211,11 @@ async fn a_log_that_vanishes_says_so_unless_it_was_read_to_its_end() {
     assert!(matches!(early.next_page(1).await, Ok(Next::Page(_))));
     let mut done = Reader::new(Arc::clone(&world.hub), Some(600));
     *world.content.entries.lock().expect("no panic under the lock") = None;
-    // What is in memory may still be given; what is not cannot.
+    // What is in memory is still given; what is not cannot be.
     let mut late = Reader::new(Arc::clone(&world.hub), Some(300));
     assert_eq!(late.next_page(1).await, Ok(Next::Gone));
-    assert_eq!(early.next_page(1).await, Ok(Next::Gone));
+    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Page((1..256).collect())));
+    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Gone));
     assert_eq!(done.next_page(1).await, Ok(Next::End));
     assert_eq!(world.hub.look().await, Ok(false));
 }
@@ -227,4 +231,34 @@ async fn a_dropped_call_loses_nothing() {
     drop(held);
     world.write(1, true);
     assert_eq!(all(reader, usize::MAX).await, (0..301).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_last_entries_are_given_though_the_log_has_gone() {
+    let world = World::new(0);
+    world.hub.look().await.expect("looks");
+    let mut reader = Reader::new(Arc::clone(&world.hub), None);
+    world.write(10, false);
+    assert_eq!(reader.next_page(0).await, Ok(Next::Page(vec![0])));
+    world.write(1, true);
+    // As when a run is forgotten in the batch behind its end.
+    *world.content.entries.lock().expect("no panic under the lock") = None;
+    world.hub.set_gone();
+    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page((1..11).collect())));
+    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::End));
+    assert_eq!(world.reads(), 0, "nobody looks where nothing is");
+}
+
+#[tokio::test]
+async fn pages_are_few_even_if_they_cost_nothing() {
+    let world = World::new(0);
+    *world.content.entries.lock().expect("no panic under the lock") = Some(vec![FREE; 1_000]);
+    world.hub.look().await.expect("looks");
+    // Each begins before all others, and so finds none of their pages.
+    for after in (0..999).rev() {
+        let mut reader = Reader::new(Arc::clone(&world.hub), Some(after));
+        assert!(matches!(reader.next_page(usize::MAX).await, Ok(Next::Page(_))));
+    }
+    assert_eq!(world.reads(), 999);
+    assert_eq!(lock(&world.hub.cache).len(), CACHE_PAGES_MAX);
 }

@@ -6,18 +6,21 @@
 mod reader;
 mod registry;
 mod replica;
+mod retention;
 mod row;
 mod writer;
 
+use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 
 use self::reader::Reader;
-use self::writer::{Job, Keep, Work, Writer};
+use self::retention::Keep;
+use self::writer::{Job, Work, Writer};
 use super::error::Health;
 use super::{CLOSE_WAIT, COMMIT_QUEUE_MAX, Interrupts, QUESTION_QUEUE_MAX, Spawn, file, lock, wait_for_readers};
 use crate::domain::id::RuntimeId;
@@ -112,6 +115,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Finished runs that are kept for each instance.
     pub runs_kept: usize,
+    /// What the file may use in MiB. Finished runs give way, the oldest first; runs that go on do not.
+    pub runs_max_mb: u64,
 }
 
 /// A question and the way of its answer.
@@ -137,7 +142,9 @@ fn open_within(options: &Options, pages: file::Pages, limits: Limits) -> Result<
     let health = Arc::new(Health::default());
     let observer = SharedObserver::default();
     let runs_kept = Arc::new(AtomicUsize::new(options.runs_kept));
-    let keep = Keep { runs: Arc::clone(&runs_kept), limits };
+    let runs_max_mb = Arc::new(AtomicU64::new(options.runs_max_mb));
+    let (runs, megabytes) = (Arc::clone(&runs_kept), Arc::clone(&runs_max_mb));
+    let keep = Keep { runs, megabytes, limits, finished: Cell::new(None) };
     let (alive, done) = blocking::sync_channel(1);
     let (commits, jobs) = mpsc::channel(COMMIT_QUEUE_MAX);
     let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
@@ -163,7 +170,8 @@ fn open_within(options: &Options, pages: file::Pages, limits: Limits) -> Result<
         drop(also_reading);
     })?;
     let links = Mutex::new(Some(Links { commits, facts, pages: pages_asked, _interrupts: interrupts }));
-    Ok(SqliteRuns { links, done: Mutex::new(Some(done)), health, runs_kept, observer, place: folder.place() })
+    let done = Mutex::new(Some(done));
+    Ok(SqliteRuns { links, done, health, runs_kept, runs_max_mb, observer, place: folder.place() })
 }
 
 /// Answers until every way is gone.
@@ -188,6 +196,7 @@ pub struct SqliteRuns {
     done: Mutex<Option<blocking::Receiver<()>>>,
     health: Arc<Health>,
     runs_kept: Arc<AtomicUsize>,
+    runs_max_mb: Arc<AtomicU64>,
     observer: SharedObserver,
     place: String,
 }
@@ -272,8 +281,16 @@ impl RunStore for SqliteRuns {
         self.fact(Reader::unfinished)
     }
 
+    fn is_forgotten(&self, run: RunId) -> Pending<'_, Result<bool, Error>> {
+        self.fact(move |reader| reader.is_forgotten(run))
+    }
+
     fn set_runs_kept(&self, runs: usize) {
         self.runs_kept.store(runs, Ordering::Relaxed);
+    }
+
+    fn set_quota(&self, megabytes: u64) {
+        self.runs_max_mb.store(megabytes, Ordering::Relaxed);
     }
 
     fn fault(&self) -> Option<Error> {

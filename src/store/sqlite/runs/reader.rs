@@ -55,6 +55,12 @@ impl Reader {
         self.read(|file| file.prepare_cached(&sql)?.query_row(params![run.to_string()], read).optional())
     }
 
+    pub(super) fn is_forgotten(&self, run: RunId) -> Result<bool, Error> {
+        // Without an index: there are few, and it is asked at a start.
+        let sql = "SELECT EXISTS (SELECT 1 FROM forgotten WHERE run = ?1)";
+        self.read(|file| file.prepare_cached(sql)?.query_row(params![run.to_string()], |row| row.get(0)))
+    }
+
     pub(super) fn lookup(&self, run: RunId) -> Result<Option<Pointer>, Error> {
         let find = |file: &Connection, table: &str| {
             let sql = format!("SELECT {POINTER} FROM {table} WHERE run = ?1");

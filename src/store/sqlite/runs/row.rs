@@ -80,3 +80,9 @@ pub(super) fn place(connection: &Connection, run: RunId) -> rusqlite::Result<Opt
     let read = |row: &Row<'_>| Ok((row.get(0)?, Head { count: number(row, 1)?, is_ended: row.get(2)? }));
     statement.query_row(params![run.to_string()], read).optional()
 }
+
+/// The number of the next change of a pointer.
+pub(super) fn next_number(file: &Connection) -> rusqlite::Result<i64> {
+    let sql = "UPDATE counter SET number = number + 1 RETURNING number";
+    file.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}

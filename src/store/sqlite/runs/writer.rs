@@ -1,9 +1,7 @@
 //! The writer of `runs.db`: record, events and pointer in one transaction, acknowledged after one fsync for all that waited.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -11,10 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SharedObserver;
 use super::replica;
+use super::retention::Keep;
 use super::row::{self, POINTER};
 use crate::domain::run::{End, Event, Pointer, RunId};
 use crate::store::Error;
-use crate::store::runs::{Change, Fault, Limits, Outcome, Refused, Replica, continues};
+use crate::store::runs::{self, Change, Fault, Outcome, Refused, Replica, continues};
 use crate::store::sqlite::chain::to_sql;
 use crate::store::sqlite::error::{Health, running};
 use crate::store::sqlite::file::{self, Folder, Name, Pages};
@@ -37,13 +36,6 @@ pub(super) enum Work {
 pub(super) struct Job {
     pub(super) work: Work,
     pub(super) reply: oneshot::Sender<Result<Outcome, Refused>>,
-}
-
-/// How much of the past is kept.
-#[derive(Debug)]
-pub(super) struct Keep {
-    pub(super) runs: Arc<AtomicUsize>,
-    pub(super) limits: Limits,
 }
 
 /// The only writer of its file.
@@ -78,6 +70,7 @@ impl Writer {
                 // Whoever gave up waiting finds the run when it asks.
                 drop(reply.send(outcome));
             }
+            self.give_back();
             self.checkpoint();
         }
     }
@@ -86,7 +79,7 @@ impl Writer {
         let Some(observer) = lock(&self.observer).as_ref().and_then(Weak::upgrade) else { return };
         for (work, outcome) in work.iter().zip(outcomes) {
             if let (Work::Commit(batch), Ok(outcome)) = (work, outcome) {
-                observer.committed(batch, outcome);
+                runs::tell(&*observer, batch, outcome);
             }
         }
     }
@@ -121,6 +114,7 @@ impl Writer {
         let outcome = self.write(work);
         if outcome.is_err() {
             self.roll_back();
+            self.keep.forget_count();
         }
         outcome
     }
@@ -148,6 +142,7 @@ impl Writer {
                 return Err(error.clone());
             }
             self.execute("ROLLBACK TO batch")?;
+            self.keep.forget_count();
         }
         self.execute("RELEASE batch")?;
         Ok(outcome)
@@ -164,7 +159,7 @@ impl Writer {
                     let brought = [result, error].map(|text| text.clone().map_or(Value::Null, Value::Text));
                     let is_ended = self.end(*run, end, brought, last)?;
                     if is_ended {
-                        outcome.forgotten.extend(self.forget_oldest(*run)?);
+                        outcome.forgotten.extend(self.sql(|file| self.keep.make_room(file, *run))?);
                     }
                     is_ended
                 }
@@ -180,7 +175,7 @@ impl Writer {
                 return Ok(false);
             }
             let sql = format!("INSERT INTO run ({POINTER}, head, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)");
-            let values = row::values(pointer).into_iter().chain([Value::Integer(next_number(file)?)]);
+            let values = row::values(pointer).into_iter().chain([Value::Integer(row::next_number(file)?)]);
             file.prepare_cached(&sql)?.execute(params_from_iter(values))?;
             insert(file, file.last_insert_rowid(), first)?;
             Ok(true)
@@ -218,31 +213,10 @@ impl Writer {
                        number = ?8 WHERE no = ?1";
             let (at, duration) = (to_sql(end.at.0), to_sql(end.duration.0));
             let head = to_sql(head.count.saturating_add(1));
-            let values = params![no, at, end.is_error, duration, result, error, head, next_number(file)?];
+            let values = params![no, at, end.is_error, duration, result, error, head, row::next_number(file)?];
             file.prepare_cached(sql)?.execute(values)
         })?;
         Ok(true)
-    }
-
-    /// Makes room where a run has ended: what is too much of its agent and instance goes, the oldest first.
-    fn forget_oldest(&self, ended: RunId) -> Result<Vec<RunId>, Refused> {
-        let kept = row::count(self.keep.runs.load(Ordering::Relaxed).max(1));
-        self.sql(|file| {
-            let sql = "SELECT no, run FROM run
-                       WHERE (agent, instance) = (SELECT agent, instance FROM run WHERE run = ?1) AND ended_ns IS NOT NULL
-                       ORDER BY started_ms DESC, run DESC LIMIT -1 OFFSET ?2";
-            let found: Vec<(i64, RunId)> = file
-                .prepare_cached(sql)?
-                .query_map(params![ended.to_string(), kept], |row| Ok((row.get(0)?, row::parsed(row, 1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
-            for (no, run) in &found {
-                forget(file, *no, *run)?;
-            }
-            if !found.is_empty() {
-                drop_forgotten(file, self.keep.limits.forgotten)?;
-            }
-            Ok(found.into_iter().map(|(_, run)| run).collect())
-        })
     }
 
     fn sql<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Refused> {
@@ -264,6 +238,15 @@ impl Writer {
         }
     }
 
+    fn give_back(&self) {
+        if self.health.broken().is_none()
+            && let Err(error) = self.keep.give_back(&self.connection).map_err(|error| running(&self.path, error))
+        {
+            tracing::warn!(%error, "free space of the store of runs cannot be given back");
+            self.health.note(&error);
+        }
+    }
+
     fn checkpoint(&self) {
         if self.health.broken().is_none()
             && let Err(error) = file::checkpoint(&self.connection).map_err(|error| running(&self.path, error))
@@ -278,26 +261,4 @@ fn insert(file: &Connection, no: i64, event: &Event) -> rusqlite::Result<()> {
     let sql = "INSERT INTO event (run_no, number, kind, at_ns, body) VALUES (?1, ?2, ?3, ?4, ?5)";
     let values = params![no, to_sql(event.index), event.kind.as_str(), to_sql(event.at.0), &*event.body];
     file.prepare_cached(sql)?.execute(values).map(drop)
-}
-
-/// The number of the next change of a pointer.
-fn next_number(file: &Connection) -> rusqlite::Result<i64> {
-    let sql = "UPDATE counter SET number = number + 1 RETURNING number";
-    file.prepare_cached(sql)?.query_row([], |row| row.get(0))
-}
-
-fn forget(file: &Connection, no: i64, run: RunId) -> rusqlite::Result<()> {
-    file.prepare_cached("DELETE FROM event WHERE run_no = ?1")?.execute(params![no])?;
-    file.prepare_cached("DELETE FROM run WHERE no = ?1")?.execute(params![no])?;
-    let sql = "INSERT INTO forgotten (number, run) VALUES (?1, ?2)";
-    file.prepare_cached(sql)?.execute(params![next_number(file)?, run.to_string()]).map(drop)
-}
-
-/// Holds the memory of forgotten runs to its length, and says up to where it is gone.
-fn drop_forgotten(file: &Connection, kept: usize) -> rusqlite::Result<()> {
-    let sql = "UPDATE counter SET dropped_upto = coalesce(
-                   (SELECT number FROM forgotten ORDER BY number DESC LIMIT 1 OFFSET ?1), dropped_upto)";
-    file.prepare_cached(sql)?.execute(params![row::count(kept)])?;
-    let sql = "DELETE FROM forgotten WHERE number <= (SELECT dropped_upto FROM counter)";
-    file.prepare_cached(sql)?.execute([]).map(drop)
 }

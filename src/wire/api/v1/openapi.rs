@@ -132,8 +132,21 @@ pub struct Operation {
     pub is_enveloped: bool,
 }
 
-/// The whole description.
-pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec<u8> {
+/// What comes of a stream as server-sent events.
+const FRAMES: &str = "Events with their name, their id and their data; a comment where nothing happens. An event `error`, \
+    whose data is the error, is the last one: a reader that comes back goes on behind the last id that it was given. Its type is \
+    `unauthorized` where the credential holds no more.";
+
+/// What comes of a run as lines.
+const RUN_LINES: &str = "One event a line, with its `type` and its `eventIndex`; an empty line where nothing happens. A line \
+    with the member `error` is the last one.";
+
+/// What comes of the state as lines.
+const STATE_LINES: &str = "One event a line, as an object with its name in `event`, its id in `id` and what it says in `data`; an \
+    empty line where nothing happens. A line with the event `error`, which has no id, is the last one.";
+
+/// The whole description, of what is served behind a mount.
+pub fn document((title, version): (&str, &str), mount: &str, operations: &[Operation]) -> Vec<u8> {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for operation in operations {
         paths.entry(operation.path).or_default().insert(operation.method.to_owned(), describe(operation));
@@ -145,6 +158,7 @@ pub fn document((title, version): (&str, &str), operations: &[Operation]) -> Vec
             "version": version,
             "description": "A peer-to-peer runtime mesh node: see the fleet, ask, act and audit from any node.",
         },
+        "servers": [{ "url": if mount.is_empty() { "/" } else { mount } }],
         "paths": paths,
         "components": {
             "schemas": with_question(json!(schemas())),
@@ -313,7 +327,7 @@ fn content(body: Body) -> Option<Value> {
             return Some(json!({ "application/json": { "schema": schema } }));
         }
         Body::RunStream | Body::StateStream => {
-            return Some(streamed());
+            return Some(streamed(if body == Body::RunStream { RUN_LINES } else { STATE_LINES }));
         }
         Body::Metrics => {
             return Some(json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }));
@@ -329,7 +343,7 @@ fn content(body: Body) -> Option<Value> {
         Body::Health => "HealthBody",
         Body::Instances => "InstancesBody",
         Body::Invoked => {
-            let mut content = streamed();
+            let mut content = streamed(RUN_LINES);
             insert(&mut content, "application/json", json!({ "schema": reference("InvokedBody") }));
             return Some(content);
         }
@@ -345,14 +359,15 @@ fn content(body: Body) -> Option<Value> {
 }
 
 /// Events as they come, as the caller's `Accept` wants them. The schema of server-sent events is that of one event.
-fn streamed() -> Value {
+fn streamed(lines: &str) -> Value {
     let text = || json!({ "type": "string" });
     let event = json!({
         "type": "object",
-        "required": ["event", "id", "data"],
+        "description": FRAMES,
+        "required": ["event", "data"],
         "properties": { "event": text(), "id": text(), "data": text() },
     });
-    json!({ "text/event-stream": { "schema": event }, "application/x-ndjson": { "schema": text() } })
+    json!({ "text/event-stream": { "schema": event }, "application/x-ndjson": { "schema": { "type": "string", "description": lines } } })
 }
 
 /// The form is the specification's: a JWK Set (SPIFFE Trust Domain and Bundle, section 4).

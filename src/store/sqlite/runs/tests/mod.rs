@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::runs::RUNS_MAX_MB;
 use crate::store::runs::contract::{LIMITS, all_of, append, create, end, event, run_id};
 use crate::store::sqlite;
 
@@ -23,7 +24,7 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 fn options(folder: &Path) -> Options {
-    Options { folder: folder.to_owned(), runs_kept: 50 }
+    Options { folder: folder.to_owned(), runs_kept: 50, runs_max_mb: RUNS_MAX_MB }
 }
 
 fn opened(folder: &Path) -> SqliteRuns {
@@ -74,7 +75,8 @@ async fn a_dropped_future_and_a_dropped_store_write_what_was_handed_over() {
 async fn a_group_is_one_transaction() {
     let (_folder, path) = place();
     let folder = file::Folder::open_runs(&path).expect("opens");
-    let keep = Keep { runs: Arc::new(AtomicUsize::new(50)), limits: LIMITS };
+    let (runs, megabytes) = (Arc::new(AtomicUsize::new(50)), Arc::new(AtomicU64::new(RUNS_MAX_MB)));
+    let keep = Keep { runs, megabytes, limits: LIMITS, finished: Cell::new(None) };
     let writer = Writer::open(&folder, file::Pages::UNLIMITED, Arc::default(), keep, SharedObserver::default());
     let writer = writer.expect("opens");
     let frames = || {
@@ -103,6 +105,7 @@ async fn every_list_is_answered_from_an_index() {
         "SELECT DISTINCT agent, instance FROM run WHERE (agent, instance) > ('a', 'b') ORDER BY agent, instance LIMIT 9",
         "SELECT * FROM event WHERE run_no = 1 AND 5 <= number ORDER BY number LIMIT 9",
         "SELECT * FROM run WHERE 3 < number ORDER BY number LIMIT 9",
+        "SELECT no, run FROM run WHERE ended_ns IS NOT NULL AND run != 'x' ORDER BY started_ms, run LIMIT 1",
         "SELECT run FROM replica WHERE owner = 'a' ORDER BY started_ms DESC, run DESC LIMIT -1 OFFSET 9",
     ] {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("compiles");
@@ -111,4 +114,27 @@ async fn every_list_is_answered_from_an_index() {
         assert!(plan.iter().all(|line| line.contains("INDEX") || line.contains("PRIMARY KEY")), "{sql}: {plan:?}");
         assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE")), "{sql}: {plan:?}");
     }
+}
+
+#[tokio::test]
+async fn a_smaller_quota_makes_the_file_smaller() {
+    let (_folder, path) = place();
+    let store = opened(&path);
+    for number in 1..50 {
+        let long = event(1, crate::domain::run::Kind::Log);
+        let long = crate::domain::run::Event { body: "x".repeat(250 << 10).into(), ..long };
+        let append = Change::Append { run: run_id(number), events: vec![long] };
+        store.commit(vec![create(number), append, end(number, 2)]).await.expect("commits");
+    }
+    store.set_quota(2);
+    for number in 50..60 {
+        store.commit(whole(number).to_vec()).await.expect("commits");
+    }
+    store.close().await;
+    let bytes = std::fs::metadata(path.join("runs.db")).expect("is there").len();
+    assert!((1 << 20..=2 << 20).contains(&bytes), "{bytes} bytes");
+    let store = opened(&path);
+    assert!(store.head(run_id(59)).await.expect("reads").is_some());
+    assert!(store.head(run_id(1)).await.expect("reads").is_none());
+    store.close().await;
 }

@@ -1,5 +1,7 @@
 //! Runs of a whole node over a store, a mesh and programs in memory.
 
+mod faults;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -40,13 +42,24 @@ impl Stage {
     }
 
     async fn over(store: MemoryStore, runs: Arc<MemoryRuns>, script: Script, timeout: Millis) -> Self {
+        let run_store = Arc::<MemoryRuns>::clone(&runs);
+        Self::over_faulty(store, runs, run_store, (script, timeout)).await
+    }
+
+    /// Over a run store that may fail where its content does not.
+    async fn over_faulty(
+        store: MemoryStore,
+        runs: Arc<MemoryRuns>,
+        run_store: Arc<dyn RunStore>,
+        (script, timeout): (Script, Millis),
+    ) -> Self {
         let programs = Memory::default();
         programs.put("it", script);
         let declared = Declared { program: Program { path: "it".into(), ..Program::default() }, timeout };
         let names = [AgentName::of_agent(&parsed("it")), AgentName::of_command(&parsed("it"))];
         let registry: Arc<dyn Registry> = Arc::<MemoryRuns>::clone(&runs);
         let outside = Outside {
-            store: Arc::<MemoryRuns>::clone(&runs),
+            store: run_store,
             registry,
             launcher: Arc::new(programs.clone()),
             declared: names.map(|name| (name, declared.clone())).into(),
@@ -324,6 +337,7 @@ async fn a_full_disk_in_the_middle_of_a_run_loses_nothing_of_it() {
     }
 }
 
+/// Contract, RR-82.
 #[tokio::test]
 async fn a_start_gives_an_end_to_what_a_crash_left_open() {
     let stage = Stage::new(Script::Waits, Millis(600_000)).await;

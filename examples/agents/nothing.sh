@@ -1,0 +1,3 @@
+#!/bin/sh
+# Takes its payload and brings nothing.
+cat > /dev/null
