@@ -12,8 +12,7 @@ use crate::chunks::Chunks;
 use crate::stand::Outcome;
 use crate::stand::rows::micros;
 
-/// Less than a tenth of the stream, so that most of what a stalled reader does not take stays with the process that serves it
-/// and with the kernel, and it is really held up.
+/// So that what a stalled reader does not take stays with who serves it.
 const STALLED_RECEIVE_BYTES: u32 = 8 * 1024;
 
 /// Readers who have asked and have no answer yet: half of what a node works on at once, beyond which it answers 503.
