@@ -6,15 +6,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::net::TcpListener;
 use trust_runtime::domain::audit::AuditId;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::envelope::{Health, Response as Brought, Status};
@@ -25,36 +22,17 @@ use trust_runtime::domain::projection::Lifecycle;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::wire::api::v1::decision::{self, dispatch_answer, preflight_answer};
 
-use crate::{Outcome, names};
+use crate::names;
+use crate::stand::{Outcome, served};
 
-/// Prints its address and serves for ever.
 pub(super) async fn serve() -> Outcome<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let host = listener.local_addr()?.to_string();
-    let app = Router::new()
+    let routes = Router::new()
         .route("/preflight/1", post(answering(ready_plan(1)?)))
         .route("/preflight/1000", post(answering(ready_plan(1_000)?)))
         .route("/dispatch/status_read", post(answering(ready_outcome(&status()?)?)))
         .route("/dispatch/cmd_invoke", post(answering(ready_outcome(&Brought::Pong)?)))
-        .layer(DefaultBodyLimit::max(256 * 1024))
-        .layer(from_fn_with_state(host.clone(), guard));
-    println!("{host}");
-    axum::serve(listener, app).await?;
-    Ok(())
-}
-
-/// What surrounds every request: the check of the Host and the headers of an answer.
-async fn guard(State(host): State<String>, request: Request, next: Next) -> Result<impl IntoResponse, StatusCode> {
-    if request.headers().get(header::HOST).is_none_or(|name| name.as_bytes() != host.as_bytes()) {
-        return Err(StatusCode::FORBIDDEN);
-    }
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-    ];
-    Ok((headers, next.run(request).await))
+        .layer(DefaultBodyLimit::max(256 * 1024));
+    served::serve(routes).await
 }
 
 /// A question as an axum server takes it: in texts of its own, because its reader wants them so.

@@ -16,82 +16,75 @@
     reason = "a benchmark reads the clock, prints, and may stop at the first surprise"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use trust_runtime::tls;
+
+use plant::Plant;
+use stand::http::Http;
+use stand::process::{Floor, Node, wait_until};
+use stand::rows::{Arguments, Row, median, micros};
+use stand::{Outcome, rows, runtime};
 
 mod floor;
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+mod plant;
+mod stand;
 
 /// Requests of one round; rounds of node and floor alternate.
 const REQUESTS_PER_ROUND: usize = 200;
 const CALLERS: usize = 64;
 
 fn main() -> Outcome<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let flag = |name: &str| arguments.iter().position(|it| it == name);
-    if flag("--floor-axum").is_some() {
+    let arguments = Arguments::given();
+    if arguments.has("--floor-axum") {
         return runtime()?.block_on(floor::serve());
     }
-    if flag("--floor-zenoh").is_some() {
+    if arguments.has("--floor-zenoh") {
         return runtime()?.block_on(floor_zenoh());
     }
-    let rounds = flag("--rounds").and_then(|at| arguments.get(at + 1)).map_or(Ok(8), |text| text.parse())?;
-    let rows = runtime()?.block_on(measure(rounds))?;
-    print(&rows, flag("--json").is_some());
+    let rounds = arguments.value("--rounds").map_or(Ok(8), str::parse)?;
+    rows::print(&runtime()?.block_on(measure(rounds))?, &arguments);
     Ok(())
 }
 
-fn runtime() -> Outcome<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+/// A node with one mesh neighbour at most.
+fn node(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Node> {
+    let connect = connection(connect);
+    let settings = format!(
+        "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n[runtime.web]\nlisten = \"127.0.0.1:0\"\n\
+         [runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
+         [runtime.log]\nlevel = \"warn\"\n"
+    );
+    Node::start(folder, name, &settings)
 }
 
-/// One measured line: the node, its floor, and what we aim at.
-struct Row {
-    name: &'static str,
-    node: f64,
-    floor: f64,
-    unit: &'static str,
-    /// The ratio node to floor that DESIGN's benchmarks aim at: at most for times, at least for rates.
-    aim: f64,
+/// What stands in a list of neighbours.
+fn connection(address: Option<&str>) -> String {
+    address.map(|address| format!("\"{address}\"")).unwrap_or_default()
 }
 
-fn print(rows: &[Row], as_json: bool) {
-    if as_json {
-        let rows: Vec<Value> = rows
-            .iter()
-            .map(|row| json!({ "name": row.name, "ratio": row.node / row.floor, "aim": row.aim, "unit": row.unit }))
-            .collect();
-        println!("{}", Value::from(rows));
-        return;
-    }
-    println!("{:<34} {:>10} {:>10} {:>7} {:>8}", "", "node", "floor", "ratio", "aim");
-    for row in rows {
-        let bound = if row.unit == "1/s" { ">=" } else { "<=" };
-        let (node, floor, ratio) = (row.node, row.floor, row.node / row.floor);
-        println!("{:<34} {node:>10.1} {floor:>10.1} {ratio:>7.2} {bound:>4} {:.2}  {}", row.name, row.aim, row.unit);
-    }
+fn mesh_of(node: &Node) -> String {
+    node.address("mesh")
+}
+
+fn wait_for_peer(http: &mut Http, name: &str) -> Outcome<()> {
+    wait_until("the nodes see each other", || {
+        let state: Value = serde_json::from_slice(&http.get("/api/runtime-cloud/state").ok()?).ok()?;
+        let nodes = state["topology"]["nodes"].as_array()?;
+        let is_there = |node: &Value| node["runtime_id"] == json!(name) && node["lifecycle_state"] == json!("online");
+        nodes.iter().any(is_there).then_some(())
+    })
 }
 
 async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
     let folder = tempfile::tempdir()?;
-    let target = Node::start(folder.path(), "b", None)?;
-    let origin = Node::start(folder.path(), "a", Some(&target.mesh))?;
-    origin.wait_for_peer("b")?;
-    let axum = Floor::start("--floor-axum")?;
-    let zenoh = Floor::start("--floor-zenoh")?;
+    let target = node(folder.path(), "b", None)?;
+    let origin = node(folder.path(), "a", Some(&mesh_of(&target)))?;
+    wait_for_peer(&mut Http::connect(&origin.address("web"))?, "b")?;
+    let axum = Floor::start(&["--floor-axum"])?;
+    let zenoh = Floor::start(&["--floor-zenoh"])?;
     let session = zenoh_session(Some(&zenoh.address)).await?;
     wait_for_zenoh(&session).await?;
     let mut rows = Vec::new();
@@ -99,28 +92,34 @@ async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
         rows.push(preflight(name, targets, rounds, &origin, &axum)?);
     }
     let (read, read_floor) = single(rounds, &origin, &axum, &session, "status_read", &json!({})).await?;
-    rows.push(Row { name: "dispatch read, 1 caller (p50)", node: read, floor: read_floor, unit: "us", aim: 2.0 });
+    rows.push(Row {
+        name: "dispatch read, 1 caller (p50)".into(),
+        node: read,
+        floor: read_floor,
+        unit: "us",
+        aim: 2.0,
+    });
     let payload = json!({ "command": "ping" });
     let commits = commit_micros(folder.path())?;
     let (write, write_floor) = single(rounds, &origin, &axum, &session, "cmd_invoke", &payload).await?;
     // Before and after, because the disk is shared: the smaller of the two is the stricter floor.
     let commits = commits.min(commit_micros(folder.path())?) * 2.0;
     let floor = write_floor + commits + four_signatures_micros();
-    rows.push(Row { name: "dispatch write, 1 caller (p50)", node: write, floor, unit: "us", aim: 2.0 });
+    rows.push(Row { name: "dispatch write, 1 caller (p50)".into(), node: write, floor, unit: "us", aim: 2.0 });
     rows.push(concurrent(rounds, &origin, &session).await?);
     let plant = Plant::start(folder.path())?;
     for (name, kind, payload) in [
         ("dispatch read, plant to dev", "status_read", json!({})),
         ("dispatch write, plant to dev", "cmd_invoke", payload),
     ] {
-        rows.push(in_plant((name, kind, &payload), rounds, &plant.origin, &origin)?);
+        rows.push(in_plant((name, kind, &payload), rounds, &plant, &origin)?);
     }
     Ok(rows)
 }
 
 fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, axum: &Floor) -> Outcome<Row> {
     let body = action("preflight", "status_read", &json!({}), &names(targets));
-    let mut node = Http::connect(&origin.web)?;
+    let mut node = Http::connect(&origin.address("web"))?;
     let mut floor = Http::connect(&axum.address)?;
     let answer = node.post("/api/runtime-cloud/actions/preflight", &body)?;
     let floor_path = format!("/preflight/{targets}");
@@ -135,18 +134,18 @@ fn preflight(name: &'static str, targets: usize, rounds: usize, origin: &Node, a
             of_node.push(timed(|| node.post("/api/runtime-cloud/actions/preflight", &body).map(drop))?);
         }
     }
-    Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "us", aim: 1.25 })
+    Ok(Row { name: name.into(), node: median(of_node), floor: median(of_floor), unit: "us", aim: 1.25 })
 }
 
 /// What profile `plant` adds: HTTPS, a token, and mesh links inside TLS between nodes with certificates.
 fn in_plant(
     (name, kind, payload): (&'static str, &str, &Value),
     rounds: usize,
-    plant: &Node,
+    plant: &Plant,
     dev: &Node,
 ) -> Outcome<Row> {
     let path = "/api/runtime-cloud/actions/dispatch";
-    let (mut in_plant, mut in_dev) = (plant.http()?, dev.http()?);
+    let (mut in_plant, mut in_dev) = (plant.http()?, Http::connect(&dev.address("web"))?);
     let answer: Value = serde_json::from_slice(
         &in_plant.post(path, &action(&format!("warm-up-{kind}"), kind, payload, &["b".to_owned()]))?,
     )?;
@@ -161,7 +160,7 @@ fn in_plant(
             of_plant.push(timed(|| in_plant.post(path, &body).map(drop))?);
         }
     }
-    Ok(Row { name, node: median(of_plant), floor: median(of_dev), unit: "us", aim: 1.1 })
+    Ok(Row { name: name.into(), node: median(of_plant), floor: median(of_dev), unit: "us", aim: 1.1 })
 }
 
 fn names(targets: usize) -> Vec<String> {
@@ -178,7 +177,7 @@ async fn single(
     payload: &Value,
 ) -> Outcome<(f64, f64)> {
     let target = ["b".to_owned()];
-    let mut node = Http::connect(&origin.web)?;
+    let mut node = Http::connect(&origin.address("web"))?;
     let mut floor = Http::connect(&axum.address)?;
     let path = "/api/runtime-cloud/actions/dispatch";
     let answer = node.post(path, &action("warm-up", kind, payload, &target))?;
@@ -204,11 +203,11 @@ async fn single(
 
 /// Dispatches a second by 64 callers, and bare gets with four Ed25519 operations each by as many.
 async fn concurrent(rounds: usize, origin: &Node, session: &zenoh::Session) -> Outcome<Row> {
-    let mut of_node = Vec::new();
-    let mut of_floor = Vec::new();
+    let web = origin.address("web");
+    let (mut of_node, mut of_floor) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let begin = Instant::now();
-        let callers: Vec<_> = (0..CALLERS).map(|caller| caller_thread(origin.web.clone(), round, caller)).collect();
+        let callers: Vec<_> = (0..CALLERS).map(|caller| caller_thread(web.clone(), round, caller)).collect();
         for caller in callers {
             caller.join().map_err(|_panic| "a caller panicked")??;
         }
@@ -220,7 +219,7 @@ async fn concurrent(rounds: usize, origin: &Node, session: &zenoh::Session) -> O
         }
         of_floor.push(rate(begin.elapsed()));
     }
-    let name = "dispatch read, 64 callers";
+    let name = "dispatch read, 64 callers".into();
     Ok(Row { name, node: median(of_node), floor: median(of_floor), unit: "1/s", aim: 0.6 })
 }
 
@@ -305,15 +304,6 @@ fn check_alike(node: &[u8], floor: &[u8]) -> Outcome<()> {
     Err(format!("the floor answers something else: {} bytes, not {}", floor.len(), node.len()).into())
 }
 
-fn micros(elapsed: Duration) -> f64 {
-    elapsed.as_secs_f64() * 1e6
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn action(request_id: &str, kind: &str, payload: &Value, targets: &[String]) -> Vec<u8> {
     json!({
         "api_version": "1.0",
@@ -327,242 +317,6 @@ fn action(request_id: &str, kind: &str, payload: &Value, targets: &[String]) -> 
     })
     .to_string()
     .into_bytes()
-}
-
-/// A connection, in the clear or inside TLS.
-trait Duplex: Read + Write {}
-
-impl<T: Read + Write> Duplex for T {}
-
-/// What a node of profile `plant` wants of a caller.
-struct Secured {
-    config: Arc<ClientConfig>,
-    token: String,
-}
-
-/// A keep-alive HTTP/1.1 client of few instructions, so that what is measured is the server.
-struct Http {
-    stream: BufReader<Box<dyn Duplex>>,
-    host: String,
-    /// The header of the credential, where there is one.
-    credential: String,
-}
-
-impl Http {
-    fn connect(address: &str) -> Outcome<Self> {
-        let host = address.trim_start_matches("http://").to_owned();
-        let stream = TcpStream::connect(&host)?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(Box::new(stream)), host, credential: String::new() })
-    }
-
-    fn connect_secured(address: &str, secured: &Secured) -> Outcome<Self> {
-        let host = address.trim_start_matches("https://").to_owned();
-        let socket = TcpStream::connect(&host)?;
-        socket.set_nodelay(true)?;
-        let session = ClientConnection::new(Arc::clone(&secured.config), ServerName::try_from("localhost")?)?;
-        let stream = BufReader::new(Box::new(StreamOwned::new(session, socket)) as Box<dyn Duplex>);
-        Ok(Self { stream, host, credential: format!("Authorization: Bearer {}\r\n", secured.token) })
-    }
-
-    fn post(&mut self, path: &str, body: &[u8]) -> Outcome<Vec<u8>> {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            self.host,
-            self.credential,
-            body.len()
-        );
-        self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
-        self.answer()
-    }
-
-    fn get(&mut self, path: &str) -> Outcome<Vec<u8>> {
-        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: {}\r\n{}\r\n", self.host, self.credential)?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Outcome<Vec<u8>> {
-        let mut length = 0;
-        let mut line = String::new();
-        self.stream.read_line(&mut line)?;
-        if !line.contains(" 200 ") {
-            return Err(format!("wanted 200, got {line}").into());
-        }
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line)?;
-            if line == "\r\n" {
-                break;
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        Ok(body)
-    }
-}
-
-/// A node of our own binary, ended when dropped.
-struct Node {
-    process: Child,
-    web: String,
-    mesh: String,
-    secured: Option<Secured>,
-}
-
-impl Node {
-    fn start(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Self> {
-        let project = folder.join(name);
-        std::fs::create_dir_all(&project)?;
-        let connect = connect.map(|address| format!("\"{address}\"")).unwrap_or_default();
-        let settings = format!(
-            "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n[runtime.web]\nlisten = \"127.0.0.1:0\"\n\
-             [runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
-             [runtime.log]\nlevel = \"warn\"\n"
-        );
-        std::fs::write(project.join("runtime.toml"), settings)?;
-        Self::play(&project)
-    }
-
-    /// Starts what the folder says.
-    fn play(project: &Path) -> Outcome<Self> {
-        let ready = project.join("ready.json");
-        let process = Command::new(env!("CARGO_BIN_EXE_trust-runtime"))
-            .args(["play", "--project"])
-            .arg(project)
-            .arg("--ready-file")
-            .arg(&ready)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let text = wait_until("the node is ready", || std::fs::read_to_string(&ready).ok())?;
-        let ready: Value = serde_json::from_str(&text)?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(Self { process, web: text(&ready["web"]), mesh: text(&ready["mesh"][0]), secured: None })
-    }
-
-    fn http(&self) -> Outcome<Http> {
-        match &self.secured {
-            Some(secured) => Http::connect_secured(&self.web, secured),
-            None => Http::connect(&self.web),
-        }
-    }
-
-    fn wait_for_peer(&self, name: &str) -> Outcome<()> {
-        let mut http = self.http()?;
-        wait_until("the nodes see each other", || {
-            let state: Value = serde_json::from_slice(&http.get("/api/runtime-cloud/state").ok()?).ok()?;
-            let nodes = state["topology"]["nodes"].as_array()?;
-            let is_there =
-                |node: &Value| node["runtime_id"] == json!(name) && node["lifecycle_state"] == json!("online");
-            nodes.iter().any(is_there).then_some(())
-        })
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        end(&mut self.process);
-    }
-}
-
-/// Two linked nodes of profile `plant`, with certificates of an authority of their own.
-struct Plant {
-    origin: Node,
-    _target: Node,
-}
-
-impl Plant {
-    fn start(folder: &Path) -> Outcome<Self> {
-        let folder = folder.join("plant");
-        std::fs::create_dir_all(&folder)?;
-        let ca = folder.join("ca").display().to_string();
-        run(&["identity", "init-site", "--ca", &ca, "--site", "default-site"])?;
-        let target = Self::node(&folder, "b", None)?;
-        let mut origin = Self::node(&folder, "a", Some(&target.mesh))?;
-        let project = folder.join("a").display().to_string();
-        let create = ["token", "create", "--role", "engineer", "--actor", "engineer-1", "--expires-days", "1"];
-        let made: Value = serde_json::from_slice(&run(&[&create[..], &["--json", "--project", &project]].concat())?)?;
-        let authorities = CertificateDer::pem_file_iter(folder.join("ca/anchors-default-site.pem"))?;
-        let config = tls::plain_client(authorities.collect::<Result<_, _>>()?)?;
-        let token = made["token"].as_str().unwrap_or_default().to_owned();
-        origin.secured = Some(Secured { config: Arc::new(config), token });
-        wait_until("the token counts", || origin.http().ok()?.get("/api/runtime-cloud/state").ok())?;
-        origin.wait_for_peer("b")?;
-        Ok(Self { origin, _target: target })
-    }
-
-    fn node(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Node> {
-        let project = folder.join(name);
-        let (ca, tls) = (folder.join("ca").display().to_string(), project.join("tls").display().to_string());
-        let id = format!("default-site/{name}");
-        let node = ["identity", "issue", "--ca", &ca, "--node", &id, "--ip", "127.0.0.1", "--dns", "localhost"];
-        run(&[&node[..], &["--out", &tls]].concat())?;
-        let connect = connect.map(|address| format!("\"{address}\"")).unwrap_or_default();
-        let settings = format!(
-            "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n\
-             [runtime.identity]\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
-             key_path = \"tls/node-{name}.key\"\n\
-             anchors = [{{ site = \"default-site\", path = \"{ca}/anchors-default-site.pem\" }}]\n\
-             [runtime.control]\nauth_token = \"5d0c9b7e41f24a8e9c3b6f7a2d1e8c40\"\n\
-             [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
-             [runtime.tls]\nmode = \"self-managed\"\n[runtime.discovery]\nenabled = false\n\
-             [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\ntls = true\n\
-             [runtime.log]\nlevel = \"warn\"\n[runtime.cloud]\nprofile = \"plant\"\n"
-        );
-        std::fs::write(project.join("runtime.toml"), settings)?;
-        // It holds a token.
-        std::fs::set_permissions(project.join("runtime.toml"), std::fs::Permissions::from_mode(0o600))?;
-        Node::play(&project)
-    }
-}
-
-/// What a command of the program prints.
-fn run(arguments: &[&str]) -> Outcome<Vec<u8>> {
-    let output = Command::new(env!("CARGO_BIN_EXE_trust-runtime")).args(arguments).output()?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
-}
-
-/// A floor in a process of its own: this program with another argument. Its first line is its address.
-struct Floor {
-    process: Child,
-    address: String,
-}
-
-impl Floor {
-    fn start(kind: &str) -> Outcome<Self> {
-        let mut process = Command::new(std::env::current_exe()?).arg(kind).stdout(Stdio::piped()).spawn()?;
-        let mut address = String::new();
-        let output = process.stdout.take().ok_or("the floor has an output")?;
-        BufReader::new(output).read_line(&mut address)?;
-        Ok(Self { process, address: address.trim().to_owned() })
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        end(&mut self.process);
-    }
-}
-
-fn end(process: &mut Child) {
-    drop(process.kill());
-    drop(process.wait());
-}
-
-fn wait_until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> Outcome<T> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        match found() {
-            Some(value) => return Ok(value),
-            None if deadline < Instant::now() => return Err(format!("waited 20 s: {what}").into()),
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
 }
 
 const KEY: &str = "bench/floor";
