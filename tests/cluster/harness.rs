@@ -1,7 +1,7 @@
 //! A few nodes as real processes in temporary project folders: started, killed, suspended, restarted and looked at from outside.
 //!
-//! Every port is chosen by the system and read from the ready file. Scouting is off, nodes dial each other by address. Folders
-//! and logs of a failed test are kept and printed.
+//! Every port is chosen by the system. Scouting is off, nodes dial each other by address. Folders and logs of a failed test are
+//! kept and printed.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::http::{self, Answer, Sent};
 use crate::watch::{Stopwatch, try_until, wait_until};
@@ -40,6 +41,8 @@ const LOG_LINES_SHOWN: usize = 80;
 pub(crate) struct Cluster {
     folder: Option<TempDir>,
     logs: RefCell<Vec<PathBuf>>,
+    /// Keep the ports of nodes for them, also while they are down.
+    ports: RefCell<Vec<TcpSocket>>,
 }
 
 /// How a node is set up.
@@ -110,7 +113,7 @@ impl Setup {
 impl Cluster {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("trust-cluster-").tempdir().expect("a temporary folder");
-        Self { folder: Some(folder), logs: RefCell::default() }
+        Self { folder: Some(folder), logs: RefCell::default(), ports: RefCell::default() }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -127,7 +130,9 @@ impl Cluster {
 
     /// Starts a node and waits until it serves.
     #[track_caller]
-    pub(crate) fn play(&self, name: &str, setup: Setup) -> Running {
+    pub(crate) fn play(&self, name: &str, mut setup: Setup) -> Running {
+        // Those that dial this node must find it again after a restart.
+        setup.listen = Some(self.reserve().to_string());
         let mut node = self.running(name, self.project(name, &setup), setup);
         node.launch();
         node.await_ready();
@@ -141,6 +146,17 @@ impl Cluster {
         node.launch();
         node.await_ready();
         node
+    }
+
+    /// An address that nobody else of this machine gets until the end of the test. The system gives no port away that a socket is
+    /// bound to, and lets a node listen on it none the less, because this socket does not listen and both allow to be bound again.
+    fn reserve(&self) -> SocketAddr {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option of every socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        self.ports.borrow_mut().push(socket);
+        address
     }
 
     fn running(&self, name: &str, project: PathBuf, setup: Setup) -> Running {
@@ -290,12 +306,6 @@ impl Running {
             fingerprint: text("/fingerprint"),
             boot: ready["boot_id"].as_u64().expect("a number"),
         };
-        if self.setup.is_scaffolded {
-            return;
-        }
-        // Those that dial this node must find it again after a restart.
-        self.setup.listen = Some(self.ready.mesh.clone());
-        fs::write(self.project.join("runtime.toml"), self.setup.text(&self.name)).expect("settings are written");
     }
 
     /// Ends it as a crash does: no goodbye, nothing flushed.

@@ -72,6 +72,21 @@ fn a_clean_stop_is_a_goodbye() {
     });
 }
 
+/// A regression: between the end of a node and its restart, a connection of any other program was given the node's port.
+#[test]
+fn the_port_of_a_node_that_is_down_is_nobody_elses() {
+    let cluster = Cluster::new();
+    let mut a = cluster.play("a", Setup::new());
+    let port = a.mesh().to_owned();
+    a.kill();
+    // As the system looks at it when it chooses a port: nobody who does not share it may have it.
+    let other = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let taken = other.bind(port.parse().expect("an address")).expect_err("it is kept");
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    a.restart();
+    assert_eq!(a.mesh(), port);
+}
+
 #[test]
 fn a_restarted_node_is_the_same_one_in_a_new_boot() {
     let cluster = Cluster::new();
