@@ -19,9 +19,9 @@ use crate::mesh::{Answer, Responder};
 use crate::node::clock::SystemEntropy;
 use crate::node::ingress::Ingress;
 use crate::store;
-use crate::store::runs::{EventsAsked, PointerChange, Upto};
+use crate::store::runs::{EventPage, EventsAsked, PointerChange, Upto};
 use crate::wire::mesh::{self as message, POINTERS_MAX, PointerNews, PointersPage, RUN_EVENTS_BYTES_MAX};
-use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunQuestion};
+use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunPiece, RunQuestion};
 
 /// The longest that anybody waits for an event. Whoever has none by then asks again.
 const WAIT_MAX: Millis = Millis::from_secs(10);
@@ -166,7 +166,7 @@ impl Desk {
             return refuse(responder, Code::ServerBusy);
         }
         match (&answer, wait_of(&question)) {
-            (RunAnswer::Events(page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
+            (RunAnswer::Events(_, page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
                 let next = page.next;
                 self.leave_waiting(question, (next, wait), responder);
             }
@@ -185,21 +185,26 @@ impl Desk {
             }
             RunAsked::Record => {
                 let kept = store.run(run).await?.or(accepted);
-                kept.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
+                kept.map_or(RunAnswer::Unknown, RunAnswer::of_record)
+            }
+            RunAsked::Part { part, from } => {
+                let kept = store.run(run).await?;
+                let piece = kept.as_ref().and_then(|run| RunPiece::of(part.of(run)?, *from));
+                piece.map_or(RunAnswer::Unknown, RunAnswer::Piece)
             }
             RunAsked::Events { from, kinds, limit, .. } => {
                 let bytes_max = RUN_EVENTS_BYTES_MAX;
                 let asked = EventsAsked { run, from: *from, kinds: kinds.clone(), limit: *limit, bytes_max };
                 match store.events(asked).await? {
-                    Some(page) => {
-                        let (count, is_ended) = (page.head.count, page.head.is_ended);
-                        RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
+                    Some(EventPage { pointer, events, next, head }) => {
+                        let page = RunEvents { events, next, count: head.count, is_ended: head.is_ended };
+                        RunAnswer::Events(Box::new(pointer), page)
                     }
                     // Nothing yet, and more to come.
-                    None if accepted.is_some() => {
-                        RunAnswer::Events(RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false })
-                    }
-                    None => RunAnswer::Unknown,
+                    None => accepted.map_or(RunAnswer::Unknown, |run| {
+                        let page = RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false };
+                        RunAnswer::Events(Box::new(run.pointer), page)
+                    }),
                 }
             }
         })
@@ -311,7 +316,7 @@ fn follower(question: &RunQuestion) -> (RuntimeId, String, RunId) {
 fn wait_of(question: &RunQuestion) -> Option<Duration> {
     match question.asked {
         RunAsked::Events { wait, .. } if wait > Millis(0) => Some(Duration::from_millis(wait.min(WAIT_MAX).0)),
-        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => None,
+        RunAsked::Events { .. } | RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => None,
     }
 }
 

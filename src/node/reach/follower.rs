@@ -70,7 +70,12 @@ impl RemoteFollower {
             let question = (self.pointer.run, &asked);
             let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
             match answer {
-                Ok(RunAnswer::Events(page)) => {
+                // Another run by the same id (contract, RR-25).
+                Ok(RunAnswer::Events(pointer, _)) if !pointer.is_of_one_run_with(&self.pointer) => {
+                    self.known.forget(&self.pointer).await;
+                    return Ok(None);
+                }
+                Ok(RunAnswer::Events(_, page)) => {
                     self.heard = self.asking.clock.now().monotonic;
                     if wait > Millis(0) || !page.events.is_empty() || page.is_ended {
                         return Ok(Some(page));
@@ -84,7 +89,8 @@ impl RemoteFollower {
                 }
                 Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => return Err(denied(&denial)),
                 // A page is all that is accepted as an answer to this.
-                Ok(RunAnswer::Pointer(_) | RunAnswer::Record(_)) | Err(Unanswered::Silent) => {
+                Ok(RunAnswer::Announced(_) | RunAnswer::Piece(_) | RunAnswer::Pointer(_) | RunAnswer::Record(_))
+                | Err(Unanswered::Silent) => {
                     if self.is_overdue() {
                         return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
                     }

@@ -270,7 +270,8 @@ impl Content {
         }
         let is_cut = events.len() == limit || wanted.peek().is_some();
         let behind = events.last().map_or(asked.from, |event| event.index.saturating_add(1));
-        Some(EventPage { next: if is_cut { behind } else { asked.from.max(head.count) }, events, head })
+        let next = if is_cut { behind } else { asked.from.max(head.count) };
+        Some(EventPage { pointer: kept.run.pointer.clone(), events, next, head })
     }
 
     fn list(&self, asked: &RunsAsked) -> RunPage {

@@ -173,8 +173,10 @@ pub struct EventsAsked {
 }
 
 /// Events in ascending order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventPage {
+    /// Of which run, as its record says it.
+    pub pointer: Pointer,
     /// Those that were wanted.
     pub events: Vec<Event>,
     /// The number to go on at: past the last one on the page, or past all there were when nothing more was wanted.

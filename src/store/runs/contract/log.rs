@@ -41,16 +41,16 @@ pub(super) async fn a_run_is_kept_from_its_start_to_its_end<B: Bench>() {
     store.close().await;
     drop(store);
     let store = bench.open();
-    let ended = Run { pointer: wanted, result: Some("{\"a\":1}".to_owned()), error: None };
+    let ended = Run { pointer: wanted.clone(), result: Some("{\"a\":1}".to_owned()), error: None };
     assert_eq!(store.run(run_id(1)).await, Ok(Some(ended)));
     let page = store.events(all_of(1)).await.expect("reads").expect("is there");
-    let wanted: Vec<Event> = match append(1, 1..5) {
+    let events: Vec<Event> = match append(1, 1..5) {
         Change::Append { events, .. } => {
             [vec![event(0, Kind::RunStart)], events, vec![event(5, Kind::RunEnd)]].concat()
         }
         Change::Create { .. } | Change::End { .. } => panic!("not those"),
     };
-    assert_eq!(page, EventPage { events: wanted, next: 6, head: Head { count: 6, is_ended: true } });
+    assert_eq!(page, EventPage { pointer: wanted, events, next: 6, head: Head { count: 6, is_ended: true } });
     store.close().await;
 }
 
