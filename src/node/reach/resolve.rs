@@ -16,7 +16,9 @@ use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Pointer, Run, RunId};
 use crate::domain::time::Millis;
 use crate::engine::input::Invoke;
-use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked};
+use crate::handle::runs::{
+    Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked, Started,
+};
 use crate::handle::{Failure, Pending};
 use crate::store::runs::{PointerChange, Registry, Replica, RunStore};
 use crate::wire::mesh::{Announced, Assembly, Part, RunAnswer, RunAsked, Whole};
@@ -306,6 +308,7 @@ impl MeshRuns {
             pointer,
             patience: self.patience,
             next,
+            is_over: false,
             first: Some(first),
             heard: self.asking.clock.now().monotonic,
         }))
@@ -338,7 +341,7 @@ impl Runs for MeshRuns {
         self.local.has_store()
     }
 
-    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<Started, Failure>> {
         self.local.start(asker, invoke)
     }
 

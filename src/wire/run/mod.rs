@@ -18,7 +18,7 @@ pub use answer::{
     error, instances, invoked, payload, pointers, record,
 };
 pub use cursor::{instance_cursor, read_instance_cursor, read_run_cursor, run_cursor};
-pub use event::{Ending, Frame, ending, idle, run_end, run_start, said};
+pub use event::{Frame, idle, run_end, run_start, said};
 pub use frame::Form;
 pub use line::{Fields, Level, Said, beginning, complaint, line};
 pub use moment::{iso, read_iso};

@@ -9,7 +9,6 @@ use futures_util::stream::FuturesUnordered;
 
 use super::support::ended;
 use super::*;
-use crate::store::runs::RunStore as _;
 use crate::wire::mesh::{Announced, BROUGHT_AT_ONCE_MAX, BROUGHT_BYTES_MAX, PIECE_BYTES_MAX, RunPiece, Whole};
 use crate::workload::LINE_BYTES_MAX;
 

@@ -14,13 +14,13 @@ use self::support::{Kept, Member, in_time, log, patience, pointer, read_all, unt
 use crate::domain::audit::{Hash, Outcome};
 use crate::domain::code::Code;
 use crate::domain::preflight::Asker;
-use crate::domain::run::{Kind, Pointer, Run, RunId};
+use crate::domain::run::{Event, Kind, Pointer, Run, RunId};
 use crate::handle::runs::{Absent, EventsAsked, Follower, Next};
 use crate::mesh::Verb;
 use crate::mesh::memory::Hub;
 use crate::node::reach::Patience;
 use crate::node::tests::{engineer, parsed};
-use crate::store::runs::{PointerChange, Registry as _, Replica, Upto};
+use crate::store::runs::{PointerChange, Registry as _, Replica, RunStore, Upto};
 use crate::wire::mesh::{self as message, PointerNews, PointersPage, RunAnswer, RunEvents};
 
 async fn site(names: &[&str]) -> (Hub, Vec<Member>) {
@@ -195,6 +195,67 @@ async fn a_run_that_is_not_what_its_pointer_says_is_unknown_however_it_is_read()
         assert!(is_dropped().await);
     }
     assert_eq!(b.all.events(engineer(), page(real.run, None, 9)).await, Ok(a.log(real.run).await), "found anew");
+}
+
+/// Contract, RR-39: a page may be shorter than was asked for, but it is not empty while there is more.
+#[tokio::test]
+async fn pages_that_are_cut_by_their_bytes_are_continued_until_one_is_empty() {
+    let (_hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    let run = a.begin(1).await.run;
+    let text = "x".repeat(200_000);
+    for index in 1..60 {
+        a.say(run, index, &text).await;
+    }
+    a.end(run, 60, "1").await;
+    let log = a.log(run).await;
+    let logs: Vec<_> = log.iter().filter(|event| event.kind == Kind::Log).cloned().collect();
+    for (reader, longest) in [(a, 21), (b, 43)] {
+        for (kinds, wanted) in [(None, &log), (Some([Kind::Log].into()), &logs)] {
+            let (mut seen, mut sizes) = (Vec::new(), Vec::new());
+            loop {
+                let after = seen.last().map(|event: &Event| event.index);
+                let asked = EventsAsked { kinds: kinds.clone(), ..page(run, after, 1_000) };
+                let page = in_time(reader.all.events(engineer(), asked)).await.expect("read");
+                if page.is_empty() {
+                    break;
+                }
+                sizes.push(page.len());
+                seen.extend(page);
+            }
+            assert!(seen == *wanted, "{sizes:?}");
+            assert!(1 < sizes.len() && sizes.iter().all(|size| *size <= longest), "{sizes:?}");
+        }
+    }
+}
+
+/// Contract, RR-60: it is the oldest, and there is place for one.
+#[tokio::test]
+async fn who_waits_at_another_node_reads_a_run_to_its_end_though_it_is_forgotten_by_that() {
+    let (_hub, members) = site(&["s/a", "s/b"]).await;
+    let [a, b] = members.as_slice() else { panic!("two") };
+    RunStore::set_runs_kept(&a.kept.runs, 1);
+    let oldest = a.begin(1).await.run;
+    let other = a.begin(2).await.run;
+    a.end(other, 1, "1").await;
+    let mut follower = follow(b, oldest, None).await;
+    assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
+    let mut waiting = follower.next();
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
+    a.say(oldest, 1, "at last").await;
+    a.end(oldest, 2, "2").await;
+    let mut seen = Vec::new();
+    match in_time(waiting).await {
+        Ok(Next::Events(events)) => seen.extend(events),
+        other => panic!("{other:?}"),
+    }
+    seen.extend(read_all(&mut follower).await);
+    let kinds: Vec<_> = seen.iter().map(|event| (event.index, event.kind)).collect();
+    assert_eq!(kinds, [(1, Kind::Log), (2, Kind::RunEnd)]);
+    assert_eq!(in_time(follower.next()).await, Ok(Next::End), "nobody needs to be asked");
+    assert_eq!(b.all.run(engineer(), oldest).await, Err(Absent::Unknown));
+    // Who was not there at the end is told that there is no more, and is given nothing with a gap.
+    assert_eq!(b.all.follow(engineer(), oldest, Some(0)).await.map(drop), Err(Absent::Unknown));
 }
 
 /// Each event travels within JSON within base64, and a page has a bound.
