@@ -143,7 +143,9 @@ impl Stage {
         let mut pointer = self.store.lookup(self.run).await.unwrap().expect("begun");
         pointer.end = Some(end);
         self.store.commit(vec![own]).await.expect("ended");
-        self.told.take().map(|told| told.send(Run { pointer, result, error }));
+        if let Some(told) = self.told.take() {
+            drop(told.send(Run { pointer, result, error }));
+        }
     }
 
     fn ending(&self, result: Option<&str>, error: Option<&str>) -> (End, Event) {
