@@ -303,7 +303,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/runs/{runId}/events",
                 VIEWER,
-                "A page of a run's events, ascending.",
+                "A page of a run's events, ascending. It may be shorter than `limit`: go on behind its last event until one is empty.",
                 Described::RunEvents,
                 Handler::Later(runs::events),
             ),

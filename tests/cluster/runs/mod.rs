@@ -1,9 +1,11 @@
 //! Runs on real nodes: real programs, found by their bare id from any node, whole after any end.
 
+mod brought;
 mod death;
 mod disk;
 mod ends;
 mod listed;
+mod oldest;
 mod output;
 
 use std::fs;
