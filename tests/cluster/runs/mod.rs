@@ -4,6 +4,7 @@ mod death;
 mod disk;
 mod ends;
 mod listed;
+mod many;
 mod output;
 
 use std::fs;
