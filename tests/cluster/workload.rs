@@ -129,4 +129,6 @@ fn a_workload_that_does_not_want_to_end_does_not_hold_up_the_stop() {
     // Asserts the bound of the stop.
     node.shutdown();
     assert!(!pids.into_iter().any(is_alive), "it outlived its node");
+    // Ended by the node in its own time, and not merely gone together with it.
+    assert!(node.log().contains("the workload has ended"), "{}", node.log());
 }

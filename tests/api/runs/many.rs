@@ -84,7 +84,7 @@ async fn a_thousand_readers_each_get_exactly_the_log() {
     let mut readers = Readers::new(&crowd);
     readers.enter();
     play(&crowd, &mut stage, MEANWHILE - BEFORE).await;
-    crowd.until_got(MEANWHILE).await;
+    readers.until_got(MEANWHILE).await;
     play(&crowd, &mut stage, EVENTS - MEANWHILE - 1).await;
     write(&crowd, &[stage.last()]);
     stage.close().await;

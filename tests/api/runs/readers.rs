@@ -92,18 +92,6 @@ impl Crowd {
     pub(crate) fn log(&self) -> RwLockWriteGuard<'_, Log> {
         self.log.write().expect("no panic")
     }
-
-    /// Waits until the steady ones of those who did not come late have all got so much.
-    pub(crate) async fn until_got(&self, events: usize) {
-        let steady = (0..READERS - LATE).filter(|number| Manner::of(*number) == Manner::Steady).count();
-        let waiting = async {
-            while self.got.load(Ordering::Relaxed) < steady * events {
-                // waits: for other tasks, and looking without a pause would take their time.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(READ_MAX, waiting).await.expect("the steady readers come to the end of what is there");
-    }
 }
 
 /// How one reads.
@@ -341,6 +329,22 @@ impl Readers {
             let manner = reader.manner;
             self.all.spawn(async move { (number, manner, reader.read().await) });
         }
+    }
+
+    /// Waits until the steady ones who are there have all got so much of a log that goes on.
+    pub(crate) async fn until_got(&mut self, events: usize) {
+        let steady = (0..READERS - LATE).filter(|number| Manner::of(*number) == Manner::Steady).count();
+        let crowd = Arc::clone(&self.crowd);
+        let waiting = async {
+            while crowd.got.load(Ordering::Relaxed) < steady * events {
+                if let Some(early) = self.all.try_join_next() {
+                    panic!("one has come to an end before the log has: {:?}", early.expect("no panic"));
+                }
+                // waits: for other tasks, and looking without a pause would take their time.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(READ_MAX, waiting).await.expect("the steady readers come to the end of what is there");
     }
 
     /// Waits until all but those who are stuck have the log.

@@ -104,7 +104,7 @@ async fn a_thousand_readers_of_a_real_node_each_get_what_is_on_its_disk() {
     let mut readers = Readers::new(&crowd);
     readers.enter();
     open(&node, "meanwhile");
-    crowd.until_got(MEANWHILE).await;
+    readers.until_got(MEANWHILE).await;
     open(&node, "rest");
     await_status(&node, &run, "completed");
     readers.enter_late();
