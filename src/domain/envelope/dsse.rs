@@ -92,13 +92,17 @@ pub struct BadSignature;
 /// The bytes that are signed.
 pub fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
     let name = payload_type.as_str();
-    let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), payload.len()).into_bytes();
+    let head = format!("DSSEv1 {} {name} {} ", name.len(), payload.len());
+    let mut bytes = Vec::with_capacity(head.len().saturating_add(payload.len()));
+    bytes.extend_from_slice(head.as_bytes());
     bytes.extend_from_slice(payload);
     bytes
 }
 
 /// Signs a payload.
 pub fn sign(key: &IdentityKey, payload_type: PayloadType, payload: &[u8]) -> [u8; 64] {
+    #[cfg(test)]
+    tally::count();
     key.sign(&pre_authentication_encoding(payload_type, payload))
 }
 
@@ -126,7 +130,26 @@ impl PublicKey {
         let signature = Signature::from_bytes(signature);
         let bytes = pre_authentication_encoding(payload_type, payload);
         let point = self.point.ok_or(BadSignature)?;
+        #[cfg(test)]
+        tally::count();
         point.verify_strict(&bytes, &signature).map_err(|_mismatch| BadSignature)
+    }
+}
+
+/// How many signatures a test has made and checked on its thread.
+#[cfg(test)]
+pub(crate) mod tally {
+    use std::cell::Cell;
+
+    thread_local!(static DONE: Cell<usize> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        DONE.set(DONE.get() + 1);
+    }
+
+    /// All of them so far.
+    pub(crate) fn done() -> usize {
+        DONE.get()
     }
 }
 
