@@ -35,7 +35,7 @@ fn fewer_follow_than_may_be_connected_and_both_have_bounds() {
         ("connections_max = 1536", "runtime.web.streams_max: wanted fewer than connections_max, 1536"),
     ] {
         let found = limits(text).expect_err(text);
-        assert!(found.len() == 1 && found[0].starts_with(wanted), "{text}: {found:?}");
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{text}: {found:?}");
     }
 }
 
