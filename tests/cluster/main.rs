@@ -27,6 +27,7 @@ mod commands;
 mod crash;
 mod disk;
 mod dispatch;
+mod fleet;
 mod identity;
 mod idle;
 mod join;
