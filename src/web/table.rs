@@ -193,7 +193,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/api/runtime-cloud/state/stream",
             VIEWER,
-            "The fleet as it changes: a snapshot, then events `node`, `edge`, `timeline` and `removed`.",
+            "The fleet as it changes: a snapshot, then events `node`, `edge`, `timeline` and `removed`. A reader too slow for what is kept gets a new snapshot.",
             Described::StateStream,
             Handler::Later(watch::read),
         ),

@@ -5,6 +5,7 @@ mod death;
 mod disk;
 mod ends;
 mod listed;
+mod many;
 mod oldest;
 mod output;
 
