@@ -47,16 +47,16 @@ async fn a_long_result_or_error_is_the_same_at_every_node() {
 }
 
 /// What one liar says of one run, question by question.
-struct Lies {
-    b: Member,
-    liar: Liar,
-    known: Pointer,
+pub(super) struct Lies {
+    pub(super) b: Member,
+    pub(super) liar: Liar,
+    pub(super) known: Pointer,
     whole: Whole,
     text: String,
 }
 
 impl Lies {
-    async fn new(patience: Patience) -> Self {
+    pub(super) async fn new(patience: Patience) -> Self {
         let hub = Hub::new().expect("a hub");
         let b = Member::patient(&hub, "s/b", Kept::new(), patience).await;
         let liar = Liar::join(&hub, "s/l").await;
@@ -79,7 +79,7 @@ impl Lies {
     }
 
     /// Says these one after the other, and then nothing.
-    fn tell(&self, answers: Vec<RunAnswer>) {
+    pub(super) fn tell(&self, answers: Vec<RunAnswer>) {
         let (keys, mut answers) = (self.liar.keys(), answers.into_iter().peekable());
         self.liar.tell(move |_, question| {
             let answer = answers.next()?;

@@ -3,6 +3,7 @@
 mod brought;
 mod liar;
 mod support;
+mod told;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

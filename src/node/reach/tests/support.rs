@@ -7,16 +7,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::audit::{Draft, NoteKey};
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{IdentityKey, TrustState};
+use crate::domain::identity::{IdentityKey, Role, TrustState};
+use crate::domain::offer::{Agent, Offer};
 use crate::domain::projection::Limits;
-use crate::domain::run::{End, Event, Pointer, RunId};
+use crate::domain::run::{AgentName, End, Event, Pointer, RunId};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::record::{self, Batch, Record};
 use crate::engine::view::Settings;
 use crate::handle::runs::{Follower, Next, Runs};
 use crate::mesh::memory::Hub;
 use crate::node::reach::Patience;
-use crate::node::runs::Outside;
+use crate::node::runs::{Declared, Outside};
 use crate::node::tests::{NoFiles, parsed, runs_in_memory, settings};
 use crate::node::{Node, Parts, Witnessing, prepare};
 use crate::store::memory::MemoryStore;
@@ -24,6 +25,8 @@ use crate::store::runs::memory::MemoryRuns;
 use crate::store::runs::{Change, RUNS_KEPT, Registry, RunStore as _};
 use crate::store::{Chain, Store as _};
 use crate::wire::run::{Frame, Level, Said, run_end, run_start, said};
+use crate::workload::Program;
+use crate::workload::memory::{Memory, Script};
 
 /// Far more than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -85,6 +88,16 @@ pub(super) struct Member {
     pub(super) all: Arc<dyn Runs>,
 }
 
+/// What the agent of these nodes runs: it waits, and takes too long with that.
+fn program() -> Outside {
+    let programs = Memory::default();
+    programs.put("hello", Script::Waits);
+    let program = Program { path: "hello".into(), ..Program::default() };
+    let declared = Declared { program, timeout: Millis(1_000) };
+    let declared = [(AgentName::of_agent(&parsed("hello")), declared)].into();
+    Outside { launcher: Arc::new(programs), declared, ..runs_in_memory() }
+}
+
 pub(super) fn patience() -> Patience {
     Patience { pull: Duration::from_millis(30), event: Duration::from_secs(2), ..Patience::default() }
 }
@@ -97,13 +110,15 @@ impl Member {
     pub(super) async fn patient(hub: &Hub, name: &str, kept: Kept, patience: Patience) -> Self {
         let id: RuntimeId = parsed(name);
         let limits = Limits { period: Millis(100), ..Limits::default() };
-        let settings = Arc::new(Settings { me: id.clone(), limits, ..(*settings()).clone() });
+        let agents = [(parsed("hello"), Agent { role: Role::Operator, webhook: true })].into();
+        let offer = Offer { agents, ..Offer::default() };
+        let settings = Arc::new(Settings { me: id.clone(), limits, offer, ..(*settings()).clone() });
         let kept = Kept { runs: kept.runs.crash(), store: kept.store };
         let prepared = prepare(settings, key(name), Arc::new(kept.store.clone())).await.expect("prepared");
         let (mesh, inbox) = hub.join(id.clone(), prepared.boot());
         let store = Arc::new(kept.runs.clone());
         let registry: Arc<dyn Registry> = Arc::<MemoryRuns>::clone(&store);
-        let runs = Outside { store, registry, ..runs_in_memory() };
+        let runs = Outside { store, registry, ..program() };
         let parts = Parts {
             mesh,
             inbox,
