@@ -31,10 +31,19 @@ pub fn run(data: &[u8]) {
     let complained = said(frame(), complaint(data)).expect("a line for people is an event");
     assert_eq!(complained.kind, Kind::Log);
     check_event(&complained, data);
+    check_message(&complained, data);
     let size = u64::try_from(data.len()).expect("small");
     let begun = said(frame(), beginning(Level::Info, &String::from_utf8_lossy(data), size)).expect("an event");
     check_event(&begun, data);
     assert_eq!(json(&begun.body).get("originalSize").and_then(Value::as_u64), Some(size));
+}
+
+/// A short line is shown as it is, but for the carriage return of systems that end lines with two characters.
+fn check_message(event: &Event, data: &[u8]) {
+    if let (true, Ok(text)) = (data.len() <= 1_024, std::str::from_utf8(data)) {
+        let shown = text.strip_suffix('\r').unwrap_or(text);
+        assert_eq!(json(&event.body).get("message").and_then(Value::as_str), Some(shown));
+    }
 }
 
 fn frame() -> Frame {
