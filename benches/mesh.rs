@@ -1,8 +1,9 @@
 //! What preflight and dispatch cost beside their floors, as ratios within one run.
 //!
 //! Two nodes run as processes of their own, and so do the floors: an axum server that reads and writes the same bodies behind
-//! the same checks without deciding anything, and a bare Zenoh queryable. The machines are shared and noisy, so nothing here is an absolute promise: node and
-//! floor are measured in alternating rounds of the same run, and the ratio of their medians is printed.
+//! the same checks without deciding anything, and a bare Zenoh queryable. The machines are shared and noisy, so nothing here is
+//! an absolute promise: node and floor are measured in alternating rounds of the same run, and the ratio of their medians is
+//! printed.
 //!
 //! `cargo bench --bench mesh` prints a table; `-- --json` prints JSON; `-- --rounds N` changes the length.
 
@@ -23,6 +24,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 
 use plant::Plant;
+use processor::OneProcessor;
 use stand::http::Http;
 use stand::process::{Floor, Node, wait_until};
 use stand::rows::{Arguments, Row, median, micros};
@@ -30,6 +32,7 @@ use stand::{Outcome, rows, runtime};
 
 mod floor;
 mod plant;
+mod processor;
 mod stand;
 
 /// Requests of one round; rounds of node and floor alternate.
@@ -88,9 +91,11 @@ async fn measure(rounds: usize) -> Outcome<Vec<Row>> {
     let session = zenoh_session(Some(&zenoh.address)).await?;
     wait_for_zenoh(&session).await?;
     let mut rows = Vec::new();
+    let held = OneProcessor::hold(&[std::process::id(), origin.process.id(), axum.process.id()])?;
     for (name, targets) in [("preflight, 1 target", 1), ("preflight, 1,000 targets", 1_000)] {
         rows.push(preflight(name, targets, rounds, &origin, &axum)?);
     }
+    drop(held);
     let (read, read_floor) = single(rounds, &origin, &axum, &session, "status_read", &json!({})).await?;
     rows.push(Row {
         name: "dispatch read, 1 caller (p50)".into(),

@@ -140,7 +140,8 @@ pub trait Operations: Send + Sync + fmt::Debug {
     fn planned(&self, plan_hash: &str, request: &Request, plan: &Plan) -> Option<Basis>;
 
     /// Decides again and carries out, each target within its budget. Nothing is sent if any target is denied, or if the plan
-    /// that the request names does not hold at the very moment of this decision.
+    /// that the request names does not hold at the very moment of this decision. It goes on to its outcome on record also when
+    /// the answer is not waited for.
     fn dispatch(&self, request: Request) -> Pending<'_, Result<Dispatched, Failure>>;
 
     /// Changes this node itself. The caller has checked that the asker is an admin.

@@ -1,4 +1,5 @@
-//! The node's own admin token: made once, kept in the state folder for its owner's command line, never logged.
+//! The node's own admin token: made once, kept in the state folder for its owner's command line, never logged. Whoever removes
+//! or replaces the file takes the old one back, also while the node runs.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -13,21 +14,35 @@ use crate::engine::Entropy;
 use crate::node::clock::SystemEntropy;
 
 /// The token's file in the state folder.
-const FILE: &str = "admin.token";
+pub(super) const FILE: &str = "admin.token";
 
 /// Shortest token that is believed to be one of ours: a truncated file must not become an easy secret.
 const CHARS_MIN: usize = 40;
 
+/// The digest of a token.
+pub(super) type Digested = [u8; 32];
+
 /// The digest of the token in the file; a new token where there is none.
-pub(super) fn load_or_create(folder: &Path) -> io::Result<[u8; 32]> {
+pub(super) fn load_or_create(folder: &Path) -> io::Result<Digested> {
+    match load(folder)? {
+        Some(digest) => Ok(digest),
+        None => create(&folder.join(FILE)).map(|token| digest(&token)),
+    }
+}
+
+/// The digest of the token in the file, if there is one.
+pub(super) fn load(folder: &Path) -> io::Result<Option<Digested>> {
     let path = folder.join(FILE);
-    let token = match fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() >= CHARS_MIN => text.trim().to_owned(),
-        Ok(_) => return Err(io::Error::other(format!("{}: is not a token; remove the file", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path)?,
-        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-    };
-    Ok(Sha256::digest(token.as_bytes()).into())
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() >= CHARS_MIN => Ok(Some(digest(text.trim()))),
+        Ok(_) => Err(io::Error::other(format!("{}: is not a token; remove the file", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
+fn digest(token: &str) -> Digested {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 fn create(path: &Path) -> io::Result<String> {

@@ -489,7 +489,8 @@ impl Node {
 
     /// Reads the files again, as when one of them changes.
     pub async fn reload(&self) {
-        self.operations.0.take_up_changes().await;
+        // What could not be taken up is on the log.
+        let _is_taken_up = self.operations.0.take_up_changes().await;
     }
 
     /// Not ready any more: whoever watches readiness stops sending.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,20 +72,25 @@ impl NodeOperations {
     /// Decided, compared with the plan that was named, and carried out from one snapshot.
     async fn read(self: Arc<Self>, request: Request, view: Arc<View>) -> Result<Dispatched, Failure> {
         let now = self.clock.now();
-        let preflight = self.preflight(&view, &request, now);
-        if request.planned.as_ref().is_some_and(|planned| *planned != view.basis(&preflight.plan)) {
+        let plan = view.plan(&request.asker, &request.action, &request.targets, now);
+        let name = |plan: &Plan| self.plan_key.mint(&view, &request, plan, now.wall);
+        if request.planned.as_ref().is_some_and(|planned| *planned != view.basis(&plan)) {
             let denial = plan_overtaken();
             let first = request.targets.first().unwrap_or(view.me());
             let mut draft = self.draft(&request, first, Some(&denial), now);
             draft.detail = among(request.targets.len(), &denial.reason);
             self.record(vec![draft])?;
-            return Ok(self.overtaken(&request, preflight.plan, &denial));
+            return Ok(self.overtaken(&request, plan, &denial));
         }
-        if !preflight.plan.is_allowed() {
-            self.record(self.denials(&request, &preflight.plan, now))?;
-            return Ok(Dispatched { preflight, outcomes: Vec::new() });
+        if !plan.is_allowed() {
+            self.record(self.denials(&request, &plan, now))?;
+            let plan_hash = name(&plan);
+            return Ok(Dispatched { preflight: Preflight { plan, plan_hash }, outcomes: Vec::new() });
         }
-        let outcomes = join_all(request.targets.iter().map(|target| self.read_one(&view, &request, target))).await;
+        let asked = join_all(request.targets.iter().map(|target| self.read_one(&view, &request, target)));
+        // The plan is named while the targets work.
+        let (outcomes, plan_hash) = join(asked, async { name(&plan) }).await;
+        let preflight = Preflight { plan, plan_hash };
         self.record(outcomes.iter().map(|outcome| self.outcome_draft(&request, outcome)).collect())?;
         Ok(Dispatched { preflight, outcomes })
     }

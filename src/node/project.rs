@@ -10,11 +10,13 @@ use crate::domain::identity::Fingerprint;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
+use crate::engine::Entropy as _;
 use crate::handle::{Rejected, Reloaded};
+use crate::node::admin_token::{self, FILE as OWNER_FILE};
 use crate::node::assemble::engine_settings;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::certificates::{self, CertificateTrust};
-use crate::node::clock::Clock;
+use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::offers::Offers;
 use crate::node::partners::Partners;
 use crate::node::reload::{Fresh, Sources, Stamp};
@@ -106,6 +108,12 @@ impl Project {
     fn read_tokens(&self, settings: &Settings) -> Result<tokens::Tokens, Rejected> {
         let rejected = |error: tokens::Error| Rejected { what: TOKENS_FILE.to_owned(), reason: error.to_string() };
         tokens::load(&self.state, settings.site()).map_err(rejected)
+    }
+
+    /// The owner's token; a missing file means that a new one is wanted.
+    fn read_owner(&self) -> Result<Option<[u8; 32]>, Rejected> {
+        let rejected = |error: std::io::Error| Rejected { what: OWNER_FILE.to_owned(), reason: error.to_string() };
+        admin_token::load(&self.state).map_err(rejected)
     }
 
     /// Certificate and key may be replaced while the node runs: who it is does not hang on a key.
@@ -207,7 +215,8 @@ impl Sources for Project {
         });
         let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        let files = [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE)].into_iter();
+        let files =
+            [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE), self.state.join(OWNER_FILE)].into_iter();
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
         let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
         let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
@@ -223,12 +232,15 @@ impl Sources for Project {
         let changes = file.as_ref().map(|file| before.changes_to(file)).unwrap_or_default();
         let next = file.map_or_else(|| before.clone(), |file| before.with_live_of(&file));
         let tokens = sorted(self.read_tokens(&before), &mut rejected).unwrap_or_else(|| tokens_before.clone());
+        let owner_before = self.credentials.owner();
+        let owner = sorted(self.read_owner(), &mut rejected).unwrap_or(Some(owner_before));
         let snapshot = sorted(self.read_identity(&next), &mut rejected);
         let snapshot = snapshot.unwrap_or_else(|| self.read_trust(&next));
         let federation = self.read_federation(&next, snapshot.as_ref(), &known, &mut rejected);
         let provisioned = sorted(self.read_provisioned(&before), &mut rejected).flatten();
         let applied = changes.live.iter().copied();
         let applied = applied.chain((tokens != tokens_before).then_some(TOKENS_FILE));
+        let applied = applied.chain((owner != Some(owner_before)).then_some(OWNER_FILE));
         let applied = applied.chain((federation != known).then_some(BUNDLES));
         let applied = applied.chain(self.in_use.changes_to(snapshot.as_ref()));
         let applied = applied.chain(self.in_use.presents_another(provisioned.as_ref()).then_some(LISTENER));
@@ -240,8 +252,12 @@ impl Sources for Project {
         let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
         let (credentials, note_key) = (Arc::clone(&self.credentials), Arc::clone(&self.note_key));
+        let state = self.state.clone();
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
+            if owner != Some(owner_before) {
+                credentials.replace_owner(owner.unwrap_or_else(|| new_owner(&state)));
+            }
             if let Some(key) = in_use.next_key(snapshot.as_ref()) {
                 note_key(key);
             }
@@ -267,6 +283,16 @@ impl Sources for Project {
 }
 
 /// Length and time of the last change; zeros where there is no file.
+/// A new token for the owner. Where none can be kept nobody has one: the old one was taken back.
+fn new_owner(state: &Path) -> [u8; 32] {
+    admin_token::load_or_create(state).unwrap_or_else(|error| {
+        tracing::error!(%error, "no new admin token was made; remove what is in its place, or restart the node");
+        let mut nobodys = [0; 32];
+        SystemEntropy.fill(&mut nobodys);
+        nobodys
+    })
+}
+
 fn stamp_of(path: &Path) -> (u64, u128) {
     let Ok(metadata) = fs::metadata(path) else { return (0, 0) };
     let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());

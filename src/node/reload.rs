@@ -100,21 +100,26 @@ impl NodeOperations {
                 self.sources.note();
             }
             let now = self.sources.stamp();
-            if now != seen {
+            // What could not be taken up is tried again at the next look.
+            if now != seen && self.take_up_changes().await {
                 seen = now;
-                self.take_up_changes().await;
             }
         }
         self.sources.note();
     }
 
-    /// Reloads in the name of whoever changed the files: an owner of this machine's account.
-    pub(super) async fn take_up_changes(&self) {
-        let Some(asker) = self.owner() else { return };
+    /// Reloads in the name of whoever changed the files: an owner of this machine's account. Gives whether the files count now, but
+    /// for what was rejected.
+    pub(super) async fn take_up_changes(&self) -> bool {
+        let Some(asker) = self.owner() else { return false };
         match self.reload(asker).await {
             Ok(reloaded) => tell(&reloaded),
-            Err(failure) => tracing::error!(%failure, "changed files were not taken up"),
+            Err(failure) => {
+                tracing::error!(%failure, "changed files were not taken up yet");
+                return false;
+            }
         }
+        true
     }
 
     fn owner(&self) -> Option<Asker> {

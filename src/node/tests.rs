@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -131,14 +131,19 @@ struct Alone {
 #[derive(Default)]
 struct Changed {
     is_taken: Arc<AtomicBool>,
+    stamp: Stamp,
+    /// How often reading it fails at first.
+    failures: AtomicU32,
 }
 
 impl Sources for Changed {
     fn stamp(&self) -> Stamp {
-        Stamp::default()
+        self.stamp.clone()
     }
 
     fn read(&self) -> Fresh {
+        let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(failing.is_err(), "the folder is away");
         let is_taken = Arc::clone(&self.is_taken);
         let settings = Settings { policy_hash: Hash([7; 32]), ..(*settings()).clone() };
         let reloaded = Reloaded { applied: vec!["runtime.cloud.wan".to_owned()], ..Reloaded::default() };
@@ -290,6 +295,20 @@ async fn a_reload_counts_although_the_store_fails_at_its_record() {
         let records = alone.records(Chain::Writes).iter().filter(|draft| draft.action == "reload").count();
         assert_eq!(records, usize::from(fault.is_none()), "{fault:?}");
     }
+}
+
+/// Files change once, and may be away at that moment.
+#[tokio::test]
+async fn changed_files_that_could_not_be_read_are_read_again() {
+    let changed = Changed { stamp: Stamp(vec![(1, 1)]), failures: AtomicU32::new(2), ..Changed::default() };
+    let is_taken = Arc::clone(&changed.is_taken);
+    let _alone = Alone::with(Arc::new(changed)).await;
+    let taken = async {
+        while !is_taken.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("taken up at a later look");
 }
 
 #[tokio::test]

@@ -52,11 +52,27 @@ impl Credentials {
         Self { held, changes: watch::Sender::new(0), used: Mutex::default() }
     }
 
-    /// Replaces the node's own tokens. A request that comes later is judged by the new ones, and whoever follows something is
-    /// judged again.
+    /// SHA-256 of the token that the node has made for its owner.
+    pub fn owner(&self) -> [u8; 32] {
+        self.held.load().admins.own
+    }
+
+    /// Replaces that one, by the SHA-256 of another.
+    pub fn replace_owner(&self, own: [u8; 32]) {
+        let held = self.held.load();
+        let admins = Admins { own, ..held.admins.clone() };
+        self.replace(Held { admins, tokens: held.tokens.clone() });
+    }
+
+    /// Replaces the node's own tokens.
     pub fn replace_tokens(&self, tokens: Tokens) {
         let admins = self.held.load().admins.clone();
-        self.held.store(Arc::new(Held { admins, tokens }));
+        self.replace(Held { admins, tokens });
+    }
+
+    /// A request that comes later is judged by the new ones, and whoever follows something is judged again.
+    fn replace(&self, held: Held) {
+        self.held.store(Arc::new(held));
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 

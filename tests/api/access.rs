@@ -356,19 +356,3 @@ async fn too_many_requests_at_once_are_told_to_come_back_and_probes_are_not() {
     }
     assert_eq!(bench.get("/api/runtime-cloud/state").await.status, StatusCode::OK);
 }
-
-#[tokio::test]
-async fn a_caller_who_hangs_up_does_not_stop_a_dispatch() {
-    let bench = bench();
-    bench.node.gate.forget_permits(1_000);
-    let request = post(DISPATCH, READ);
-    let hung_up = tokio::time::timeout(Duration::from_millis(50), bench.send(request)).await;
-    assert!(hung_up.is_err(), "the dispatch waits for the gate");
-    bench.node.gate.add_permits(1);
-    let done = async {
-        while bench.node.dispatched.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), done).await.expect("carried out all the same");
-}

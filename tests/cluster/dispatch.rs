@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
+use crate::http;
 use crate::question::{DISPATCH, PREFLIGHT, outcomes, ping, read, with, write};
 use crate::watch::{Stopwatch, wait_until};
 
@@ -194,6 +195,30 @@ fn one_silent_target_of_four_delays_nobody_else_and_the_order_is_kept() {
 fn await_both(a: &Running, b: &Running) {
     a.await_lifecycle(b.name(), "online");
     b.await_lifecycle(a.name(), "online");
+}
+
+/// How many requests a node answers, the one that asks included.
+fn await_requests(node: &Running, count: f64) {
+    wait_until(&format!("{count} requests are being answered"), SEEN_MAX, || {
+        let seen = node.metric("trust_runtime_http_requests_in_flight");
+        if seen == count { Ok(()) } else { Err(seen.to_string()) }
+    });
+}
+
+#[test]
+fn a_caller_who_hangs_up_does_not_stop_a_dispatch() {
+    let cluster = Cluster::new();
+    let [a, b] = cluster.site(["a", "b"]);
+    let idle = a.metric("trust_runtime_http_requests_in_flight");
+    b.stop();
+    let body = with(write("a", "hung-up", &["b"], 30), "query_budget_ms", 10_000);
+    let sent = http::send(a.web(), DISPATCH, None, Some(&body)).expect("sent");
+    await_requests(&a, idle + 1.0);
+    drop(sent);
+    await_requests(&a, idle);
+    b.resume();
+    wait_for_record(&a, "hung-up", |record| record["outcome"] == "applied");
+    assert_eq!((b.revision(), b.applied("hung-up")), (1, 1));
 }
 
 /// A record that is written soon, but not before the answer.

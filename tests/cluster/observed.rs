@@ -6,14 +6,6 @@ use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
 use crate::question::{ping, read, with, write};
 use crate::watch::wait_until;
 
-/// The value of one series; 0 where it is not there yet.
-fn value(node: &Running, series: &str) -> f64 {
-    let answer = node.get("/metrics");
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let found = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    found.map_or(0.0, |number| number.parse().expect("a number"))
-}
-
 /// Lines of the log of a node that writes JSON, those of one request, in their order: its message, then its fields.
 fn lines_of(node: &Running, request_id: &str) -> Vec<(String, Json)> {
     let log = node.log();
@@ -40,7 +32,7 @@ fn pair(cluster: &Cluster, more: &str) -> [Running; 2] {
 fn metrics_of_real_nodes_move_when_something_happens() {
     let cluster = Cluster::new();
     let [a, b] = pair(&cluster, "");
-    let length = value(&b, "trust_runtime_audit_records");
+    let length = b.metric("trust_runtime_audit_records");
     assert!(a.dispatch_one(&read("a", "metric-1", &["b"])).ok);
     assert!(a.dispatch_one(&ping("a", "metric-2", &["b"])).ok);
     let denied = a.dispatch_one(&with(ping("a", "metric-3", &["b"]), "actor", "spiffe://trust/elsewhere/engineer-1"));
@@ -56,11 +48,11 @@ fn metrics_of_real_nodes_move_when_something_happens() {
         (&a, r#"trust_runtime_queue_capacity{queue="mailbox"}"#, 1_024.0),
         (&a, "trust_runtime_ready", 1.0),
     ] {
-        assert_eq!(value(node, series), wanted, "{} {series}", node.name());
+        assert_eq!(node.metric(series), wanted, "{} {series}", node.name());
     }
     let at_least = |node: &Running, series: &str, least: f64| {
         wait_until("the number", SEEN_MAX, || {
-            let now = value(node, series);
+            let now = node.metric(series);
             if least <= now { Ok(()) } else { Err(format!("{}: {series} is {now}, not {least}", node.name())) }
         });
     };

@@ -76,6 +76,15 @@ fn outcome(row: &Json) -> Outcome {
 }
 
 impl Running {
+    /// The value of one series of its metrics; 0 where it is not there yet.
+    #[track_caller]
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let found = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.map_or(0.0, |number| number.parse().expect("a number"))
+    }
+
     /// Dispatches to one target, and gives its outcome.
     #[track_caller]
     pub(crate) fn dispatch_one(&self, body: &Json) -> Outcome {

@@ -122,3 +122,35 @@ fn a_rule_counts_without_a_restart_and_a_bad_file_changes_nothing() {
     assert!(code == Some(0) && waits, "{answer}");
     assert_eq!(a.get("/readyz").status, 200, "SIGHUP does not end it");
 }
+
+/// Whoever has copied the owner's token is shut out without a restart.
+#[test]
+fn the_owners_token_is_replaced_by_removing_its_file() {
+    let cluster = Cluster::new();
+    let [a] = cluster.site(["a"]);
+    let file = a.state_folder().join("admin.token");
+    let read = || fs::read_to_string(&file).unwrap_or_default();
+    let stolen = read();
+    assert_eq!(status_with(&a, &stolen), 200);
+    fs::remove_file(&file).expect("removed");
+    a.wait_until("the old one is shut out", SEEN_MAX, |a| {
+        let got = status_with(a, &stolen);
+        (got == 401).then_some(()).ok_or_else(|| got.to_string())
+    });
+    assert_ne!(read(), stolen);
+    assert_eq!(status_with(&a, &read()), 200, "the new one is in its place");
+    assert_eq!(reload(&a).0, Some(0), "the command line finds it");
+    // One that a person has put there counts as well, and a worthless one changes nothing.
+    let chosen = format!("trt_{}", "c".repeat(43));
+    fs::write(&file, &chosen).expect("written");
+    a.wait_until("the chosen one counts", SEEN_MAX, |a| {
+        let got = status_with(a, &chosen);
+        (got == 200).then_some(()).ok_or_else(|| got.to_string())
+    });
+    fs::write(&file, "short").expect("written");
+    a.signal("HUP");
+    a.wait_until("the log says why", SEEN_MAX, |a| {
+        a.log().contains("is not a token").then_some(()).ok_or_else(|| a.log())
+    });
+    assert_eq!((status_with(&a, &chosen), status_with(&a, "short")), (200, 401));
+}

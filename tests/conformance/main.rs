@@ -18,6 +18,7 @@ mod case_file;
 mod envelope;
 mod example;
 mod explain;
+mod judged;
 mod key;
 mod matrix;
 mod minted;

@@ -92,7 +92,9 @@ pub struct BadSignature;
 /// The bytes that are signed.
 pub fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
     let name = payload_type.as_str();
-    let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), payload.len()).into_bytes();
+    let head = format!("DSSEv1 {} {name} {} ", name.len(), payload.len());
+    let mut bytes = Vec::with_capacity(head.len().saturating_add(payload.len()));
+    bytes.extend_from_slice(head.as_bytes());
     bytes.extend_from_slice(payload);
     bytes
 }

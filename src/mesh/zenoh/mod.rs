@@ -27,6 +27,7 @@ use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{Opened, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
+use crate::mesh::zenoh::ways::Ways;
 use crate::mesh::{
     Accept, Document, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal, Refusals, Verb,
 };
@@ -38,6 +39,7 @@ mod redial;
 mod secure;
 pub(super) mod session;
 pub(super) mod tunnel;
+mod ways;
 
 #[cfg(test)]
 mod partner_tests;
@@ -178,6 +180,7 @@ struct Core {
     identity: Arc<receive::Identity>,
     /// Set at once for peers and routers; for a client, when the first router has answered.
     session: OnceLock<Opened>,
+    ways: Arc<Ways>,
     presence: Mutex<Presence>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -213,6 +216,7 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
         intake: intake.clone(),
         identity: Arc::default(),
         session: OnceLock::new(),
+        ways: Arc::default(),
         presence: Mutex::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -269,7 +273,7 @@ impl Core {
 
     /// Starts hearing and answering on a session.
     fn go_live(&self, opened: Opened) -> zenoh::Result<()> {
-        let clerk = receive::declare(&opened.session, &self.space, &self.own, &self.intake, &self.identity)?;
+        let clerk = receive::declare(&opened.session, self)?;
         self.spawn(clerk.run());
         let mut presence = self.lock_presence();
         if matches!(*presence, Presence::Wanted) {
@@ -323,7 +327,10 @@ impl Core {
                 return Ok(());
             }
         }
-        self.session()?
+        let session = self.session()?;
+        // Published every few seconds: often enough.
+        self.ways.settle(session);
+        session
             .put(self.space.document(&self.own, document), bytes)
             .priority(priority)
             .congestion_control(CongestionControl::Drop)
@@ -335,7 +342,7 @@ impl Core {
     /// Asks everybody who answers on an exact key: only the right one should, but anybody can.
     async fn get(
         &self,
-        key: String,
+        key: KeyExpr<'static>,
         payload: Vec<u8>,
         (budget, answer_bytes_max): (Duration, usize),
         accept: Accept<'_>,
@@ -348,7 +355,7 @@ impl Core {
         let pass_on = move |reply: Reply| drop(tx.try_send(reply));
         let builder = self
             .session()?
-            .get(KeyExpr::try_from(key).map_err(broken)?)
+            .get(key)
             .payload(payload)
             .target(QueryTarget::All)
             .consolidation(ConsolidationMode::None)
@@ -430,7 +437,10 @@ impl Mesh for ZenohMesh {
         accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.rpc(target, verb, &self.core.own);
-        Box::pin(self.core.get(key, payload, (budget, verb.answer_bytes_max()), accept))
+        Box::pin(async move {
+            let key = self.core.ways.to(self.core.session()?, key).map_err(broken)?;
+            self.core.get(key, payload, (budget, verb.answer_bytes_max()), accept).await
+        })
     }
 
     fn fetch_identity<'a>(
@@ -440,7 +450,10 @@ impl Mesh for ZenohMesh {
         accept: Accept<'a>,
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.document(runtime, Document::Identity);
-        Box::pin(self.core.get(key, Vec::new(), (budget, PAYLOAD_BYTES_MAX), accept))
+        Box::pin(async move {
+            let key = KeyExpr::try_from(key).map_err(broken)?;
+            self.core.get(key, Vec::new(), (budget, PAYLOAD_BYTES_MAX), accept).await
+        })
     }
 
     fn publish<'a>(&'a self, document: Document, bytes: Vec<u8>) -> Pending<'a, Result<(), QueryError>> {

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustls_pki_types::PrivateKeyDer;
+use tokio::net::{TcpSocket, TcpStream};
 use zenoh::query::Query;
 use zenoh::sample::Sample;
 use zenoh::{Session, Wait};
@@ -223,6 +225,39 @@ async fn a_partner_has_no_more_links_than_it_is_given() {
     assert!(Stranger::with(Some(north.authority.proof("x"))).is_let_in(&router.mesh.listening()[0]).await);
     drop(held);
     wait_until("a place is free", async || proof().is_let_in(&at).await).await;
+}
+
+/// A node that opens link after link leaves places to all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_has_no_more_links_than_its_share() {
+    let [north, south] = Site::known(["north", "south"]);
+    let router = north.open(vec![listening(&south)]).await;
+    let at = router.mesh.listening()[0].clone();
+    let by = |who: &str| Stranger::with(Some(north.authority.proof(who)));
+    let greedy = by("greedy");
+    let links = join_all((0..20).map(|_| greedy.stays(&at))).await;
+    let held: Vec<_> = links.into_iter().flatten().collect();
+    assert_eq!(held.len(), 16, "its share");
+    assert!(by("other").is_let_in(&at).await, "there is room for others");
+    drop(held);
+    wait_until("its places are free", async || by("greedy").is_let_in(&at).await).await;
+}
+
+/// Whoever begins handshakes and says nothing keeps nobody else out who comes from elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_has_no_more_handshakes_than_its_share() {
+    let [north, south] = Site::known(["north", "south"]);
+    let router = north.open(vec![listening(&south)]).await;
+    let at: SocketAddr = router.partner_at(0).parse().expect("an address");
+    // A quarter of 32 is the share of one address; all of them wait for the first word.
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect(at).await.expect("the system accepts"));
+    }
+    let elsewhere = TcpSocket::new_v4().expect("a socket");
+    elsewhere.bind(SocketAddr::from(([127, 0, 0, 2], 0))).expect("loopback has many addresses");
+    let stream = elsewhere.connect(at).await.expect("connected");
+    assert!(Stranger::with(Some(south.authority.proof("x"))).is_let_in_over(stream).await, "another address has room");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

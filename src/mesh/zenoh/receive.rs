@@ -10,11 +10,10 @@ use zenoh::query::Query;
 use zenoh::sample::{Locality, Sample, SampleKind};
 use zenoh::{Session, Wait};
 
-use crate::domain::id::RuntimeId;
 use crate::mesh::intake::Intake;
-use crate::mesh::key::Space;
-use crate::mesh::zenoh::REFUSAL_ENCODING;
 use crate::mesh::zenoh::session::MESSAGE_BYTES_MAX;
+use crate::mesh::zenoh::ways::Ways;
+use crate::mesh::zenoh::{Core, REFUSAL_ENCODING};
 use crate::mesh::{Answer, Document, Refusal, Responder};
 
 /// Small replies waiting to be sent. When full a query is dropped, and its origin hears that nobody answered.
@@ -50,13 +49,8 @@ impl Identity {
 }
 
 /// Declares everything this runtime listens to. The declarations live as long as the session.
-pub(super) fn declare(
-    session: &Session,
-    space: &Space,
-    own: &RuntimeId,
-    intake: &Arc<Intake>,
-    identity: &Arc<Identity>,
-) -> zenoh::Result<Clerk> {
+pub(super) fn declare(session: &Session, core: &Core) -> zenoh::Result<Clerk> {
+    let Core { space, own, intake, identity, .. } = core;
     let (errands_tx, errands) = mpsc::channel(ERRANDS_MAX);
     for document in [Document::Identity, Document::Observation] {
         let intake = intake.clone();
@@ -67,12 +61,12 @@ pub(super) fn declare(
             .background()
             .wait()?;
     }
-    let (hearing, tx) = (intake.clone(), errands_tx.clone());
+    let (hearing, tx, ways) = (intake.clone(), errands_tx.clone(), core.ways.clone());
     session
         .declare_queryable(space.every_rpc(own))
         .complete(true)
         .allowed_origin(Locality::Remote)
-        .callback(move |query| hear_query(&hearing, &tx, query))
+        .callback(move |query| hear_query(&hearing, &tx, &ways, query))
         .background()
         .wait()?;
     let (hearing, key) = (intake.clone(), space.document(own, Document::Identity));
@@ -101,13 +95,14 @@ fn hear_document(intake: &Intake, sample: &Sample) {
     intake.hear_document(sample.key_expr().as_str(), payload.len(), || payload.to_bytes().into_owned());
 }
 
-fn hear_query(intake: &Intake, errands: &mpsc::Sender<Errand>, query: Query) {
+fn hear_query(intake: &Intake, errands: &mpsc::Sender<Errand>, ways: &Arc<Ways>, query: Query) {
     let length = query.payload().map_or(0, |it| it.len());
     match intake.admit(query.key_expr().as_str(), length) {
         Ok(admission) => {
             let payload = query.payload().map(|it| it.to_bytes().into_owned()).unwrap_or_default();
             // The worker that answers sends the reply itself: no task to wake, no copy.
-            admission.enter(payload, Responder::direct(move |answer| reply(&query, answer)));
+            let ways = Arc::clone(ways);
+            admission.enter(payload, Responder::direct(move |answer| reply(&query, &ways, answer)));
         }
         Err(refusal) => leave(intake, errands, Errand::Refuse(query, refusal)),
     }
@@ -120,13 +115,17 @@ fn leave(intake: &Intake, errands: &mpsc::Sender<Errand>, errand: Errand) {
     }
 }
 
-fn reply(query: &Query, answer: Answer) {
+fn reply(query: &Query, ways: &Ways, answer: Answer) {
     // The reply takes the query's priority and congestion control.
     let sent = match answer {
         Answer::Reply(bytes) if MESSAGE_BYTES_MAX <= bytes.len() => {
             return tracing::warn!(length = bytes.len(), "answer is too large for the mesh");
         }
-        Answer::Reply(bytes) => query.reply(query.key_expr(), bytes).wait(),
+        Answer::Reply(bytes) => {
+            let sent = query.reply(query.key_expr(), bytes).wait();
+            ways.hear(query.key_expr().as_str());
+            sent
+        }
         Answer::Refusal(reason) => query.reply_err(reason).encoding(REFUSAL_ENCODING).wait(),
     };
     note(sent);

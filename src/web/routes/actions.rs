@@ -123,13 +123,9 @@ async fn act(shared: Arc<Shared>, call: Call) -> Answered {
     Ok(json(dispatch_answer(me, &request_id, false, (&preflight.plan, &preflight.plan_hash), outcomes)))
 }
 
-/// Runs in a task of its own: a caller who hangs up must not leave a write without its outcome on record.
 async fn carry_out(shared: &Shared, request: Request) -> Result<Dispatched, Failure> {
     tracing::debug!("a dispatch was asked for over HTTP");
-    let node = Arc::clone(&shared.node);
-    let task = shared.tasks.spawn(async move { node.dispatch(request).await }.in_current_span());
-    let lost = |_panicked| Failure { code: Code::Interrupted, reason: "the request was cut off".to_owned() };
-    let done = task.await.map_err(lost)?;
+    let done = shared.node.dispatch(request).await;
     let code = done.as_ref().map_or_else(|failure| failure.code.as_str(), worst);
     tracing::debug!(code, "a dispatch is answered over HTTP");
     done

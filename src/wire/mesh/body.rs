@@ -24,9 +24,21 @@ const CAPABILITIES_MAX: usize = 256;
 /// Longest free text that is taken from a peer, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// What most bodies take. One that grows as it is written is copied again and again.
+const LIKELY_BYTES: usize = 1_024;
+
 /// Writes a body. Our own types always have a JSON form.
 pub(super) fn write(body: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(body).unwrap_or_default()
+    write_within(LIKELY_BYTES, body)
+}
+
+/// Writes a body of about so many bytes.
+pub(super) fn write_within(bytes: usize, body: &impl Serialize) -> Vec<u8> {
+    let mut written = Vec::with_capacity(bytes);
+    match serde_json::to_writer(&mut written, body) {
+        Ok(()) => written,
+        Err(_no_form) => Vec::new(),
+    }
 }
 
 pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Refusal> {

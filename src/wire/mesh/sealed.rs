@@ -130,6 +130,9 @@ pub fn seal_echo(keys: &Keys, echo: &Echo) -> Vec<u8> {
     seal(keys, PayloadType::Echo, &body::write(echo))
 }
 
+/// About what surrounds a signed payload takes, beside the attachments.
+const OUTER_BYTES: usize = 512;
+
 /// Writes what surrounds a signed payload.
 pub(super) fn write_outer(
     payload_type: PayloadType,
@@ -138,13 +141,17 @@ pub(super) fn write_outer(
     signature: &[u8],
     attached: Attached<'_>,
 ) -> Vec<u8> {
-    body::write(&Outer {
+    let payload = STANDARD.encode(payload);
+    let attachments = attached.chain.iter().map(String::len).chain(attached.delegation.map(str::len));
+    let bytes = attachments.fold(payload.len().saturating_add(OUTER_BYTES), usize::saturating_add);
+    let outer = Outer {
         payload_type: payload_type.as_str().into(),
-        payload: STANDARD.encode(payload).into(),
+        payload: payload.into(),
         signatures: [OuterSignature { keyid: keyid.into(), sig: STANDARD.encode(signature).into() }],
         delegation: attached.delegation.map(Into::into),
         chain: attached.chain.iter().map(|it| it.as_str().into()).collect(),
-    })
+    };
+    body::write_within(bytes, &outer)
 }
 
 /// What proves the signing key, beside a signed payload.

@@ -24,8 +24,11 @@ impl Side {
         inside: UnixStream,
         mut neighbour: Neighbour,
     ) {
+        let subject = &neighbour.verified.svid.subject;
+        let Some(_share) = self.neighbours.take(subject.clone()) else {
+            return tracing::warn!(neighbour = %subject, "no more links with this node: its places are taken");
+        };
         let Ok(_place) = self.links.try_acquire() else {
-            let subject = &neighbour.verified.svid.subject;
             return tracing::warn!(neighbour = %subject, "no more links with site {}: all places are taken", self.site);
         };
         let (mut from_far, mut to_far) = split(stream);

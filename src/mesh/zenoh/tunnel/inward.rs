@@ -32,11 +32,12 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
+                let Some(share) = side.strangers.take(from.ip().to_canonical()) else { continue };
                 let Ok(permit) = Arc::clone(&side.handshakes).try_acquire_owned() else { continue };
                 let (inner, acceptor) = (Arc::clone(&side), acceptor.clone());
                 side.spawn(&side.stop, async move {
                     let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor)).await;
-                    drop(permit);
+                    drop((permit, share));
                     match met.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
                         Ok((stream, inside, neighbour)) => inner.carry(stream, inside, neighbour).await,
                         // Anybody can cause it as often as they like.

@@ -9,6 +9,7 @@
 //! A node has one side for its own site and one for each partner. Each has its own listener, its own doors and its own
 //! limits, leads to its own socket, and is crossed by nodes of its one site only.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::id::SiteId;
+use crate::domain::identity::Subject;
 use crate::mesh::OpenError;
 use crate::mesh::zenoh::session::{TRANSPORTS_MAX, Wires};
 use crate::mesh::zenoh::tunnel::folder::{Folder, locator};
 use crate::mesh::zenoh::tunnel::outward::Far;
+use crate::mesh::zenoh::tunnel::share::Shares;
 use crate::mesh::zenoh::{Options, Role};
 use crate::tls::{self, Identity};
 
@@ -32,12 +35,20 @@ mod carry;
 mod folder;
 mod inward;
 mod outward;
+mod share;
 
 /// Strangers at once whose handshake is not over. Another one is turned away.
 const HANDSHAKES_MAX: usize = 256;
 
 /// The same at a partner's listener, which few have a reason to come to.
 const PARTNER_HANDSHAKES_MAX: usize = 32;
+
+/// One address has at most this part of the places for strangers.
+const HANDSHAKES_SHARE: usize = 4;
+
+/// Links with one node at once: each of two dials the other, a renewed certificate doubles both for a moment, and the ends of a
+/// cut cable are not seen at once.
+const LINKS_OF_ONE_MAX: usize = 16;
 
 /// Pause after the system could not accept: it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,7 +81,9 @@ struct Side {
     /// The socket on which Zenoh hears whoever was let in.
     inside: PathBuf,
     handshakes: Arc<Semaphore>,
+    strangers: Arc<Shares<IpAddr>>,
     links: Semaphore,
+    neighbours: Arc<Shares<Subject>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -140,7 +153,9 @@ impl Tunnel {
             identity: Arc::clone(identity),
             inside: self.folder.socket(&format!("in-{index}")),
             handshakes: Arc::new(Semaphore::new(plan.handshakes_max)),
+            strangers: Shares::of(plan.handshakes_max / HANDSHAKES_SHARE),
             links: Semaphore::new(plan.links_max),
+            neighbours: Shares::of(LINKS_OF_ONE_MAX),
             stop,
             tasks: self.tasks.clone(),
         });
