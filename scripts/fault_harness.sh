@@ -16,7 +16,7 @@
 #   CLUSTER_PROGRAM  another trust-runtime to try
 #
 # Needs root, for small disks, and Debian's libfaketime, for clocks. Everything happens on loopback and in a temporary folder,
-# which is kept if a storm has not come to its end.
+# whose logs and settings are kept if a storm broke a promise or did not come to its end.
 #
 # Exit codes: 0 every storm held, 1 one broke a promise, 2 wrong usage, a missing prerequisite, or a storm that did not come to
 # its end.

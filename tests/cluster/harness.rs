@@ -130,6 +130,13 @@ impl Cluster {
         Self { folder: Some(folder), logs: RefCell::default(), ports: RefCell::default() }
     }
 
+    /// Leaves the folder where it is, and says where.
+    pub(crate) fn keep(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            eprintln!("--- kept: {}", folder.keep().display());
+        }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until the end").path()
     }
@@ -209,9 +216,7 @@ impl Drop for Cluster {
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
             eprintln!("--- {}\n{}", log.display(), shown.join("\n"));
         }
-        if let Some(folder) = self.folder.take() {
-            eprintln!("--- kept: {}", folder.keep().display());
-        }
+        self.keep();
     }
 }
 

@@ -62,7 +62,11 @@ fn storm(seed: u64, count: usize, span: Duration) -> Vec<Breach> {
     evidence.ends.clone_from(&world.ends);
     evidence.left.extend(collect::left(&world));
     tell(&evidence);
-    judge(&evidence)
+    let breaches = judge(&evidence);
+    if !breaches.is_empty() {
+        world.keep();
+    }
+    breaches
 }
 
 /// The storm itself: faults, callers and lookouts at the same time.

@@ -293,6 +293,11 @@ impl World {
         if health.text_at("/status") == "ok" { Ok(()) } else { Err(health.text) }
     }
 
+    /// Keeps logs, settings and marks for whoever looks into what was broken, once every node has ended.
+    pub(super) fn keep(&mut self) {
+        self.cluster.keep();
+    }
+
     /// Asks every node to end.
     pub(super) fn stop(&mut self) {
         for station in &mut self.stations {
