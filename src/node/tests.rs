@@ -11,6 +11,7 @@ use crate::domain::action::Action;
 use crate::domain::audit::{AuditId, Draft, Hash, NoteKey, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
+use crate::domain::envelope::dsse::tally;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, IdentityKey, Role};
 use crate::domain::offer::Offer;
@@ -92,9 +93,21 @@ pub(super) async fn start(
     sources: Arc<dyn Sources>,
     runs: runs::Outside,
 ) -> Node {
-    let key = IdentityKey::from_seed([1; 32]);
-    let prepared = prepare(settings, key, Arc::new(store)).await.expect("prepared");
-    let (mesh, inbox) = Hub::new().expect("a hub").join(parsed("s/a"), prepared.boot());
+    start_on(&Hub::new().expect("a hub"), settings, store, sources, runs).await
+}
+
+/// A node over a mesh that others may be on.
+async fn start_on(
+    hub: &Hub,
+    settings: Arc<Settings>,
+    store: MemoryStore,
+    sources: Arc<dyn Sources>,
+    runs: runs::Outside,
+) -> Node {
+    let me = settings.me.clone();
+    let seed = me.to_string().bytes().fold(0, u8::wrapping_add);
+    let prepared = prepare(settings, IdentityKey::from_seed([seed; 32]), Arc::new(store)).await.expect("prepared");
+    let (mesh, inbox) = hub.join(me, prepared.boot());
     let parts = Parts {
         mesh,
         inbox,
@@ -309,6 +322,37 @@ async fn changed_files_that_could_not_be_read_are_read_again() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), taken).await.expect("taken up at a later look");
+}
+
+/// Two at the origin and two at the target, once both know each other's delegations (all on the thread of this test).
+#[tokio::test]
+async fn a_dispatch_costs_two_signature_operations_at_each_end() {
+    const READS: usize = 200;
+    let hub = Hub::new().expect("a hub");
+    let member = async |name: &str| {
+        let settings = Arc::new(Settings { me: parsed(name), ..(*settings()).clone() });
+        let node = start_on(&hub, settings, MemoryStore::new(), Arc::new(NoFiles), runs_in_memory()).await;
+        node.announce().await;
+        node
+    };
+    let (origin, _target) = (member("s/a").await, member("s/b").await);
+    let read = async |id: &str| {
+        let answer = origin.operations().dispatch(request(id, Action::StatusRead, &["s/b"])).await;
+        answer.is_ok_and(|it| it.outcomes.first().is_some_and(|outcome| outcome.result.is_ok()))
+    };
+    let met = async {
+        while !read("warm-up").await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), met).await.expect("they meet");
+    let before = tally::done();
+    for number in 0..READS {
+        assert!(read(&format!("read-{number}")).await);
+    }
+    let done = tally::done() - before;
+    // What both say and hear of themselves meanwhile comes on top: far less than one operation for each read.
+    assert!((4 * READS..4 * READS + READS / 2).contains(&done), "{done} operations for {READS} reads");
 }
 
 #[tokio::test]

@@ -101,6 +101,8 @@ pub fn pre_authentication_encoding(payload_type: PayloadType, payload: &[u8]) ->
 
 /// Signs a payload.
 pub fn sign(key: &IdentityKey, payload_type: PayloadType, payload: &[u8]) -> [u8; 64] {
+    #[cfg(test)]
+    tally::count();
     key.sign(&pre_authentication_encoding(payload_type, payload))
 }
 
@@ -128,7 +130,26 @@ impl PublicKey {
         let signature = Signature::from_bytes(signature);
         let bytes = pre_authentication_encoding(payload_type, payload);
         let point = self.point.ok_or(BadSignature)?;
+        #[cfg(test)]
+        tally::count();
         point.verify_strict(&bytes, &signature).map_err(|_mismatch| BadSignature)
+    }
+}
+
+/// How many signatures a test has made and checked on its thread.
+#[cfg(test)]
+pub(crate) mod tally {
+    use std::cell::Cell;
+
+    thread_local!(static DONE: Cell<usize> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        DONE.set(DONE.get() + 1);
+    }
+
+    /// All of them so far.
+    pub(crate) fn done() -> usize {
+        DONE.get()
     }
 }
 
