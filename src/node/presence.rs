@@ -184,8 +184,7 @@ impl Presence {
         let view = self.views.load();
         let now = self.clock.now().monotonic;
         let mut unknown = Vec::new();
-        let mut heard = Vec::new();
-        let mut lost = Vec::new();
+        let (mut heard, mut lost) = (Vec::new(), Vec::new());
         for (runtime, peer) in view.peers.iter().filter(|(_, peer)| peer.signer.is_some()) {
             let lifecycle = peer.presence.lifecycle(&view.limits, now);
             match lifecycle {
@@ -197,10 +196,7 @@ impl Presence {
                 unknown.push(runtime.clone());
             }
         }
-        // The present come first, so that the long lost never use up the round.
-        heard.append(&mut lost);
-        heard.truncate(PROBED_MAX);
-        (unknown, heard)
+        (unknown, probed(view.me(), heard, lost))
     }
 
     async fn probe_one(&self, runtime: &RuntimeId, budget: Duration) {
@@ -233,6 +229,17 @@ impl Presence {
         // A closed mailbox means that the node is stopping.
         drop(self.mailbox.send(Mail::Input(Box::new(input))).await);
     }
+}
+
+/// The peers to probe, each list in the order of names. In a fleet that is larger than a round everybody measures those that come
+/// after its own name: up to twice the round, every link is measured from one end at least, and nobody is measured by all.
+fn probed(me: &RuntimeId, mut heard: Vec<RuntimeId>, mut lost: Vec<RuntimeId>) -> Vec<RuntimeId> {
+    let next = heard.partition_point(|runtime| runtime < me);
+    heard.rotate_left(next);
+    // The present come first, so that the long lost never use up the round.
+    heard.append(&mut lost);
+    heard.truncate(PROBED_MAX);
+    heard
 }
 
 /// Those who are asked for their identity this time: the next ones after whoever was asked last, so that some who never
@@ -275,5 +282,21 @@ mod tests {
         assert_eq!(asked.len(), unknown.len());
         assert_eq!(in_turn(unknown.clone(), unknown.last()).first(), unknown.first());
         assert!(in_turn(Vec::new(), unknown.first()).is_empty());
+    }
+
+    #[test]
+    fn each_of_many_measures_those_after_itself_and_every_link_is_measured() {
+        let count = 2 * PROBED_MAX;
+        let all: Vec<RuntimeId> = (0..=count).map(|it| format!("s/r{it:03}").parse().expect("legal")).collect();
+        let others = |me: &RuntimeId| all.iter().filter(|it| *it != me).cloned().collect::<Vec<_>>();
+        let measured: Vec<_> = all.iter().map(|me| probed(me, others(me), vec![me.clone()])).collect();
+        for (one, of_one) in measured.iter().enumerate() {
+            assert_eq!(of_one.len(), PROBED_MAX);
+            for (other, of_other) in measured.iter().enumerate().filter(|(other, _)| *other != one) {
+                assert!(of_one.contains(&all[other]) || of_other.contains(&all[one]), "{one} and {other}");
+            }
+        }
+        let few = probed(&all[1], vec![all[0].clone(), all[2].clone()], vec![all[9].clone()]);
+        assert_eq!(few, [&all[2], &all[0], &all[9]].map(Clone::clone), "the lost come last");
     }
 }

@@ -53,6 +53,7 @@ pub(crate) struct Setup {
     timing: Vec<(&'static str, u64)>,
     witness_every_s: Option<u64>,
     listen: Option<String>,
+    role: Option<&'static str>,
     /// More text at the end of runtime.toml.
     more: String,
     environment: Vec<(&'static str, OsString)>,
@@ -73,6 +74,12 @@ impl Setup {
 
     pub(crate) fn dialling_address(mut self, address: impl Into<String>) -> Self {
         self.connect.push(address.into());
+        self
+    }
+
+    /// Its part in the mesh, if it is no peer.
+    pub(crate) fn role(mut self, role: &'static str) -> Self {
+        self.role = Some(role);
         self
     }
 
@@ -110,6 +117,9 @@ impl Setup {
     fn text(&self, name: &str) -> String {
         let connect = self.connect.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
         let listen = self.listen.as_deref().unwrap_or("127.0.0.1:0");
+        let plugins =
+            |role: &str| if role == "router" { "plugin_versions = { trust-runtime = \"0.1.0\" }\n" } else { "" };
+        let role = self.role.map(|it| format!("role = {it:?}\n{}", plugins(it))).unwrap_or_default();
         let timing: String = self.timing.iter().map(|(key, millis)| format!("{key} = {millis}\n")).collect();
         let store = self.witness_every_s.map(|it| format!("[runtime.store]\nwitness_every_s = {it}\n\n"));
         let store = store.unwrap_or_default();
@@ -117,7 +127,7 @@ impl Setup {
             "[bundle]\nversion = 1\n\n[resource]\nname = {name:?}\n\n\
              [runtime.web]\nlisten = \"127.0.0.1:0\"\n\n\
              [runtime.discovery]\nenabled = false\n\n\
-             [runtime.mesh]\nlisten = {listen:?}\nconnect = [{connect}]\n\n\
+             [runtime.mesh]\n{role}listen = {listen:?}\nconnect = [{connect}]\n\n\
              {store}[runtime.mesh.timing]\n{timing}\n{more}",
             more = self.more
         )

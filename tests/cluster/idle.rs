@@ -45,14 +45,14 @@ fn two_linked_nodes_that_do_nothing_cost_next_to_nothing() {
     }
 }
 
-fn memory_kib(node: &Running) -> u64 {
+pub(crate) fn memory_kib(node: &Running) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Time on a processor so far, of all threads, ended ones included.
-fn busy(node: &Running) -> Duration {
+pub(crate) fn busy(node: &Running) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).expect("it runs");
     // The name in parentheses may hold anything; behind it `utime` and `stime` are the twelfth and thirteenth field.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");

@@ -29,6 +29,7 @@ mod crash;
 mod disk;
 mod dispatch;
 mod faults;
+mod fleet;
 mod identity;
 mod idle;
 mod join;

@@ -144,7 +144,7 @@ pub(crate) mod tally {
     thread_local!(static DONE: Cell<usize> = const { Cell::new(0) });
 
     pub(super) fn count() {
-        DONE.set(DONE.get() + 1);
+        DONE.set(DONE.get().saturating_add(1));
     }
 
     /// All of them so far.
