@@ -58,26 +58,12 @@ impl Reader {
         if count == 0 {
             return Err(format!("cut off: {}", self.chunks.head()));
         }
-        let mut bytes = &self.buffer[..count];
-        while let [first, rest @ ..] = bytes
-            && !self.chunks.head().ends_with("\r\n\r\n")
-        {
-            self.chunks.feed(&[*first], |_| ());
-            bytes = rest;
+        self.chunks.feed(&self.buffer[..count], take);
+        if self.chunks.is_refused() {
+            return Err(format!("refused: {}", self.chunks.head()));
         }
-        if self.chunks.head().ends_with("\r\n\r\n") && self.arriving.take().is_some() {
-            self.check(bytes)?;
-        }
-        self.chunks.feed(bytes, take);
+        self.arriving.take_if(|_| self.chunks.has_begun());
         Ok(())
-    }
-
-    /// A refusal has a head of another kind, and its body does not come in chunks.
-    fn check(&self, behind: &[u8]) -> Result<(), String> {
-        match self.chunks.head() {
-            head if head.starts_with("HTTP/1.1 200 ") => Ok(()),
-            head => Err(format!("refused: {head}{}", String::from_utf8_lossy(behind))),
-        }
     }
 
     /// Takes the stream to its end.

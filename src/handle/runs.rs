@@ -101,6 +101,23 @@ pub struct InstancePage {
     pub next: Option<(AgentName, Instance)>,
 }
 
+/// A run that has begun, with what whoever started it may wait for. All of it comes with what happens, whether or not the run
+/// is kept (contract, RR-60).
+pub struct Started {
+    /// Which run.
+    pub run: RunId,
+    /// Its events from the first on, if it was to be followed.
+    pub events: Option<Box<dyn Follower>>,
+    /// Its record once it has ended.
+    pub ended: Pending<'static, Result<Run, Absent>>,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Started").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
 /// What is wrong with the store of runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -116,7 +133,7 @@ pub trait Runs: Send + Sync + fmt::Debug {
     fn has_store(&self) -> bool;
 
     /// Starts a run of a declared agent on this runtime. It is readable from the moment of this answer.
-    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>>;
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<Started, Failure>>;
 
     /// The record of a run anywhere in the mesh.
     fn run(&self, asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>>;

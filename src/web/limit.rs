@@ -167,4 +167,25 @@ mod tests {
             assert_eq!((limits.connections_max, limits.streams_max), (connections, streams), "{files}");
         }
     }
+
+    #[test]
+    fn settings_lower_the_limits_of_a_process_and_never_raise_them() {
+        let process = Limits::for_files(8_192);
+        for ((connections, streams), wanted) in [
+            ((2_048, 1_536), (2_048, 1_536, 1_024)),
+            ((usize::MAX, usize::MAX), (2_048, 1_536, 1_024)),
+            ((1_000, 900), (1_000, 900, 600)),
+            // Whoever follows leaves at least one connection to who asks.
+            ((1_000, 1_536), (1_000, 999, 666)),
+            ((16, 16), (16, 15, 10)),
+            ((16, 2), (16, 2, 2)),
+        ] {
+            let Limits { connections_max, streams_max, streams_of_one_max, .. } = process.at_most(connections, streams);
+            assert_eq!((connections_max, streams_max, streams_of_one_max), wanted, "{connections}, {streams}");
+        }
+        let small = Limits::for_files(1_024).at_most(2_048, 1_536);
+        assert_eq!(small, Limits::for_files(1_024), "no more than the files are enough for");
+        let few = process.at_most(16, 2);
+        assert_eq!(Limits { connections_max: 2_048, streams_max: 1_536, streams_of_one_max: 1_024, ..few }, process);
+    }
 }

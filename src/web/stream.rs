@@ -17,7 +17,7 @@ use super::places::Place;
 use super::router::{Call, Shared};
 use super::standing::{Standing, Waited};
 use crate::domain::run::{Event, Kind};
-use crate::handle::runs::{Absent, Follower, Next};
+use crate::handle::runs::{Follower, Next};
 use crate::wire::run::{Form, number};
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -102,7 +102,7 @@ impl RunStream {
             match self.standing.wait(self.follower.next()).await {
                 Waited::Came(Ok(Next::Events(events))) => self.events.extend(events),
                 Waited::Came(Ok(Next::End)) => self.is_over = true,
-                Waited::Came(Ok(Next::Gone)) => return Some(self.fail(Absent::Unknown.into())),
+                Waited::Came(Ok(Next::Gone)) => return Some(self.fail(trimmed())),
                 Waited::Came(Err(absent)) => return Some(self.fail(absent.into())),
                 Waited::Silent => return Some(Bytes::from_static(self.form.heartbeat())),
                 Waited::Again => {}
@@ -141,6 +141,14 @@ impl RunStream {
         self.form.frame("error", id.as_deref(), &problem.envelope(self.is_debug), &mut out);
         out.into()
     }
+}
+
+/// What a reader is told whose run was forgotten before it had read all of it.
+fn trimmed() -> Problem {
+    Problem::of_run(
+        RunFault::RunNotFound,
+        "the run was forgotten while it was read, and the rest of its history with it",
+    )
 }
 
 /// An answer that goes on.

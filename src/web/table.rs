@@ -193,7 +193,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/api/runtime-cloud/state/stream",
             VIEWER,
-            "The fleet as it changes: a snapshot, then events `node`, `edge`, `timeline` and `removed`.",
+            "The fleet as it changes: a snapshot, then events `node`, `edge`, `timeline` and `removed`. A reader too slow for what is kept gets a new snapshot.",
             Described::StateStream,
             Handler::Later(watch::read),
         ),
@@ -303,7 +303,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/runs/{runId}/events",
                 VIEWER,
-                "A page of a run's events, ascending.",
+                "A page of a run's events, ascending. It may be shorter than `limit`: go on behind its last event until one is empty.",
                 Described::RunEvents,
                 Handler::Later(runs::events),
             ),

@@ -186,7 +186,7 @@ async fn each_fault_of_a_program_names_its_path_and_the_remedy() {
     fs::create_dir(folder.path().join("folder")).expect("a folder");
     fs::write(folder.path().join("plain"), "#!/bin/sh\n").expect("a file");
     folder.script("noformat", "neither a binary nor a script");
-    folder.script("nointerpreter", "#!/does/not/exist\n");
+    folder.script("headless", "#!/does/not/exist\n");
     let fine = folder.sh("fine", "exit 0");
     let at = |path: &str| Program { path: path.into(), ..Program::default() };
     for (program, named, remedy) in [
@@ -195,7 +195,7 @@ async fn each_fault_of_a_program_names_its_path_and_the_remedy() {
         (at("folder"), "folder", "name the program in it"),
         (at("plain"), "plain", "chmod +x"),
         (at("noformat"), "noformat", "#!/bin/sh"),
-        (at("nointerpreter"), "nointerpreter", "interpreter"),
+        (at("headless"), "headless", "interpreter"),
         (Program { dir: Some("nowhere".into()), ..fine.clone() }, "nowhere", "make it"),
         (at("sh"), "sh", "no search path"),
     ] {

@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 use trust_runtime::domain::identity::Role;
 use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::time::{Millis, Wall};
-use trust_runtime::web::{Auth, Options};
+use trust_runtime::web::{Auth, Options, Surface};
 
 use crate::authority::{HOLDS, Site, shake};
 use crate::fleet::{READ, TOKEN};
@@ -267,6 +267,41 @@ async fn a_token_that_is_taken_away_ends_its_connection() {
     check_good(&served, &mut stream, &bearing).await;
     credentials.replace_tokens(Tokens::default());
     check_ended(&served, stream, &bearing).await;
+}
+
+/// The admin listener has a credential of its own: a person's certificate is for the public one, whatever role it brings.
+#[tokio::test]
+async fn a_certificate_opens_nothing_at_the_admin_listener() {
+    let site = Site::new();
+    let served = serve_securely(&site, |options| options.surface = Surface::Admin { mount: "/fleet".into() }).await;
+    let text = token::compose(TokenId::from_bits(9), &[5; 32]);
+    let record = TokenRecord {
+        id: TokenId::from_bits(9),
+        digest: token::digest(text.as_bytes()),
+        role: Role::Operator,
+        audience: Audience::Admin,
+        actor: "site-1/alice".parse().unwrap(),
+        created: Wall(0),
+        expires: None,
+        note: String::new(),
+    };
+    served.bench.options.credentials.replace_tokens(Tokens::new(vec![record], &"site-1".parse().unwrap()).unwrap());
+    let bearing = format!("Authorization: Bearer {text}\r\n");
+    // The agents are declared in the settings: here nothing answers for another reason than the credential.
+    let asking = |headers: &str| served.livez(headers).replace("/livez", "/fleet/agents");
+    for (person, headers, wanted) in [
+        (Some("alice"), "", 403),
+        (None, "", 401),
+        (None, bearing.as_str(), 200),
+        // Who brings both is who the token says.
+        (Some("bob"), bearing.as_str(), 200),
+    ] {
+        let mut stream = served.shake(&site.caller(person)).await;
+        stream.write_all(asking(headers).as_bytes()).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert_eq!(status(&answer), wanted, "{person:?}, {headers:?}: {answer}");
+        assert_eq!(answer.contains("this credential is not for this listener"), wanted == 403, "{answer}");
+    }
 }
 
 /// A certificate that has ended is not made good by a probe, nor does it take a right token with it.

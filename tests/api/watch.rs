@@ -144,3 +144,74 @@ async fn the_cost_of_a_change_does_not_grow_with_the_readers() {
     let refused = bench.get(STREAM).await;
     assert_eq!((refused.status.as_u16(), refused.at("/code")), (503, "server_busy".into()));
 }
+
+/// Runtimes of which each brings a few changes: all of them in one round less than is kept, and in a few rounds more.
+const CROWD: usize = 500;
+
+/// How many changes are kept for readers who come back.
+const KEPT: u64 = 4_096;
+
+/// Lets all of a crowd of runtimes leave, or come back.
+fn turn_crowd(bench: &Bench, has_left: bool) {
+    bench.node.change(|view| {
+        let mut one = (**view.peers.values().next().unwrap()).clone();
+        one.presence.left = has_left;
+        let one = Arc::new(one);
+        let many = (0..CROWD).map(|number| (format!("site-1/n{number:05}").parse().unwrap(), Arc::clone(&one)));
+        view.peers = Arc::new(many.collect());
+    });
+}
+
+/// The number of an id, behind that of the boot.
+fn number(id: &str) -> u64 {
+    id.strip_prefix("5.").unwrap().parse().unwrap()
+}
+
+/// Whoever takes nothing for too long is told so by a new snapshot: nothing is left out without a word.
+#[tokio::test]
+async fn who_falls_behind_what_is_kept_gets_a_snapshot_and_no_gap() {
+    let bench = bench_with(|_| {});
+    turn_crowd(&bench, false);
+    let (mut slow, mut quick) = (Follower::new(&bench, None).await, Follower::new(&bench, None).await);
+    for follower in [&mut slow, &mut quick] {
+        let (name, id, _) = follower.next().await;
+        assert_eq!((name.as_str(), id.as_str()), ("snapshot", "5.0"));
+    }
+    // Who keeps up gets each change once, and never a second snapshot.
+    let mut count = 0;
+    let mut keep_up = async |until: &dyn Fn(u64, usize) -> bool| {
+        let mut nodes = 0;
+        while !until(count, nodes) {
+            let (name, id, _) = quick.next().await;
+            assert_eq!((name.as_str() == "snapshot", number(&id)), (false, count + 1), "{name}");
+            count += 1;
+            nodes += usize::from(name == "node");
+        }
+        count
+    };
+    let mut has_left = false;
+    while keep_up(&|_, _| true).await <= 2 * KEPT {
+        has_left = !has_left;
+        turn_crowd(&bench, has_left);
+        keep_up(&|_, nodes| nodes == CROWD).await;
+    }
+    // What the slow one still gets of them has no gap, and then comes the whole of it.
+    let mut place = 0;
+    let (whole, state) = loop {
+        let (name, id, data) = slow.next().await;
+        if name == "snapshot" {
+            break (number(&id), data);
+        }
+        assert_eq!(number(&id), place + 1, "a gap, and nobody says so");
+        place += 1;
+    };
+    assert!(place < whole - KEPT / 2, "{place} of {whole}: all that was changed is still kept");
+    let states = state["topology"]["nodes"].as_array().unwrap().iter().map(|node| node["lifecycle_state"] == "offline");
+    assert_eq!(states.filter(|is_offline| *is_offline).count(), if has_left { CROWD } else { 0 });
+    keep_up(&|count, _| count == whole).await;
+    turn_crowd(&bench, !has_left);
+    for follower in [&mut slow, &mut quick] {
+        let (name, id, _) = follower.next().await;
+        assert_eq!((name.as_str() == "snapshot", number(&id)), (false, whole + 1), "both go on from there");
+    }
+}

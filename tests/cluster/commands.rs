@@ -158,6 +158,9 @@ fn the_example_restarts_the_workload_of_the_other_runtime() {
     let id = body["request_id"].as_str().expect("a text");
     assert_eq!(concluded(&b, id, "cmd_invoke/restart")["outcome"], "applied");
     // Sent again, as scripts do, it is the same request.
-    assert_eq!(a.post(DISPATCH, &body).body["ok"], true);
+    let again = a.post(DISPATCH, &body);
+    let audit_id = |body: &Json| body.pointer("/results/0/audit_id").and_then(Json::as_str).map(str::to_owned);
+    assert!(again.body["ok"] == true && audit_id(&again.body).is_some(), "{}", again.text);
+    assert_eq!(audit_id(&again.body), audit_id(&answer.body), "answered from the record");
     assert_eq!(lines(&b, "starts").len(), 2);
 }

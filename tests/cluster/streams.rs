@@ -16,7 +16,7 @@ use crate::runs::{await_status, declared, kind, tick};
 const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// One who follows a run in the background.
-struct Following {
+pub(crate) struct Following {
     stream: TcpStream,
     text: Arc<Mutex<String>>,
     reading: JoinHandle<()>,
@@ -24,7 +24,7 @@ struct Following {
 
 impl Following {
     /// Follows it through this node, behind this event if one is given.
-    fn new(node: &Running, run: &str, last: Option<usize>) -> Self {
+    pub(crate) fn new(node: &Running, run: &str, last: Option<usize>) -> Self {
         let mut stream = TcpStream::connect(node.web()).expect("it listens");
         stream.set_read_timeout(Some(RUN_MAX)).expect("a time-out");
         let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
@@ -43,7 +43,7 @@ impl Following {
     }
 
     /// The events so far that have come whole, heartbeats left out.
-    fn frames(&self) -> Vec<String> {
+    pub(crate) fn frames(&self) -> Vec<String> {
         let text = self.text.lock().expect("no panic");
         let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let whole = body.rfind("\n\n").and_then(|end| body.get(..end)).unwrap_or_default();
@@ -51,7 +51,7 @@ impl Following {
     }
 
     #[track_caller]
-    fn until(&self, node: &Running, count: usize) {
+    pub(crate) fn until(&self, node: &Running, count: usize) {
         node.wait_until(&format!("{count} events"), SEEN_MAX, |_| match self.frames().len() {
             found if count <= found => Ok(()),
             found => Err(format!("{found} in {:?}", self.text)),

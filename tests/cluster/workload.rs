@@ -27,7 +27,7 @@ fn play(cluster: &Cluster, script: &str, more: &str) -> Running {
     node
 }
 
-/// The harness writes the settings anew after each start, so the section is added before each.
+/// Adds the section to the settings, which stay as they are from then on.
 fn configure(node: &Running, more: &str) {
     let path = node.project().join("runtime.toml");
     let mut file = OpenOptions::new().append(true).open(path).expect("settings");
@@ -101,7 +101,6 @@ fn a_killed_node_leaves_nothing_of_its_workload_and_the_next_start_runs_it_once(
     assert!(first.iter().all(|pid| is_alive(*pid)), "{first:?}");
     node.kill();
     await_gone(&node, &first);
-    configure(&node, "");
     node.restart();
     let seen = await_workload(&node, "it runs again", |seen| seen["state"] == "running");
     node.wait_until("it was started once more", SEEN_MAX, |node| match starts(node).len() {
@@ -129,4 +128,6 @@ fn a_workload_that_does_not_want_to_end_does_not_hold_up_the_stop() {
     // Asserts the bound of the stop.
     node.shutdown();
     assert!(!pids.into_iter().any(is_alive), "it outlived its node");
+    // Ended by the node in its own time, and not merely gone together with it.
+    assert!(node.log().contains("the workload has ended"), "{}", node.log());
 }

@@ -14,7 +14,7 @@ use trust_runtime::domain::run::{End, Kind, Pointer, Run, RunId};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::word::{Identity, Observation};
 use trust_runtime::wire::mesh::{self, Echo, PointerNews, PointersAsked, PointersPage, Probe};
-use trust_runtime::wire::mesh::{RunAnswer, RunAsked, RunEvents};
+use trust_runtime::wire::mesh::{Announced, Part, RunAnswer, RunAsked, RunEvents, RunPiece, Whole};
 use trust_runtime::wire::run::{run_end, run_start};
 
 use crate::sealed::{ME, ORIGIN, envelope, fingerprint, origin_keys};
@@ -163,6 +163,8 @@ fn runs_asked() -> Examples {
         ("run_asked.kinds", sealed(events(Some([Kind::Log, Kind::RunEnd].into())))),
         ("run_asked.pointer", sealed(RunAsked::Pointer)),
         ("run_asked.record", sealed(RunAsked::Record)),
+        ("run_asked.result", sealed(RunAsked::Part { part: Part::Result, from: 196_608 })),
+        ("run_asked.error", sealed(RunAsked::Part { part: Part::Error, from: 0 })),
     ]
 }
 
@@ -175,10 +177,15 @@ fn runs_told() -> Examples {
     let first = run_start(&pointer(None), "{\"speed\":1.50}");
     let last = run_end(pointer(None).run, 1, &END, None, Some("{\"name\":\"Cancelled\"}"));
     let page = RunEvents { events: vec![first, last], next: 2, count: 2, is_ended: true };
+    let long = Run { pointer: pointer(Some(END)), result: Some("null".to_owned()), error: None };
+    let announced = Announced { run: long, result: None, error: Some(Whole::of("{\"name\":\"Cancelled\"}")) };
+    let announced = RunAnswer::Announced(Box::new(announced));
     let denial = Denial::at_target(Code::PermissionDenied, "role", "status_read needs the role viewer");
     vec![
         ("run_answer.denied", sealed(RunAnswer::Denied(denial))),
-        ("run_answer.events", sealed(RunAnswer::Events(page))),
+        ("run_answer.events", sealed(RunAnswer::Events(Box::new(pointer(Some(END))), page))),
+        ("run_answer.announced", sealed(announced)),
+        ("run_answer.piece", sealed(RunAnswer::Piece(RunPiece::of("\"done\"", 2).expect("there is more")))),
         ("run_answer.pointer", sealed(RunAnswer::Pointer(Box::new(pointer(None))))),
         ("run_answer.record", sealed(record(Some(END), Some("null"), Some("{\"name\":\"Cancelled\"}")))),
         ("run_answer.started", sealed(record(None, None, None))),

@@ -12,10 +12,12 @@ use trust_runtime::domain::envelope::dsse::PayloadType;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::projection::Presence;
+use trust_runtime::domain::run::{INSTANCE_BYTES_MAX, Pointer, Run};
 use trust_runtime::domain::time::Millis;
 use trust_runtime::engine::view::View;
 use trust_runtime::wire::mesh::{
-    self, ANSWER_BYTES_MAX, POINTERS_MAX, PointerNews, PointersAsked, PointersPage, Refusal, RunAnswer, RunAsked,
+    self, ANSWER_BYTES_MAX, BROUGHT_AT_ONCE_MAX, BROUGHT_BYTES_MAX, PIECE_BYTES_MAX, POINTERS_MAX, Part, PointerNews,
+    PointersAsked, PointersPage, Refusal, RunAnswer, RunAsked, RunPiece,
 };
 
 use crate::example::{self, ENVELOPE};
@@ -28,11 +30,16 @@ fn view() -> View {
     View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
 }
 
-/// An example with its content changed, signed anew.
-fn bent(name: &str, kind: PayloadType, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+/// What an example says.
+fn content(name: &str) -> Value {
     let outer: Value = serde_json::from_slice(&example::all()[name]).expect("JSON");
     let payload = STANDARD.decode(outer["payload"].as_str().expect("text")).expect("base64");
-    let mut content = serde_json::from_slice(&payload).expect("JSON");
+    serde_json::from_slice(&payload).expect("JSON")
+}
+
+/// An example with its content changed, signed anew.
+fn bent(name: &str, kind: PayloadType, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut content = content(name);
     change(&mut content);
     mesh::seal(&origin_keys(), kind, content.to_string().as_bytes())
 }
@@ -41,7 +48,9 @@ fn bent(name: &str, kind: PayloadType, change: impl FnOnce(&mut Value)) -> Vec<u
 fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
     let open = |bytes: &[u8]| mesh::open_run_question(&view(), &parsed(ORIGIN), bytes, now().wall).map(|_question| ());
     let events = |change: fn(&mut Value)| open(&bent("run_asked.events", PayloadType::RunAsked, change));
+    let result = |change: fn(&mut Value)| open(&bent("run_asked.result", PayloadType::RunAsked, change));
     assert_eq!(events(|_| {}), Ok(()), "the way of bending bends nothing");
+    assert_eq!(result(|_| {}), Ok(()), "the way of bending bends nothing");
     for (what, read) in [
         ("nothing", events(|it| it["events"]["limit"] = json!(0))),
         ("too much", events(|it| it["events"]["limit"] = json!(1_001))),
@@ -50,6 +59,10 @@ fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
         ("a page of the pointer", events(|it| it["asked"] = json!("pointer"))),
         ("no such kind", events(|it| it["events"]["types"] = json!(["log", "no_such"]))),
         ("a run in lower case", events(|it| it["run"] = json!(it["run"].as_str().expect("text").to_lowercase()))),
+        ("a piece of a page", events(|it| it["from"] = json!(1))),
+        ("a piece from nowhere", result(|it| drop(it.as_object_mut().expect("an object").remove("from")))),
+        ("a piece from before the beginning", result(|it| it["from"] = json!(-1))),
+        ("a piece of the record", result(|it| it["asked"] = json!("record"))),
         ("a negative number", events(|it| it["events"]["from"] = json!(-1))),
     ] {
         assert_eq!(read, Err(Refusal::Malformed), "{what}");
@@ -82,6 +95,12 @@ fn a_runs_answer_says_one_thing_on_whole_lines() {
         ("a gap", events(|it| it["page"]["events"][1]["body"]["eventIndex"] = json!(2)), Refusal::NotItsOwnWord),
         ("another question", events(|it| it["question"] = json!("0".repeat(64))), Refusal::NotItsOwnWord),
         (
+            "whose they are",
+            events(|it| it["pointer"]["run"] = json!("run_01MCC5RM000W3GE1R70W3GE1R7")),
+            Refusal::NotItsOwnWord,
+        ),
+        ("nobody's", events(|it| drop(it.as_object_mut().expect("an object").remove("pointer"))), Refusal::Malformed),
+        (
             "an event of another run",
             events(|it| it["page"]["events"][1]["body"]["runId"] = json!("run_01MCC5RM000W3GE1R70W3GE1R7")),
             Refusal::NotItsOwnWord,
@@ -96,9 +115,10 @@ fn a_runs_answer_says_one_thing_on_whole_lines() {
     }
     // On one line each: a stream of lines would show the second line as an event of its own.
     let payload = format!(
-        "{{\"question\":\"{}\",\"said\":\"events\",\"page\":{{\"events\":[{{\"at_ns\":1,\"body\":{{\n\
+        "{{\"question\":\"{}\",\"said\":\"events\",\"pointer\":{},\"page\":{{\"events\":[{{\"at_ns\":1,\"body\":{{\n\
          \"type\":\"log\",\"runId\":\"{}\",\"eventIndex\":0}}}}],\"next\":1,\"count\":1,\"is_ended\":false}}}}",
         Hash::of(ENVELOPE),
+        content("run_answer.events")["pointer"],
         example::pointer(None).run,
     );
     let sealed = |payload: &str| mesh::seal(&origin_keys(), PayloadType::RunAnswer, payload.as_bytes());
@@ -106,6 +126,78 @@ fn a_runs_answer_says_one_thing_on_whole_lines() {
     assert_eq!(open(&sealed(&payload.replace('\n', ""))), Ok(()));
     let too_large = "x".repeat(ANSWER_BYTES_MAX);
     assert_eq!(open(&sealed(&too_large)), Err(Refusal::TooLarge));
+}
+
+/// What is too long for one answer is announced, and comes in pieces of what was announced.
+#[test]
+fn a_long_result_is_announced_in_bounds_and_comes_in_pieces_of_them() {
+    let open = |name: &str, asked: &RunAsked, change: fn(&mut Value)| {
+        let question = (Hash::of(ENVELOPE), example::pointer(None).run, asked);
+        let bytes = bent(name, PayloadType::RunAnswer, change);
+        mesh::open_run_answer(&view(), &parsed(ORIGIN), question, &bytes, now().wall).map(|_answer| ())
+    };
+    let record = |change: fn(&mut Value)| open("run_answer.announced", &RunAsked::Record, change);
+    assert_eq!(record(|_| {}), Ok(()), "the way of bending bends nothing");
+    assert_eq!(record(|it| it["announced"]["error"]["bytes"] = json!(BROUGHT_BYTES_MAX)), Ok(()));
+    for (what, read, refused) in [
+        ("too long", record(|it| it["announced"]["error"]["bytes"] = json!(BROUGHT_BYTES_MAX + 1)), Refusal::TooLarge),
+        ("brought and announced", record(|it| it["brought"]["error"] = json!({})), Refusal::Malformed),
+        ("no hash", record(|it| it["announced"]["error"]["digest"] = json!("abc")), Refusal::Malformed),
+        ("of a pointer", record(|it| it["said"] = json!("pointer")), Refusal::Malformed),
+        (
+            "of another run",
+            record(|it| it["pointer"]["run"] = json!("run_01MCC5RM000W3GE1R70W3GE1R7")),
+            Refusal::NotItsOwnWord,
+        ),
+    ] {
+        assert_eq!(read, Err(refused), "{what}");
+    }
+    let asked = |from| RunAsked::Part { part: Part::Result, from };
+    let piece = |change: fn(&mut Value)| open("run_answer.piece", &asked(2), change);
+    assert_eq!(piece(|_| {}), Ok(()), "the way of bending bends nothing");
+    for (what, read, refused) in [
+        ("elsewhere", piece(|it| it["piece"]["from"] = json!(1)), Refusal::NotItsOwnWord),
+        ("nothing", piece(|it| it["piece"]["bytes"] = json!("")), Refusal::NotItsOwnWord),
+        ("no bytes", piece(|it| it["piece"]["bytes"] = json!("?")), Refusal::Malformed),
+        ("more than there is", piece(|it| it["piece"]["whole"]["bytes"] = json!(5)), Refusal::NotItsOwnWord),
+        ("of what is too long", piece(|it| it["piece"]["whole"]["bytes"] = json!(1_u64 << 40)), Refusal::TooLarge),
+        (
+            "behind every end",
+            open("run_answer.piece", &asked(u64::MAX), |it| it["piece"]["from"] = json!(u64::MAX)),
+            Refusal::NotItsOwnWord,
+        ),
+        (
+            "too much at once",
+            piece(|it| {
+                it["piece"]["bytes"] = json!(STANDARD.encode(vec![b'x'; PIECE_BYTES_MAX + 1]));
+                it["piece"]["whole"]["bytes"] = json!(BROUGHT_BYTES_MAX);
+            }),
+            Refusal::NotItsOwnWord,
+        ),
+        ("of a record", open("run_answer.piece", &RunAsked::Record, |_| {}), Refusal::NotItsOwnWord),
+    ] {
+        assert_eq!(read, Err(refused), "{what}");
+    }
+}
+
+/// The bounds of the parts of an answer leave it below the bound of the whole.
+#[test]
+fn the_largest_record_and_the_largest_piece_fit_into_an_answer() {
+    let text = "x".repeat(BROUGHT_AT_ONCE_MAX);
+    let run = |text: String| {
+        let instance = parsed(&"\"".repeat(INSTANCE_BYTES_MAX));
+        let pointer = Pointer { instance, ..example::pointer(None) };
+        Run { pointer, result: Some(format!("\"{text}\"")), error: Some(format!("\"{text}\"")) }
+    };
+    let record = RunAnswer::of_record(run(text.get(2..).expect("longer").to_owned()));
+    assert!(matches!(record, RunAnswer::Record(_)));
+    assert!(matches!(RunAnswer::of_record(run(text)), RunAnswer::Announced(_)));
+    let long = "x".repeat(BROUGHT_BYTES_MAX);
+    let piece = RunAnswer::Piece(RunPiece::of(&long, 0).expect("some"));
+    for answer in [record, piece] {
+        let sealed = mesh::seal_run_answer(&origin_keys(), Hash::of(ENVELOPE), &answer);
+        assert!(sealed.len() <= ANSWER_BYTES_MAX, "{}", sealed.len());
+    }
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl World {
                 | Record::RunClosed(_) => {}
             }
         }
-        self.check_work(node, turn);
+        self.check_work(node, before, turn);
         self.check_heads_kept(node, before, turn);
         self.check_chain(node);
         self.check_recovery(node);

@@ -16,7 +16,7 @@ use trust_runtime::engine::effect::{Answer, Effect};
 use trust_runtime::engine::input::{Invoke, Request};
 use trust_runtime::engine::record::{Deed, OpenRun, Receipt, Record, RequestKey};
 
-use crate::disk::Condition;
+use crate::disk::{Condition, Facts};
 use crate::node::asker;
 use crate::turn::{Mail, Purpose, Turn};
 use crate::world::{Event, World};
@@ -264,19 +264,66 @@ impl World {
         self.check_starts(node);
     }
 
-    /// The records of work in a batch that has become durable.
-    pub(crate) fn check_work(&mut self, node: usize, turn: &Turn) {
+    /// The records of work in a batch that has become durable, in their order.
+    pub(crate) fn check_work(&mut self, node: usize, before: &Facts, turn: &Turn) {
         let records = &turn.effects.batch.records;
+        let mut open: BTreeSet<RunId> = before.runs.keys().copied().collect();
         for record in records {
-            let Record::Receipt(receipt) = record else { continue };
-            let key = (node, receipt.key.clone());
-            match &receipt.response {
-                Response::Started { run } => self.check_started_run(node, receipt, *run, records),
-                Response::Commanded { .. } => *self.ledger.works.accepted.entry(key).or_default() += 1,
-                Response::Applied { .. } | Response::Cancelling { .. } | Response::Pong | Response::Status(_) => {}
+            match record {
+                Record::Run(run) => drop(open.insert(run.run)),
+                Record::RunClosed(run) => self.check_closed_run(node, *run, open.remove(run), turn),
+                Record::Receipt(receipt) => self.check_work_receipt(node, receipt, &open, turn),
+                Record::Boot { .. }
+                | Record::ClockMark { .. }
+                | Record::Countersigned(_)
+                | Record::CountersignedForgotten { .. }
+                | Record::Deed(_)
+                | Record::DeedClosed(_)
+                | Record::DroppedUntil { .. }
+                | Record::Head { .. }
+                | Record::HeadForgotten { .. }
+                | Record::Intent(_)
+                | Record::IntentClosed(_)
+                | Record::Overlay(_)
+                | Record::Peer(_)
+                | Record::PeerForgotten { .. }
+                | Record::ReceiptDropped(_) => {}
             }
         }
         self.check_starts(node);
+    }
+
+    fn check_work_receipt(&mut self, node: usize, receipt: &Receipt, open: &BTreeSet<RunId>, turn: &Turn) {
+        let key = (node, receipt.key.clone());
+        match &receipt.response {
+            Response::Started { run } => self.check_started_run(node, receipt, *run, &turn.effects.batch.records),
+            Response::Commanded { .. } => *self.ledger.works.accepted.entry(key).or_default() += 1,
+            Response::Cancelling { run } => {
+                if !open.contains(run) {
+                    self.breach(
+                        "nobody is told that a run is cancelled which does not go on",
+                        format!("n{node}: {run}"),
+                    );
+                }
+                if !turn.effects.after.contains(&Effect::CancelRun(*run)) {
+                    self.breach("a cancel that is answered is carried out", format!("n{node}: {run}"));
+                }
+            }
+            Response::Applied { .. } | Response::Pong | Response::Status(_) => {}
+        }
+    }
+
+    /// The end of a run closes that run, whose end is kept where its events are, and no other.
+    fn check_closed_run(&mut self, node: usize, run: RunId, was_open: bool, turn: &Turn) {
+        if !was_open {
+            self.breach("only a run that is open is closed", format!("n{node}: {run}"));
+        }
+        if self.nodes[node].shelf.get(&run).is_none_or(|kept| kept.ended.is_none()) {
+            self.breach("no run is closed before its end is durable", format!("n{node}: {run}"));
+        }
+        if !turn.replies.values().any(|purpose| *purpose == Purpose::EndRun(run)) {
+            self.breach("the end of one run closes no other", format!("n{node}: {run}"));
+        }
     }
 
     fn check_started_run(&mut self, node: usize, receipt: &Receipt, run: RunId, records: &[Record]) {

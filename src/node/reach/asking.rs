@@ -20,7 +20,7 @@ use crate::mesh::{Mesh, QueryError, Verb};
 use crate::node::clock::Clock;
 use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
-use crate::wire::mesh::{self as message, RunAnswer, RunAsked};
+use crate::wire::mesh::{self as message, Refusal, RunAnswer, RunAsked};
 
 /// Most runtimes that are asked where a run is. A full mesh has about 50 (DESIGN, *Scale*).
 const ASKED_MAX: usize = 256;
@@ -74,8 +74,7 @@ impl Asking {
             match message::open_run_answer(&self.views.load(), owner, (digest, run, asked), bytes, now) {
                 Ok(answer) => opened.set(answer).is_ok(),
                 Err(refusal) => {
-                    self.refused.count(refusal.as_str());
-                    tracing::warn!(runtime_id = %owner, %refusal, "an answer about a run does not verify");
+                    self.refuse(owner, refusal);
                     false
                 }
             }
@@ -86,6 +85,12 @@ impl Asking {
             (Err(QueryError::Refused(code)), None) if code == Code::ServerBusy.as_str() => Err(Unanswered::Busy),
             (Ok(_) | Err(_), None) => Err(Unanswered::Silent),
         }
+    }
+
+    /// What came is no word of the owner about this run.
+    pub(super) fn refuse(&self, owner: &RuntimeId, refusal: Refusal) {
+        self.refused.count(refusal.as_str());
+        tracing::warn!(runtime_id = %owner, %refusal, "an answer about a run does not verify");
     }
 
     /// Everybody who may be asked by this actor and is there: the own site first.
@@ -115,7 +120,7 @@ fn check(view: &View, clock: Clock, asker: &Asker, owner: &RuntimeId) -> Result<
 fn waits(asked: &RunAsked) -> Duration {
     match asked {
         RunAsked::Events { wait, .. } if *wait > Millis(0) => Duration::from_millis(wait.0).saturating_add(MARGIN),
-        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => Duration::ZERO,
+        RunAsked::Events { .. } | RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => Duration::ZERO,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{ReachParts, Shelf, is_trusted};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
-use crate::domain::run::{Run, RunId};
+use crate::domain::run::{Event, Kind, Pointer, Run, RunId};
 use crate::domain::time::{Millis, Monotonic, Now};
 use crate::engine::act_draft;
 use crate::engine::judge;
@@ -19,9 +19,10 @@ use crate::mesh::{Answer, Responder};
 use crate::node::clock::SystemEntropy;
 use crate::node::ingress::Ingress;
 use crate::store;
-use crate::store::runs::{EventsAsked, PointerChange, Upto};
+use crate::store::runs::feed::RunReader;
+use crate::store::runs::{EventPage, EventsAsked, PointerChange, Upto, hub};
 use crate::wire::mesh::{self as message, POINTERS_MAX, PointerNews, PointersPage, RUN_EVENTS_BYTES_MAX};
-use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunQuestion};
+use crate::wire::mesh::{RunAnswer, RunAsked, RunEvents, RunPiece, RunQuestion};
 
 /// The longest that anybody waits for an event. Whoever has none by then asks again.
 const WAIT_MAX: Millis = Millis::from_secs(10);
@@ -166,9 +167,9 @@ impl Desk {
             return refuse(responder, Code::ServerBusy);
         }
         match (&answer, wait_of(&question)) {
-            (RunAnswer::Events(page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
-                let next = page.next;
-                self.leave_waiting(question, (next, wait), responder);
+            (RunAnswer::Events(pointer, page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
+                let place = (pointer.clone(), page.next);
+                self.leave_waiting(question, place, wait, responder);
             }
             _ => self.reply(&question, &answer, responder),
         }
@@ -179,48 +180,66 @@ impl Desk {
         // Asked before the store is: it can only have come there meanwhile.
         let accepted = self.accepted(run);
         Ok(match &question.asked {
-            RunAsked::Pointer => {
-                let kept = store.run(run).await?.or(accepted);
-                kept.map_or(RunAnswer::Unknown, |run| RunAnswer::Pointer(Box::new(run.pointer)))
-            }
-            RunAsked::Record => {
-                let kept = store.run(run).await?.or(accepted);
-                kept.map_or(RunAnswer::Unknown, |run| RunAnswer::Record(Box::new(run)))
+            RunAsked::Pointer => match store.run(run).await? {
+                Some(kept) => RunAnswer::Pointer(Box::new(kept.pointer)),
+                None => self.to_come(run, accepted).await?.map_or(RunAnswer::Unknown, RunAnswer::Pointer),
+            },
+            RunAsked::Record => match store.run(run).await? {
+                Some(kept) => RunAnswer::of_record(kept),
+                None => self.to_come(run, accepted).await?.map_or(RunAnswer::Unknown, |pointer| {
+                    RunAnswer::Record(Box::new(Run { pointer: *pointer, result: None, error: None }))
+                }),
+            },
+            RunAsked::Part { part, from } => {
+                let kept = store.run(run).await?;
+                let piece = kept.as_ref().and_then(|run| RunPiece::of(part.of(run)?, *from));
+                piece.map_or(RunAnswer::Unknown, RunAnswer::Piece)
             }
             RunAsked::Events { from, kinds, limit, .. } => {
                 let bytes_max = RUN_EVENTS_BYTES_MAX;
                 let asked = EventsAsked { run, from: *from, kinds: kinds.clone(), limit: *limit, bytes_max };
                 match store.events(asked).await? {
-                    Some(page) => {
-                        let (count, is_ended) = (page.head.count, page.head.is_ended);
-                        RunAnswer::Events(RunEvents { events: page.events, next: page.next, count, is_ended })
+                    Some(EventPage { pointer, events, next, head }) => {
+                        let page = RunEvents { events, next, count: head.count, is_ended: head.is_ended };
+                        RunAnswer::Events(Box::new(pointer), page)
                     }
                     // Nothing yet, and more to come.
-                    None if accepted.is_some() => {
-                        RunAnswer::Events(RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false })
-                    }
-                    None => RunAnswer::Unknown,
+                    None => self.to_come(run, accepted).await?.map_or(RunAnswer::Unknown, |pointer| {
+                        let page = RunEvents { events: Vec::new(), next: *from, count: 0, is_ended: false };
+                        RunAnswer::Events(pointer, page)
+                    }),
                 }
             }
         })
     }
 
     /// A run that was accepted and may not be in the store yet: its name was given out before.
-    fn accepted(&self, run: RunId) -> Option<Run> {
+    fn accepted(&self, run: RunId) -> Option<Box<Pointer>> {
         let view = self.parts.views.load();
-        let pointer = view.runs.get(&run)?.pointer(view.me());
-        Some(Run { pointer, result: None, error: None })
+        Some(Box::new(view.runs.get(&run)?.pointer(view.me())))
+    }
+
+    /// The same for one that was then not found there. One that has ended and is forgotten is accepted too, until the engine
+    /// has heard of it.
+    async fn to_come(&self, run: RunId, accepted: Option<Box<Pointer>>) -> Result<Option<Box<Pointer>>, store::Error> {
+        Ok(if accepted.is_some() && self.shelf.store.is_forgotten(run).await? { None } else { accepted })
     }
 
     /// The question's place among the queries is free from now on.
-    fn leave_waiting(self: Arc<Self>, question: RunQuestion, wait: (u64, Duration), responder: Responder) {
+    fn leave_waiting(
+        self: Arc<Self>,
+        question: RunQuestion,
+        (pointer, next): (Box<Pointer>, u64),
+        wait: Duration,
+        responder: Responder,
+    ) {
         let Some(place) = self.waiters.admit(&question.read.envelope.origin) else {
             self.parts.refused.count("too_many_waiters");
             return refuse(responder, Code::ServerBusy);
         };
         let (tasks, stop) = (self.parts.tasks.clone(), self.parts.stop.clone());
         tasks.spawn(stop.run_until_cancelled_owned(async move {
-            match self.waited(&question, wait).await {
+            match self.waited(&question, (pointer, next), wait).await {
                 Ok(answer) => self.reply(&question, &answer, responder),
                 Err(_fault) => refuse(responder, Code::StorageUnavailable),
             }
@@ -228,24 +247,39 @@ impl Desk {
         }));
     }
 
-    /// The reader is a bell here: what is answered is read from the store.
-    async fn waited(&self, question: &RunQuestion, (next, wait): (u64, Duration)) -> Result<RunAnswer, store::Error> {
+    /// What is answered is read from the store, as for who does not wait. But a run that is forgotten by its own end is told to
+    /// its end to whoever waits for that: it is in memory.
+    async fn waited(
+        &self,
+        question: &RunQuestion,
+        (pointer, next): (Box<Pointer>, u64),
+        wait: Duration,
+    ) -> Result<RunAnswer, store::Error> {
         // Whether there is something, the store says.
-        drop(tokio::time::timeout(wait, self.bell(question.run, next)).await);
-        self.look_up(question).await
+        let heard = tokio::time::timeout(wait, self.bell(question.run, next)).await;
+        match (self.look_up(question).await?, heard) {
+            (RunAnswer::Unknown, Ok(Ok(Some((reader, events))))) => {
+                let rest = rest(&question.asked, reader, events).await?;
+                Ok(rest.map_or(RunAnswer::Unknown, |page| RunAnswer::Events(pointer, page)))
+            }
+            (answer, _) => Ok(answer),
+        }
     }
 
-    /// Until there may be something new of a run.
-    async fn bell(&self, run: RunId, next: u64) -> Result<(), store::Error> {
+    /// Until there may be something new of a run: what of it is in memory, and where that came from.
+    async fn bell(&self, run: RunId, next: u64) -> Result<Option<(RunReader, Vec<Event>)>, store::Error> {
         let mut begun = self.shelf.begun.clone();
         begun.mark_unchanged();
         loop {
             let is_accepted = self.accepted(run).is_some();
             if let Some(mut reader) = self.shelf.feeds.reader(run, next.checked_sub(1)).await? {
-                return reader.next_page(1).await.map(drop);
+                return Ok(match reader.next_page(RUN_EVENTS_BYTES_MAX).await? {
+                    hub::Next::Page(events) => Some((reader, events)),
+                    hub::Next::End | hub::Next::Gone => None,
+                });
             }
             if !is_accepted || begun.changed().await.is_err() {
-                return Ok(());
+                return Ok(None);
             }
         }
     }
@@ -302,6 +336,30 @@ impl Desk {
     }
 }
 
+/// What a run that is forgotten has said from where its reader stands to its end, if that is all that was asked for and fits
+/// into an answer.
+async fn rest(
+    asked: &RunAsked,
+    mut reader: RunReader,
+    mut events: Vec<Event>,
+) -> Result<Option<RunEvents>, store::Error> {
+    let RunAsked::Events { kinds: None, limit, .. } = asked else { return Ok(None) };
+    let bytes = |events: &[Event]| events.iter().map(|event| event.body.len()).fold(0, usize::saturating_add);
+    while events.last().is_some_and(|last| last.kind != Kind::RunEnd) {
+        match reader.next_page(RUN_EVENTS_BYTES_MAX).await? {
+            hub::Next::Page(more) if bytes(&events).saturating_add(bytes(&more)) <= RUN_EVENTS_BYTES_MAX => {
+                events.extend(more);
+            }
+            hub::Next::Page(_) | hub::Next::End | hub::Next::Gone => return Ok(None),
+        }
+    }
+    if *limit < events.len() {
+        return Ok(None);
+    }
+    let next = reader.next();
+    Ok(Some(RunEvents { events, next, count: next, is_ended: true }))
+}
+
 fn follower(question: &RunQuestion) -> (RuntimeId, String, RunId) {
     let read = &question.read.envelope;
     (read.origin.clone(), read.actor.to_string(), question.run)
@@ -311,7 +369,7 @@ fn follower(question: &RunQuestion) -> (RuntimeId, String, RunId) {
 fn wait_of(question: &RunQuestion) -> Option<Duration> {
     match question.asked {
         RunAsked::Events { wait, .. } if wait > Millis(0) => Some(Duration::from_millis(wait.min(WAIT_MAX).0)),
-        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => None,
+        RunAsked::Events { .. } | RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => None,
     }
 }
 

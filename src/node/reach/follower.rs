@@ -29,6 +29,8 @@ pub(super) struct RemoteFollower {
     pub(super) patience: Patience,
     /// The number of the event that comes next.
     pub(super) next: u64,
+    /// Whether all events were given: of a run that is forgotten by its own end there is nobody to ask.
+    pub(super) is_over: bool,
     /// The page with which it began.
     pub(super) first: Option<RunEvents>,
     /// When the owner was last heard.
@@ -37,7 +39,7 @@ pub(super) struct RemoteFollower {
 
 impl RemoteFollower {
     async fn next_of_owner(&mut self) -> Result<Next, Absent> {
-        loop {
+        while !self.is_over {
             let page = match self.first.take() {
                 Some(page) => page,
                 None => match self.page().await? {
@@ -46,14 +48,13 @@ impl RemoteFollower {
                 },
             };
             self.next = page.next;
+            self.is_over = page.is_ended && page.is_last();
             // Nothing is waited for between here and the answer: whoever drops it has it, or has not lost it.
             if !page.events.is_empty() {
                 return Ok(Next::Events(page.events));
             }
-            if page.is_ended && page.is_last() {
-                return Ok(Next::End);
-            }
         }
+        Ok(Next::End)
     }
 
     fn is_overdue(&self) -> bool {
@@ -70,7 +71,12 @@ impl RemoteFollower {
             let question = (self.pointer.run, &asked);
             let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
             match answer {
-                Ok(RunAnswer::Events(page)) => {
+                // Another run by the same id (contract, RR-25).
+                Ok(RunAnswer::Events(pointer, _)) if !pointer.is_of_one_run_with(&self.pointer) => {
+                    self.known.forget(&self.pointer).await;
+                    return Ok(None);
+                }
+                Ok(RunAnswer::Events(_, page)) => {
                     self.heard = self.asking.clock.now().monotonic;
                     if wait > Millis(0) || !page.events.is_empty() || page.is_ended {
                         return Ok(Some(page));
@@ -84,7 +90,8 @@ impl RemoteFollower {
                 }
                 Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => return Err(denied(&denial)),
                 // A page is all that is accepted as an answer to this.
-                Ok(RunAnswer::Pointer(_) | RunAnswer::Record(_)) | Err(Unanswered::Silent) => {
+                Ok(RunAnswer::Announced(_) | RunAnswer::Piece(_) | RunAnswer::Pointer(_) | RunAnswer::Record(_))
+                | Err(Unanswered::Silent) => {
                     if self.is_overdue() {
                         return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
                     }

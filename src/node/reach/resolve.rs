@@ -16,10 +16,12 @@ use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Pointer, Run, RunId};
 use crate::domain::time::Millis;
 use crate::engine::input::Invoke;
-use crate::handle::runs::{Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked};
+use crate::handle::runs::{
+    Absent, EVENTS_MAX, EventsAsked, Fault, Follower, InstancePage, RunPage, Runs, RunsAsked, Started,
+};
 use crate::handle::{Failure, Pending};
 use crate::store::runs::{PointerChange, Registry, Replica, RunStore};
-use crate::wire::mesh::{RunAnswer, RunAsked};
+use crate::wire::mesh::{Announced, Assembly, Part, RunAnswer, RunAsked, Whole};
 
 /// Pointers of other sites that are remembered: those of the own site are copied. The oldest go first.
 const FOUND_MAX: usize = 1_024;
@@ -31,8 +33,12 @@ const LOCATING_MAX: usize = 16;
 /// Most bytes of events in one answer. The caller goes on behind the last one.
 const EVENTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How long all pages of one answer may take, however many there are.
-const EVENTS_BUDGET: Duration = Duration::from_secs(10);
+/// How long all pages or pieces of one answer may take, however many there are.
+const WHOLE_BUDGET: Duration = Duration::from_secs(10);
+
+/// Long results and errors that are put together at once; others wait as long as one answer takes. Each has at most
+/// [`BROUGHT_BYTES_MAX`](crate::wire::mesh::BROUGHT_BYTES_MAX), which makes 32 MiB.
+const ASSEMBLING_MAX: usize = 16;
 
 /// What is known of where runs are.
 #[derive(Debug)]
@@ -91,6 +97,7 @@ pub(in crate::node) struct MeshRuns {
     pub(in crate::node) known: Arc<Known>,
     pub(in crate::node) patience: Patience,
     pub(in crate::node) locating: Semaphore,
+    pub(in crate::node) assembling: Semaphore,
 }
 
 /// Where a run is.
@@ -114,7 +121,8 @@ impl MeshRuns {
         known: Arc<Known>,
         patience: Patience,
     ) -> Self {
-        Self { local, asking, known, patience, locating: Semaphore::new(LOCATING_MAX) }
+        let (locating, assembling) = (Semaphore::new(LOCATING_MAX), Semaphore::new(ASSEMBLING_MAX));
+        Self { local, asking, known, patience, locating, assembling }
     }
 
     async fn find(&self, asker: &Asker, run: RunId) -> Result<Place, Absent> {
@@ -149,8 +157,8 @@ impl MeshRuns {
                 Ok(RunAnswer::Pointer(pointer)) => Heard::Pointer(pointer),
                 Ok(RunAnswer::Denied(_) | RunAnswer::Unknown) | Err(Unanswered::Denied(_)) => Heard::No,
                 // The form of an answer is checked: others than these do not come.
-                Ok(RunAnswer::Events(_) | RunAnswer::Record(_)) => Heard::Nothing,
-                Err(Unanswered::Busy | Unanswered::Silent) => Heard::Nothing,
+                Ok(RunAnswer::Announced(_) | RunAnswer::Events(..) | RunAnswer::Piece(_) | RunAnswer::Record(_))
+                | Err(Unanswered::Busy | Unanswered::Silent) => Heard::Nothing,
             }
         };
         let mut answers: FuturesUnordered<_> = owners.iter().map(ask).collect();
@@ -179,29 +187,80 @@ impl MeshRuns {
                 Err(Absent::Unknown)
             }
             Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => Err(denied(&denial)),
-            Ok(answer @ (RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Record(_))) => Ok(answer),
+            Ok(
+                answer @ (RunAnswer::Announced(_)
+                | RunAnswer::Events(..)
+                | RunAnswer::Piece(_)
+                | RunAnswer::Pointer(_)
+                | RunAnswer::Record(_)),
+            ) => Ok(answer),
             Err(Unanswered::Busy) => Err(Absent::failed(Code::ServerBusy, format!("{} is busy", pointer.owner))),
             Err(Unanswered::Silent) => Err(unreachable(pointer)),
         }
     }
 
     async fn record(&self, asker: &Asker, pointer: &Pointer) -> Result<Run, Absent> {
-        match self.ask(asker, pointer, &RunAsked::Record).await? {
-            RunAnswer::Record(run) if run.pointer.is_of_one_run_with(pointer) => {
-                if run.pointer.end.is_some() && pointer.end.is_none() {
-                    self.known.remember(run.pointer.clone());
-                }
-                Ok(*run)
-            }
-            // The pointer is wrong, and whoever looks again asks everybody.
-            RunAnswer::Record(_) => {
-                self.known.forget(pointer).await;
-                Err(Absent::Unknown)
-            }
-            RunAnswer::Denied(_) | RunAnswer::Events(_) | RunAnswer::Pointer(_) | RunAnswer::Unknown => {
-                Err(unreachable(pointer))
-            }
+        let announced = match self.ask(asker, pointer, &RunAsked::Record).await? {
+            RunAnswer::Record(run) => Announced { run: *run, result: None, error: None },
+            RunAnswer::Announced(announced) => *announced,
+            RunAnswer::Denied(_)
+            | RunAnswer::Events(..)
+            | RunAnswer::Piece(_)
+            | RunAnswer::Pointer(_)
+            | RunAnswer::Unknown => return Err(unreachable(pointer)),
+        };
+        self.check(pointer, &announced.run.pointer).await?;
+        if announced.run.pointer.end.is_some() && pointer.end.is_none() {
+            self.known.remember(announced.run.pointer.clone());
         }
+        self.assemble(asker, pointer, announced).await
+    }
+
+    /// Whether the owner speaks of the run that the pointer names (contract, RR-25).
+    async fn check(&self, pointer: &Pointer, said: &Pointer) -> Result<(), Absent> {
+        if said.is_of_one_run_with(pointer) {
+            return Ok(());
+        }
+        // The pointer is wrong, and whoever looks again asks everybody.
+        self.known.forget(pointer).await;
+        Err(Absent::Unknown)
+    }
+
+    /// Fetches what is too long for one answer.
+    async fn assemble(&self, asker: &Asker, pointer: &Pointer, announced: Announced) -> Result<Run, Absent> {
+        let Announced { mut run, result, error } = announced;
+        if result.is_none() && error.is_none() {
+            return Ok(run);
+        }
+        let Ok(Ok(_place)) = tokio::time::timeout(self.patience.answer, self.assembling.acquire()).await else {
+            return Err(Absent::failed(Code::ServerBusy, "too many long records are being fetched"));
+        };
+        let fetch = async {
+            if let Some(whole) = result {
+                run.result = Some(self.part(asker, pointer, Part::Result, whole).await?);
+            }
+            if let Some(whole) = error {
+                run.error = Some(self.part(asker, pointer, Part::Error, whole).await?);
+            }
+            Ok(run)
+        };
+        tokio::time::timeout(WHOLE_BUDGET, fetch).await.unwrap_or_else(|_late| Err(unreachable(pointer)))
+    }
+
+    /// A long result or error, piece by piece.
+    async fn part(&self, asker: &Asker, pointer: &Pointer, part: Part, whole: Whole) -> Result<String, Absent> {
+        let refuse = |refusal| {
+            self.asking.refuse(&pointer.owner, refusal);
+            unreachable(pointer)
+        };
+        let mut assembly = Assembly::new(whole);
+        while let Some(from) = assembly.wanted() {
+            let RunAnswer::Piece(piece) = self.ask(asker, pointer, &RunAsked::Part { part, from }).await? else {
+                return Err(unreachable(pointer));
+            };
+            assembly.take(&piece).map_err(refuse)?;
+        }
+        assembly.text().map_err(refuse)
     }
 
     /// Pages until there are as many as wanted.
@@ -216,9 +275,10 @@ impl MeshRuns {
                 limit: limit.saturating_sub(events.len()),
                 wait: Millis(0),
             };
-            let RunAnswer::Events(page) = self.ask(asker, pointer, &asked).await? else {
+            let RunAnswer::Events(said, page) = self.ask(asker, pointer, &asked).await? else {
                 return Err(unreachable(pointer));
             };
+            self.check(pointer, &said).await?;
             let is_last = page.is_last();
             from = page.next;
             bytes = page.events.iter().map(|event| event.body.len()).fold(bytes, usize::saturating_add);
@@ -237,9 +297,10 @@ impl MeshRuns {
     ) -> Result<Box<dyn Follower>, Absent> {
         let next = behind(after);
         let asked = RunAsked::Events { from: next, kinds: None, limit: EVENTS_MAX, wait: Millis(0) };
-        let RunAnswer::Events(first) = self.ask(&asker, &pointer, &asked).await? else {
+        let RunAnswer::Events(said, first) = self.ask(&asker, &pointer, &asked).await? else {
             return Err(unreachable(&pointer));
         };
+        self.check(&pointer, &said).await?;
         Ok(Box::new(RemoteFollower {
             asking: Arc::clone(&self.asking),
             known: Arc::clone(&self.known),
@@ -247,6 +308,7 @@ impl MeshRuns {
             pointer,
             patience: self.patience,
             next,
+            is_over: false,
             first: Some(first),
             heard: self.asking.clock.now().monotonic,
         }))
@@ -279,7 +341,7 @@ impl Runs for MeshRuns {
         self.local.has_store()
     }
 
-    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<Started, Failure>> {
         self.local.start(asker, invoke)
     }
 
@@ -298,7 +360,7 @@ impl Runs for MeshRuns {
                 Place::Here => self.local.events(asker, asked).await,
                 Place::There(pointer) => {
                     let pages = self.pages(&asker, &pointer, &asked);
-                    tokio::time::timeout(EVENTS_BUDGET, pages).await.unwrap_or_else(|_late| Err(unreachable(&pointer)))
+                    tokio::time::timeout(WHOLE_BUDGET, pages).await.unwrap_or_else(|_late| Err(unreachable(&pointer)))
                 }
             }
         })

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::run::{End, Event, RunId};
+use crate::domain::run::{End, Event, Pointer, Run, RunId};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
 use crate::metrics::RunEnd;
 use crate::node::runs::Declared;
-use crate::node::runs::keeper::{Keeper, Unwritten, interrupted};
+use crate::node::runs::ends::Teller;
+use crate::node::runs::keeper::{Keeper, Unwritten, interrupted, note_own_end};
 use crate::node::runs::output::Streams;
-use crate::store::runs::Change;
+use crate::store::runs::{Change, Outcome};
 use crate::wire::run::{Frame, Said, error_of, idle, run_end, run_start, said};
 use crate::workload::{Control, Ended, Exit, Process, StartError};
 
@@ -51,6 +52,8 @@ pub(super) struct Conduct {
     bytes: usize,
     result: Option<String>,
     error: Option<String>,
+    /// Whoever has started it.
+    teller: Option<Teller>,
 }
 
 /// What became of the beginning.
@@ -89,19 +92,30 @@ impl Cause {
 }
 
 impl Conduct {
-    pub(super) fn new(keeper: Arc<Keeper>, run: Arc<OpenRun>, cancel: CancellationToken) -> Self {
+    pub(super) fn new(
+        keeper: Arc<Keeper>,
+        run: Arc<OpenRun>,
+        cancel: CancellationToken,
+        teller: Option<Teller>,
+    ) -> Self {
         let started = keeper.clock.now();
         let overflow = CancellationToken::new();
-        Self { keeper, run, cancel, started, overflow, index: 0, bytes: 0, result: None, error: None }
+        Self { keeper, run, cancel, started, overflow, index: 0, bytes: 0, result: None, error: None, teller }
     }
 
     pub(super) async fn run(mut self) {
         let id = self.run.run;
         let begun = if self.run.agent.command().is_some() { self.begin_command().await } else { self.begin().await };
         match begun {
-            Begun::Yes => self.keeper.tell_begun(),
+            Begun::Yes => {
+                self.keeper.tell_begun();
+                self.teller.iter_mut().for_each(Teller::begun);
+            }
             Begun::None if self.keeper.stop.is_cancelled() => return,
-            Begun::None => return self.keeper.refuse(id).await,
+            Begun::None => {
+                drop(self.teller.take());
+                return self.keeper.refuse(id).await;
+            }
             Begun::Late(error) => return self.close(&error).await,
             Begun::Left => return,
         }
@@ -151,7 +165,7 @@ impl Conduct {
             }
         };
         match self.keeper.write_until(create, over).await {
-            Ok(Ok(())) => Begun::Yes,
+            Ok(Ok(_outcome)) => Begun::Yes,
             Ok(Err(error)) => Begun::Late(error),
             // Open at the engine, so that the next start gives it an end.
             Err(Unwritten) => Begun::Left,
@@ -247,7 +261,7 @@ impl Conduct {
             return Ok(());
         }
         let run = self.run.run;
-        let written = self.keeper.write(vec![Change::Append { run, events }]).await;
+        let written = self.keeper.write(vec![Change::Append { run, events }]).await.map(drop);
         if written.is_ok() {
             // The log goes on behind what is in it, not behind what was said.
             (self.index, self.bytes) = (index, bytes);
@@ -271,17 +285,29 @@ impl Conduct {
         self.keeper.metrics.run_ended(if is_error { RunEnd::Errored } else { RunEnd::Completed });
         let end = End { at: now.wall, is_error, duration: now.monotonic.since(self.started.monotonic) };
         let result = self.result.take().filter(|_| !is_error);
-        let last = run_end(run, self.index, &end, result.as_deref(), self.error.as_deref());
-        batch.push(Change::End { run, end, result, error: self.error.take(), last });
-        self.write_end(run, batch).await
+        let error = self.error.take();
+        let last = run_end(run, self.index, &end, result.as_deref(), error.as_deref());
+        let told = self.teller.as_ref().is_some_and(Teller::is_awaited).then(|| Run {
+            pointer: Pointer { end: Some(end), ..self.keeper.pointer(&self.run) },
+            result: result.clone(),
+            error: error.clone(),
+        });
+        batch.push(Change::End { run, end, result, error, last });
+        let outcome = self.write_end(run, batch).await?;
+        // With the end itself: the store may have forgotten it by now.
+        if let (Some(teller), Some(told)) = (self.teller.as_mut(), told) {
+            teller.ended(told);
+        }
+        note_own_end(run, &outcome);
+        Ok(())
     }
 
     /// Also while the node stops: once, because the store may be on its way out.
-    async fn write_end(&self, run: RunId, batch: Vec<Change>) -> Result<(), Unwritten> {
+    async fn write_end(&self, run: RunId, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
         if !self.keeper.stop.is_cancelled() {
             return self.keeper.write(batch).await;
         }
-        self.keeper.outside.store.commit(batch).await.map(drop).map_err(|error| {
+        self.keeper.outside.store.commit(batch).await.map_err(|error| {
             tracing::warn!(run_id = %run, %error, "the end of a run is written at the next start");
             Unwritten
         })

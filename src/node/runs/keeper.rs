@@ -21,8 +21,10 @@ use crate::node::clock::Clock;
 use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
 use crate::node::runs::conduct::Conduct;
+use crate::node::runs::ends::{Ends, Teller};
 use crate::store;
-use crate::store::runs::{Change, Refused};
+use crate::store::runs::feed::Feeds;
+use crate::store::runs::{Change, Outcome, Refused};
 use crate::wire::run::{error_of, run_end, run_start};
 use crate::workload::supervisor::Handle;
 
@@ -53,6 +55,10 @@ pub(in crate::node) struct Keeper {
     cancels: Mutex<BTreeMap<RunId, CancellationToken>>,
     /// Accepted runs that are none, until the engine has forgotten them.
     none: Mutex<BTreeSet<RunId>>,
+    /// Those who follow runs.
+    pub(super) feeds: Arc<Feeds>,
+    /// Those who have started one and wait for it.
+    pub(super) ends: Arc<Ends>,
 }
 
 /// It will not be written in this life.
@@ -66,8 +72,23 @@ impl Keeper {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (begun, _) = watch::channel(0);
-        let (tasks, cancels, none) = (TaskTracker::new(), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, views, mailbox, metrics, outside, workload, tasks, stop, begun, cancels, none })
+        let (tasks, cancels, none, ends) = (TaskTracker::new(), Mutex::default(), Mutex::default(), Arc::default());
+        let feeds = Feeds::new(Arc::clone(&outside.store));
+        Arc::new(Self {
+            clock,
+            views,
+            mailbox,
+            metrics,
+            outside,
+            workload,
+            tasks,
+            stop,
+            begun,
+            cancels,
+            none,
+            feeds,
+            ends,
+        })
     }
 
     /// Does what comes until the node stops, and closes these first: they were open when the node started.
@@ -86,10 +107,18 @@ impl Keeper {
                     self.metrics.run_started();
                     let cancel = CancellationToken::new();
                     self.cancels().insert(run.run, cancel.clone());
-                    self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel).run());
+                    let teller = self.lay_out(&run);
+                    self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel, teller).run());
                 }
             }
         }
+    }
+
+    /// For whoever has started it. A command was answered with its name, and nobody waits for more.
+    fn lay_out(&self, run: &OpenRun) -> Option<Teller> {
+        let is_agent = run.agent.command().is_none();
+        let reader = || run.is_streamed.then(|| self.feeds.reader_of_new(run.run));
+        is_agent.then(|| self.ends.lay_out(run.run, reader()))
     }
 
     /// Waits until the runs under way have ended, within their bound. Programs were told to end when the node began to stop.
@@ -170,9 +199,9 @@ impl Keeper {
     }
 
     /// Writes, again and again while there is no space.
-    pub(super) async fn write(&self, batch: Vec<Change>) -> Result<(), Unwritten> {
+    pub(super) async fn write(&self, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
         match self.write_until(batch, std::future::pending::<Infallible>()).await? {
-            Ok(()) => Ok(()),
+            Ok(outcome) => Ok(outcome),
             Err(never) => match never {},
         }
     }
@@ -182,11 +211,11 @@ impl Keeper {
         &self,
         batch: Vec<Change>,
         over: impl Future<Output = T>,
-    ) -> Result<Result<(), T>, Unwritten> {
+    ) -> Result<Result<Outcome, T>, Unwritten> {
         let mut over = std::pin::pin!(over);
         loop {
             match self.outside.store.commit(batch.clone()).await {
-                Ok(_outcome) => return Ok(Ok(())),
+                Ok(outcome) => return Ok(Ok(outcome)),
                 Err(Refused::Store(store::Error::NoSpace { place })) => {
                     tracing::warn!(%place, "no space for the events of a run; its program is held up");
                 }
@@ -294,11 +323,21 @@ impl Keeper {
         let end = End { at, is_error: true, duration };
         let last = run_end(pointer.run, index, &end, None, Some(error));
         batch.push(Change::End { run: pointer.run, end, result: None, error: Some(error.to_owned()), last });
-        self.write(batch).await
+        note_own_end(pointer.run, &self.write(batch).await?);
+        Ok(())
     }
 
     pub(super) fn pointer(&self, run: &OpenRun) -> Pointer {
         run.pointer(self.views.load().me())
+    }
+}
+
+/// Says it where a run had to go the moment it ended, because those that are kept began later (contract, RR-60). Whoever looks
+/// for it finds nothing from now on.
+pub(super) fn note_own_end(run: RunId, outcome: &Outcome) {
+    if outcome.forgotten.contains(&run) {
+        let remedy = "raise runtime.store.runs_kept, or runtime.store.runs_max_mb where runs fill their space";
+        tracing::warn!(run_id = %run, code = "run_not_found", remedy, "a run was forgotten by its own end");
     }
 }
 

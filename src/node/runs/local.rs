@@ -10,14 +10,18 @@ use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Run, RunId};
 use crate::engine::effect::Answer;
 use crate::engine::input::{Invoke, Request};
-use crate::handle::runs::{Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use crate::engine::record::OpenRun;
+use crate::handle::runs::{
+    Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked, Started,
+};
 use crate::handle::{Failure, Pending};
 use crate::node::driver::Mail;
 use crate::node::reach::Shelf;
 use crate::node::runs::Outside;
+use crate::node::runs::ends::Awaited;
 use crate::node::runs::keeper::Keeper;
 use crate::store;
-use crate::store::runs::feed::{Feeds, RunReader};
+use crate::store::runs::feed::RunReader;
 use crate::store::runs::{self, AgentInstance, InstancesAsked, RunCursor, hub};
 
 /// Most bytes of events in one answer: a page may be shorter than asked for, but never empty while there is more.
@@ -29,26 +33,24 @@ const FOLLOW_BYTES_MAX: usize = 256 * 1024;
 /// Own runs.
 pub(in crate::node) struct LocalRuns {
     keeper: Arc<Keeper>,
-    feeds: Arc<Feeds>,
     mailbox: mpsc::Sender<Mail>,
 }
 
 impl fmt::Debug for LocalRuns {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("LocalRuns").field("feeds", &self.feeds.count()).finish_non_exhaustive()
+        formatter.debug_struct("LocalRuns").field("feeds", &self.keeper.feeds.count()).finish_non_exhaustive()
     }
 }
 
 impl LocalRuns {
     pub(in crate::node) fn new(keeper: Arc<Keeper>, mailbox: mpsc::Sender<Mail>) -> Self {
-        let feeds = Feeds::new(Arc::clone(&keeper.outside.store));
-        Self { keeper, feeds, mailbox }
+        Self { keeper, mailbox }
     }
 
     /// Where own runs are kept.
     pub(in crate::node) fn shelf(&self) -> Shelf {
         let Outside { store, registry, .. } = self.outside();
-        let (store, registry, feeds) = (Arc::clone(store), Arc::clone(registry), Arc::clone(&self.feeds));
+        let (store, registry, feeds) = (Arc::clone(store), Arc::clone(registry), Arc::clone(&self.keeper.feeds));
         Shelf { store, registry, feeds, begun: self.keeper.begun() }
     }
 
@@ -56,9 +58,9 @@ impl LocalRuns {
         &self.keeper.outside
     }
 
-    async fn accept(&self, asker: Asker, invoke: Invoke) -> Result<RunId, Failure> {
+    async fn accept(&self, asker: Asker, invoke: Invoke) -> Result<Started, Failure> {
         let stopping = || Failure { code: Code::ServerBusy, reason: "this runtime is stopping".to_owned() };
-        let mut begun = self.keeper.begun();
+        let asking = self.keeper.ends.ask();
         let (tx, rx) = oneshot::channel();
         let request = Request::StartRun { asker, invoke: Box::new(invoke) };
         self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
@@ -70,50 +72,60 @@ impl LocalRuns {
                 return Err(Failure { code: Code::Interrupted, reason });
             }
         };
-        loop {
-            // Asked in this order: a run that is neither open nor in the store will never be in it.
-            let is_open = self.keeper.open(run).is_some();
-            if self.outside().store.head(run).await.map_err(|error| unavailable(&error))?.is_some() {
-                return Ok(run);
-            }
-            if !is_open {
-                let reason = format!("{run} was not written, and so it is none");
-                return Err(Failure { code: Code::StorageUnavailable, reason });
-            }
-            begun.changed().await.map_err(|_gone| stopping())?;
+        let Awaited { begun, ended, reader } = asking.take(run).await.ok_or_else(stopping)?;
+        if begun.await.is_err() {
+            let reason = format!("{run} was not written, and so it is none");
+            return Err(Failure { code: Code::StorageUnavailable, reason });
         }
+        let events = reader.map(|reader| -> Box<dyn Follower> { Box::new(LocalFollower(reader)) });
+        let ended = async move {
+            let unwritten = |_dropped| Absent::failed(Code::StorageUnavailable, "the run's end could not be written");
+            ended.await.map_err(unwritten)
+        };
+        Ok(Started { run, events, ended: Box::pin(ended) })
     }
 
     async fn find(&self, run: RunId) -> Result<Run, Absent> {
         // The engine knows it before the store does.
         let open = self.keeper.open(run);
         let kept = self.outside().store.run(run).await.map_err(|error| unavailable(&error))?;
-        let accepted = || open.map(|open| Run { pointer: self.keeper.pointer(&open), result: None, error: None });
-        kept.or_else(accepted).ok_or(Absent::Unknown)
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let open = self.to_come(run, open).await?;
+        Ok(Run { pointer: self.keeper.pointer(&open), result: None, error: None })
     }
 
     async fn page(&self, asked: EventsAsked) -> Result<Vec<Event>, Absent> {
         let EventsAsked { run, after, kinds, limit } = asked;
         let from = after.map_or(0, |after| after.saturating_add(1));
         let asked = runs::EventsAsked { run, from, kinds, limit, bytes_max: PAGE_BYTES_MAX };
+        let open = self.keeper.open(run);
         match self.outside().store.events(asked).await.map_err(|error| unavailable(&error))? {
             Some(page) => Ok(page.events),
-            None if self.keeper.open(run).is_some() => Ok(Vec::new()),
-            None => Err(Absent::Unknown),
+            None => self.to_come(run, open).await.map(|_open| Vec::new()),
         }
+    }
+
+    /// A run that was open before it was looked for and not found: accepted and not in the store yet. One that has ended and is
+    /// forgotten is open too, until the engine has heard of it.
+    async fn to_come(&self, run: RunId, open: Option<Arc<OpenRun>>) -> Result<Arc<OpenRun>, Absent> {
+        let open = open.ok_or(Absent::Unknown)?;
+        let is_forgotten = self.outside().store.is_forgotten(run).await.map_err(|error| unavailable(&error))?;
+        if is_forgotten { Err(Absent::Unknown) } else { Ok(open) }
     }
 
     /// Waits for the beginning of a run that is accepted and not in the store yet.
     async fn reader(&self, run: RunId, after: Option<u64>) -> Result<RunReader, Absent> {
         let mut begun = self.keeper.begun();
         loop {
-            let is_open = self.keeper.open(run).is_some();
-            if let Some(reader) = self.feeds.reader(run, after).await.map_err(|error| unavailable(&error))? {
+            let open = self.keeper.open(run);
+            let reader = self.keeper.feeds.reader(run, after).await.map_err(|error| unavailable(&error))?;
+            if let Some(reader) = reader {
                 return Ok(reader);
             }
-            if !is_open || begun.changed().await.is_err() {
-                return Err(Absent::Unknown);
-            }
+            self.to_come(run, open).await?;
+            begun.changed().await.map_err(|_gone| Absent::Unknown)?;
         }
     }
 }
@@ -143,7 +155,7 @@ impl Runs for LocalRuns {
         true
     }
 
-    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+    fn start(&self, asker: Asker, invoke: Invoke) -> Pending<'_, Result<Started, Failure>> {
         Box::pin(self.accept(asker, invoke))
     }
 

@@ -5,6 +5,7 @@
 //! run that nobody runs any more, and gives it an end.
 
 mod conduct;
+mod ends;
 mod keeper;
 mod local;
 mod output;

@@ -3,6 +3,7 @@
 mod concerns;
 mod explained;
 mod hostile;
+mod listeners;
 mod overrides;
 mod federation;
 mod partners;

@@ -209,13 +209,14 @@ impl Content {
         }
     }
 
-    /// Makes room where a run has ended, but never by the run itself: first in its instance, then over all.
+    /// Makes room where a run has ended, which may be the one that goes: first in its instance, then over all, where the
+    /// newest one always stays.
     fn make_room(&mut self, ended: RunId) -> Vec<RunId> {
         let Some(of) = self.runs.get(&ended).map(|kept| kept.run.pointer.clone()) else { return Vec::new() };
-        let of_instance = self.others(ended, |it| it.agent == of.agent && it.instance == of.instance);
-        let mut gone: Vec<RunId> = of_instance.into_iter().skip(self.runs_kept.saturating_sub(1)).collect();
+        let of_instance = self.finished(|it| it.agent == of.agent && it.instance == of.instance);
+        let mut gone: Vec<RunId> = of_instance.into_iter().skip(self.runs_kept.max(1)).collect();
         gone.iter().for_each(|run| self.forget(*run));
-        for run in self.others(ended, |_| true).into_iter().rev() {
+        for run in self.finished(|_| true).into_iter().skip(1).rev() {
             if !self.has_too_many() {
                 break;
             }
@@ -230,13 +231,13 @@ impl Content {
         gone
     }
 
-    /// Finished runs beside one of them, the newest first.
-    fn others(&self, ended: RunId, is_of: impl Fn(&Pointer) -> bool) -> Vec<RunId> {
+    /// Finished runs, the newest first.
+    fn finished(&self, is_of: impl Fn(&Pointer) -> bool) -> Vec<RunId> {
         let pointers = self.runs.values().map(|kept| &kept.run.pointer);
-        let others = pointers.filter(|it| it.end.is_some() && it.run != ended && is_of(it));
-        let mut others: Vec<RunCursor> = others.map(RunCursor::of).collect();
-        others.sort_by_key(newest_first);
-        others.into_iter().map(|it| it.run).collect()
+        let mut finished: Vec<RunCursor> =
+            pointers.filter(|it| it.end.is_some() && is_of(it)).map(RunCursor::of).collect();
+        finished.sort_by_key(newest_first);
+        finished.into_iter().map(|it| it.run).collect()
     }
 
     fn has_too_many(&self) -> bool {
@@ -270,7 +271,8 @@ impl Content {
         }
         let is_cut = events.len() == limit || wanted.peek().is_some();
         let behind = events.last().map_or(asked.from, |event| event.index.saturating_add(1));
-        Some(EventPage { next: if is_cut { behind } else { asked.from.max(head.count) }, events, head })
+        let next = if is_cut { behind } else { asked.from.max(head.count) };
+        Some(EventPage { pointer: kept.run.pointer.clone(), events, next, head })
     }
 
     fn list(&self, asked: &RunsAsked) -> RunPage {

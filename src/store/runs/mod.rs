@@ -144,7 +144,7 @@ pub enum Fault {
 pub struct Outcome {
     /// For each change of the batch, whether it changed anything.
     pub changed: Vec<bool>,
-    /// Runs that had to go to make room for those which ended.
+    /// Runs that had to go where one has ended: those that began first, be it that one itself.
     pub forgotten: Vec<RunId>,
 }
 
@@ -173,8 +173,10 @@ pub struct EventsAsked {
 }
 
 /// Events in ascending order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventPage {
+    /// Of which run, as its record says it.
+    pub pointer: Pointer,
     /// Those that were wanted.
     pub events: Vec<Event>,
     /// The number to go on at: past the last one on the page, or past all there were when nothing more was wanted.
@@ -223,7 +225,7 @@ pub trait RunStore: Send + Sync + fmt::Debug {
     /// Changes how many finished runs are kept for each instance; felt when the next one ends. At least one is.
     fn set_runs_kept(&self, runs: usize);
 
-    /// Changes how many MiB runs may take; felt when the next one ends. The one that ended last stays, whatever it takes.
+    /// Changes how many MiB runs may take; felt when the next one ends. Of the finished ones the newest stays, whatever it takes.
     fn set_quota(&self, megabytes: u64);
 
     /// Why nothing can be written at the moment, if so.

@@ -7,11 +7,11 @@ use axum::http::HeaderMap;
 
 use crate::domain::id::Segment;
 use crate::domain::offer::Agent;
-use crate::domain::run::{Instance, Pointer, Run, RunId};
+use crate::domain::run::{Instance, Run, RunId};
 use crate::engine::input::Invoke;
 use crate::engine::view::View;
 use crate::handle::Failure;
-use crate::handle::runs::{Absent, Next, Runs};
+use crate::handle::runs::{Absent, Runs, Started};
 use crate::web::auth::Caller;
 use crate::web::envelope::RunFault;
 use crate::web::error::{Kind, Problem, accepted, name_run};
@@ -20,7 +20,7 @@ use crate::web::router::{Answered, Call, Shared, Waiting, json};
 use crate::web::routes::actions;
 use crate::web::standing::Standing;
 use crate::web::stream::{self, RunStream};
-use crate::wire::run::{self, Ending, Form};
+use crate::wire::run::{self, Form};
 
 /// Starts a run.
 pub(crate) fn start(shared: Arc<Shared>, call: Call, body: Body) -> Waiting {
@@ -61,15 +61,15 @@ async fn invoke(shared: &Arc<Shared>, call: &Call, body: Body) -> Answered {
         Mode::Accepted | Mode::Awaited => None,
     };
     let invoke = Invoke { agent, instance, payload, is_streamed: matches!(mode, Mode::Followed(_)) };
-    let run = begin(shared, &runs, call.caller()?, invoke).await?;
+    let Started { run, events, ended } = begin(shared, &runs, call.caller()?, invoke).await?;
     let mut response = match (mode, place) {
         (Mode::Followed(form), Some((place, standing))) => {
-            let asker = call.caller()?.asker();
-            let follower = runs.follow(asker, run, None).await.map_err(|absent| Problem::from(absent).about(run))?;
+            let no_events = || Problem::of_run(RunFault::Internal, "the run cannot be followed").about(run);
+            let follower = events.ok_or_else(no_events)?;
             RunStream::new((shared, standing), form, None, follower, place).into_response()
         }
         (Mode::Accepted, _) => accepted(json(run::accepted(run))),
-        (Mode::Awaited | Mode::Followed(_), _) => json(outcome(&runs, call.caller()?, run).await?),
+        (Mode::Awaited | Mode::Followed(_), _) => json(outcome(run, ended.await)?),
     };
     name_run(&mut response, run);
     Ok(response)
@@ -114,35 +114,20 @@ fn declared(view: &View, name: &str) -> Result<(Segment, Agent), Problem> {
 }
 
 /// In a task of its own: a caller who hangs up now has started the run all the same, or not at all.
-async fn begin(shared: &Shared, runs: &Arc<dyn Runs>, caller: &Caller, invoke: Invoke) -> Result<RunId, Problem> {
+async fn begin(shared: &Shared, runs: &Arc<dyn Runs>, caller: &Caller, invoke: Invoke) -> Result<Started, Problem> {
     let (runs, asker) = (Arc::clone(runs), caller.asker());
     let task = shared.tasks.spawn(async move { runs.start(asker, invoke).await });
     let cut_off = |_panicked| Problem::of_run(RunFault::Internal, "the request was cut off");
     task.await.map_err(cut_off)?.map_err(|failure: Failure| Problem::new(Kind::Failed(failure.code), failure.reason))
 }
 
-/// Waits for the end. What went wrong in the run is for those who may read runs, not for whoever may start one.
-async fn outcome(runs: &Arc<dyn Runs>, caller: &Caller, run: RunId) -> Result<Vec<u8>, Problem> {
-    let about = |problem: Problem| problem.about(run);
-    let failed = |absent| about(Problem::from(absent));
-    let mut follower = runs.follow(caller.asker(), run, None).await.map_err(failed)?;
-    let mut last = None;
-    while let Next::Events(events) = follower.next().await.map_err(failed)? {
-        last = events.into_iter().next_back().or(last);
+/// How it ended. What went wrong in the run is for those who may read runs, not for whoever may start one.
+fn outcome(run: RunId, ended: Result<Run, Absent>) -> Result<Vec<u8>, Problem> {
+    let Run { pointer, result, .. } = ended.map_err(|absent| Problem::from(absent).about(run))?;
+    if pointer.end.is_some_and(|end| !end.is_error) {
+        return Ok(run::invoked(run, result.as_deref()));
     }
-    let told = last.as_ref().and_then(run::ending);
-    let ending = match runs.run(caller.asker(), run).await {
-        Ok(Run { pointer: Pointer { end: Some(end), .. }, result, .. }) if !end.is_error => Ending::Completed(result),
-        Ok(Run { pointer: Pointer { end: Some(_), .. }, .. }) => Ending::Errored,
-        // It has made room for another since: its last event says how it ended.
-        Ok(_) => told.unwrap_or(Ending::Errored),
-        Err(Absent::Unknown) => told.ok_or_else(|| failed(Absent::Unknown))?,
-        Err(absent) => return Err(failed(absent)),
-    };
-    match ending {
-        Ending::Completed(result) => Ok(run::invoked(run, result.as_deref())),
-        Ending::Errored => Err(about(Problem::of_run(RunFault::Internal, "the run ended with an error"))),
-    }
+    Err(Problem::of_run(RunFault::Internal, "the run ended with an error").about(run))
 }
 
 /// The runs, to list them.

@@ -5,6 +5,7 @@
 //! delegation is such a message itself; one by a certificate's key has `chain`, base64 of the DER of each certificate.
 
 mod body;
+mod brought;
 mod delegation;
 mod head;
 mod pointers;
@@ -14,6 +15,9 @@ mod sealed;
 
 pub(crate) use body::ResponseBody;
 pub use body::{Echo, Probe};
+pub use brought::{
+    Announced, Assembly, BROUGHT_AT_ONCE_MAX, BROUGHT_BYTES_MAX, PIECE_BYTES_MAX, Part, RunPiece, Whole,
+};
 pub use delegation::{CertificateKey, delegate, delegate_by_certificate};
 pub use head::{Head, Heard, Unheard, Word as WitnessWord, checkpoint_of};
 pub use head::{open_countersignature, open_head, seal_countersignature, seal_head};

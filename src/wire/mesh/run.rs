@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::ANSWER_BYTES_MAX;
 use super::body::{self, DenialBody, parse};
+use super::brought::{Announced, BROUGHT_AT_ONCE_MAX, PIECE_BYTES_MAX, Part, PieceBody, RunPiece, Whole, WholeBody};
 use super::pointers::PointerBody;
 use super::sealed::{Keys, Opened, Refusal, open, open_within, seal};
 use crate::domain::action::ActionKind;
@@ -24,14 +25,11 @@ use crate::domain::time::{Millis, Wall};
 use crate::engine::input::Received;
 use crate::engine::view::View;
 use crate::wire::named::{each, maybe, object};
-use crate::wire::run::shortened;
+use crate::wire::run::raw;
 
 /// Most bytes of events on one page, but for one event that is longer by itself. With what surrounds 1,000 events, and as
 /// base64, it stays below [`ANSWER_BYTES_MAX`].
 pub const RUN_EVENTS_BYTES_MAX: usize = EVENT_BYTES_MAX;
-
-/// Most bytes of a result or an error on its way; a longer one is shown by its beginning, as in the run's last event.
-const BROUGHT_BYTES_MAX: usize = 128 * 1024;
 
 /// Most events on one page.
 const EVENTS_MAX: usize = 1_000;
@@ -50,6 +48,13 @@ pub enum RunAsked {
         /// How long to wait for the first one, where there is none yet.
         wait: Millis,
     },
+    /// A piece of its result or of its error, where that is too long for the answer that has the record.
+    Part {
+        /// Of which.
+        part: Part,
+        /// From this byte on.
+        from: u64,
+    },
     /// Where it is and how far.
     Pointer,
     /// Its record.
@@ -61,6 +66,7 @@ impl RunAsked {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Events { .. } => "events",
+            Self::Part { part, .. } => part.as_str(),
             Self::Pointer => "pointer",
             Self::Record => "record",
         }
@@ -73,12 +79,21 @@ impl RunAsked {
             (_, RunAnswer::Denied(_) | RunAnswer::Unknown) => true,
             (Self::Pointer, RunAnswer::Pointer(pointer)) => is_it(pointer),
             (Self::Record, RunAnswer::Record(run)) => is_it(&run.pointer),
-            (Self::Events { from, kinds, limit, .. }, RunAnswer::Events(page)) => {
-                page.events.len() <= *limit && page.continues(*from, kinds.as_ref())
+            (Self::Record, RunAnswer::Announced(announced)) => is_it(&announced.run.pointer),
+            (Self::Part { from, .. }, RunAnswer::Piece(piece)) => {
+                piece.bytes.len() <= PIECE_BYTES_MAX && piece.begins_at(*from)
             }
-            (Self::Events { .. }, RunAnswer::Pointer(_) | RunAnswer::Record(_))
-            | (Self::Pointer, RunAnswer::Events(_) | RunAnswer::Record(_))
-            | (Self::Record, RunAnswer::Events(_) | RunAnswer::Pointer(_)) => false,
+            (Self::Events { from, kinds, limit, .. }, RunAnswer::Events(pointer, page)) => {
+                is_it(pointer) && page.events.len() <= *limit && page.continues(*from, kinds.as_ref())
+            }
+            (
+                Self::Events { .. } | Self::Part { .. } | Self::Pointer | Self::Record,
+                RunAnswer::Announced(_)
+                | RunAnswer::Events(..)
+                | RunAnswer::Piece(_)
+                | RunAnswer::Pointer(_)
+                | RunAnswer::Record(_),
+            ) => false,
         }
     }
 }
@@ -134,16 +149,35 @@ impl RunEvents {
 /// What a run's owner says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunAnswer {
+    /// Its record, of which something is too long for one answer.
+    Announced(Box<Announced>),
     /// It may not be seen.
     Denied(Denial),
-    /// Events of it.
-    Events(RunEvents),
+    /// Events of it, and whose they are.
+    Events(Box<Pointer>, RunEvents),
+    /// A piece of its result or of its error.
+    Piece(RunPiece),
     /// Where it is and how far.
     Pointer(Box<Pointer>),
     /// Its record.
     Record(Box<Run>),
     /// It is not here, or not any more.
     Unknown,
+}
+
+impl RunAnswer {
+    /// The record, as it fits into an answer.
+    pub fn of_record(mut run: Run) -> Self {
+        let announce = |text: &mut Option<String>| {
+            let long = text.take_if(|text| BROUGHT_AT_ONCE_MAX < text.len());
+            long.map(|text| Whole::of(&text))
+        };
+        let (result, error) = (announce(&mut run.result), announce(&mut run.error));
+        if result.is_none() && error.is_none() {
+            return Self::Record(Box::new(run));
+        }
+        Self::Announced(Box::new(Announced { run, result, error }))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,6 +189,9 @@ struct QuestionBody {
     asked: String,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     events: Option<AskedBody>,
+    /// Where the piece of a result or an error begins, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +217,10 @@ struct AnswerBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     brought: Option<BroughtBody>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
+    announced: Option<AnnouncedBody>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
+    piece: Option<PieceBody>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
     page: Option<PageBody>,
 }
 
@@ -190,6 +231,15 @@ struct BroughtBody {
     result: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     error: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnnouncedBody {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
+    result: Option<WholeBody>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe")]
+    error: Option<WholeBody>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -234,9 +284,13 @@ pub fn seal_run_question(keys: &Keys, read: &Envelope, run: RunId, asked: &RunAs
             limit: *limit,
             wait_ms: wait.0,
         }),
-        RunAsked::Pointer | RunAsked::Record => None,
+        RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => None,
     };
-    let body = QuestionBody { read: read.into(), run: run.to_string(), asked: asked.as_str().to_owned(), events };
+    let from = match asked {
+        RunAsked::Part { from, .. } => Some(*from),
+        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => None,
+    };
+    let body = QuestionBody { read: read.into(), run: run.to_string(), asked: asked.as_str().to_owned(), events, from };
     let payload = body::write(&body);
     (seal(keys, PayloadType::RunAsked, &payload), Hash::of(&payload))
 }
@@ -249,10 +303,12 @@ pub fn open_run_question(view: &View, claimed: &RuntimeId, bytes: &[u8], now: Wa
     if envelope.action.kind() != ActionKind::StatusRead {
         return Err(Refusal::Malformed);
     }
-    let asked = match (body.asked.as_str(), body.events) {
-        ("events", Some(asked)) => asked.try_into()?,
-        ("pointer", None) => RunAsked::Pointer,
-        ("record", None) => RunAsked::Record,
+    let asked = match (body.asked.as_str(), body.events, body.from) {
+        ("error", None, Some(from)) => RunAsked::Part { part: Part::Error, from },
+        ("events", Some(asked), None) => asked.try_into()?,
+        ("pointer", None, None) => RunAsked::Pointer,
+        ("record", None, None) => RunAsked::Record,
+        ("result", None, Some(from)) => RunAsked::Part { part: Part::Result, from },
         _ => return Err(Refusal::Malformed),
     };
     let read = Received { signer, envelope, digest: Hash::of(&payload) };
@@ -280,28 +336,46 @@ pub fn seal_run_answer(keys: &Keys, question: Hash, answer: &RunAnswer) -> Vec<u
         denial: None,
         pointer: None,
         brought: None,
+        announced: None,
+        piece: None,
         page: None,
     };
     let body = match answer {
+        RunAnswer::Announced(announced) => AnswerBody {
+            pointer: Some((&announced.run.pointer).into()),
+            brought: Some((&announced.run).into()),
+            announced: Some((&**announced).into()),
+            ..empty("record")
+        },
         RunAnswer::Denied(denial) => AnswerBody { denial: Some(denial.into()), ..empty("denied") },
         RunAnswer::Unknown => empty("unknown"),
         RunAnswer::Pointer(pointer) => AnswerBody { pointer: Some((&**pointer).into()), ..empty("pointer") },
-        RunAnswer::Record(run) => AnswerBody {
-            pointer: Some((&run.pointer).into()),
-            brought: Some(BroughtBody {
-                result: run.result.as_deref().map(|it| shortened(it, BROUGHT_BYTES_MAX)),
-                error: run.error.as_deref().map(|it| shortened(it, BROUGHT_BYTES_MAX)),
-            }),
-            ..empty("record")
-        },
-        RunAnswer::Events(page) => AnswerBody { page: Some(page.into()), ..empty("events") },
+        RunAnswer::Record(run) => {
+            AnswerBody { pointer: Some((&run.pointer).into()), brought: Some((&**run).into()), ..empty("record") }
+        }
+        RunAnswer::Events(pointer, page) => {
+            AnswerBody { pointer: Some((&**pointer).into()), page: Some(page.into()), ..empty("events") }
+        }
+        RunAnswer::Piece(piece) => AnswerBody { piece: Some(piece.into()), ..empty("piece") },
     };
     seal(keys, PayloadType::RunAnswer, &body::write(&body))
 }
 
+impl From<&Run> for BroughtBody {
+    fn from(run: &Run) -> Self {
+        Self { result: run.result.as_deref().map(raw), error: run.error.as_deref().map(raw) }
+    }
+}
+
+impl From<&Announced> for AnnouncedBody {
+    fn from(announced: &Announced) -> Self {
+        Self { result: announced.result.as_ref().map(Into::into), error: announced.error.as_ref().map(Into::into) }
+    }
+}
+
 impl From<&RunEvents> for PageBody {
     fn from(page: &RunEvents) -> Self {
-        let event = |event: &Event| EventBody { at_ns: event.at.0, body: shortened(&event.body, usize::MAX) };
+        let event = |event: &Event| EventBody { at_ns: event.at.0, body: raw(&event.body) };
         let events = page.events.iter().map(event).collect();
         Self { events, next: page.next, count: page.count, is_ended: page.is_ended }
     }
@@ -328,23 +402,36 @@ pub fn open_run_answer(
 }
 
 fn said(run: RunId, body: AnswerBody) -> Result<RunAnswer, Refusal> {
-    let AnswerBody { said, denial, pointer, brought, page, .. } = body;
-    match (said.as_str(), denial, pointer, brought, page) {
-        ("denied", Some(denial), None, None, None) => Ok(RunAnswer::Denied(denial.try_into()?)),
-        ("unknown", None, None, None, None) => Ok(RunAnswer::Unknown),
-        ("pointer", None, Some(pointer), None, None) => Ok(RunAnswer::Pointer(Box::new(pointer.try_into()?))),
-        ("record", None, Some(pointer), Some(brought), None) => {
-            let text = |raw: Option<Box<RawValue>>| raw.map(|raw| raw.get().to_owned());
-            let (result, error) = (text(brought.result), text(brought.error));
-            Ok(RunAnswer::Record(Box::new(Run { pointer: pointer.try_into()?, result, error })))
+    let AnswerBody { said, denial, pointer, brought, announced, piece, page, .. } = body;
+    match (said.as_str(), denial, pointer, brought, announced, piece, page) {
+        ("denied", Some(denial), None, None, None, None, None) => Ok(RunAnswer::Denied(denial.try_into()?)),
+        ("unknown", None, None, None, None, None, None) => Ok(RunAnswer::Unknown),
+        ("piece", None, None, None, None, Some(piece), None) => Ok(RunAnswer::Piece(piece.try_into()?)),
+        ("pointer", None, Some(pointer), None, None, None, None) => {
+            Ok(RunAnswer::Pointer(Box::new(pointer.try_into()?)))
         }
-        ("events", None, None, None, Some(page)) => {
+        ("record", None, Some(pointer), Some(brought), announced, None, None) => record(pointer, brought, announced),
+        ("events", None, Some(pointer), None, None, None, Some(page)) => {
             let PageBody { events, next, count, is_ended } = page;
             let events = events.into_iter().map(|it| event(run, it)).collect::<Result<_, _>>()?;
-            Ok(RunAnswer::Events(RunEvents { events, next, count, is_ended }))
+            let page = RunEvents { events, next, count, is_ended };
+            Ok(RunAnswer::Events(Box::new(pointer.try_into()?), page))
         }
         _ => Err(Refusal::Malformed),
     }
+}
+
+/// What is announced is not brought too.
+fn record(pointer: PointerBody, brought: BroughtBody, announced: Option<AnnouncedBody>) -> Result<RunAnswer, Refusal> {
+    let text = |raw: Option<Box<RawValue>>| raw.map(|raw| raw.get().to_owned());
+    let run = Run { pointer: pointer.try_into()?, result: text(brought.result), error: text(brought.error) };
+    let Some(AnnouncedBody { result, error }) = announced else { return Ok(RunAnswer::Record(Box::new(run))) };
+    if (result.is_some() && run.result.is_some()) || (error.is_some() && run.error.is_some()) {
+        return Err(Refusal::Malformed);
+    }
+    let result = result.map(Whole::try_from).transpose()?;
+    let error = error.map(Whole::try_from).transpose()?;
+    Ok(RunAnswer::Announced(Box::new(Announced { run, result, error })))
 }
 
 /// An event is what its own text says that it is; nothing beside it could contradict it.

@@ -1,6 +1,5 @@
 //! Events that are too long, cut to what an event may be (contract, RR-58 and RR-59).
 
-use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::event::Frame;
@@ -53,16 +52,6 @@ pub(super) fn text(frame: &Frame, kind: Kind, mut fields: Members) -> String {
         fields.extend(stump.into_iter().map(|(name, value)| (name, Text::from(value))));
     }
     frame.text(kind, &fields)
-}
-
-/// A JSON text as it is, or where it is longer than that, the same stump of it that an event would have. What is no JSON,
-/// which nothing writes, becomes a text.
-pub fn shortened(text: &str, bytes_max: usize) -> Box<RawValue> {
-    let raw = |json: &Json| serde_json::value::to_raw_value(json).unwrap_or_else(|_never| RawValue::NULL.to_owned());
-    if bytes_max < text.len() {
-        return raw(&stump(count(text.len()), &Text::read(text).map_or_else(|| text.to_owned(), |it| shown(&it))));
-    }
-    RawValue::from_string(text.to_owned()).unwrap_or_else(|_no_json| raw(&Json::from(text)))
 }
 
 /// The largest of these fields, and its bytes as JSON.

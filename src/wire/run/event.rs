@@ -1,9 +1,7 @@
 //! The text of an event, as it is stored and as every reader gets it.
 
-use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
-use serde_json::value::RawValue;
 
 use super::cut;
 use super::line::{Said, reserved};
@@ -45,30 +43,6 @@ pub fn run_end(run: RunId, index: u64, end: &End, result: Option<&str>, error: O
     ];
     let error = error.map(|error| ("error", Text::read_or_quote(error)));
     frame.event(Kind::RunEnd, named(fields.into_iter().chain(error)))
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// Well, with what it brought as a JSON text.
-    Completed(Option<String>),
-    /// Otherwise.
-    Errored,
-}
-
-/// How a run ended, as its last event tells it, in which a long result is cut. None of another event.
-pub fn ending(event: &Event) -> Option<Ending> {
-    let ended: EndBody = serde_json::from_str(&event.body).ok().filter(|_| event.kind == Kind::RunEnd)?;
-    let result = ended.result.map(|result| result.get().to_owned());
-    Some(if ended.is_error { Ending::Errored } else { Ending::Completed(result) })
-}
-
-/// What of a `run_end` is read again.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EndBody {
-    is_error: bool,
-    result: Option<Box<RawValue>>,
 }
 
 /// Nothing is under way any more: told to a caller who follows, before the end (contract, RR-14).

@@ -18,13 +18,12 @@ pub use answer::{
     error, instances, invoked, payload, pointers, record,
 };
 pub use cursor::{instance_cursor, read_instance_cursor, read_run_cursor, run_cursor};
-pub use cut::shortened;
-pub use event::{Ending, Frame, ending, idle, run_end, run_start, said};
+pub use event::{Frame, idle, run_end, run_start, said};
 pub use frame::Form;
 pub use line::{Fields, Level, Said, beginning, complaint, line};
 pub use moment::{iso, read_iso};
 pub use query::{EventsQuery, Issue, LIMIT_DEFAULT, LIMIT_MAX, ListQuery, events_query, list_query, number};
-pub use record::{InstanceBody, PointerBody, RunBody, error_of};
+pub use record::{InstanceBody, PointerBody, RunBody, error_of, raw};
 
 #[cfg(test)]
 mod tests;

@@ -95,7 +95,7 @@ pub fn error_of(name: &str, message: &str) -> String {
 }
 
 /// A stored JSON text as it is. What is none, which nothing writes, becomes a text.
-pub(super) fn raw(text: &str) -> Box<RawValue> {
+pub fn raw(text: &str) -> Box<RawValue> {
     let whole = RawValue::from_string(text.to_owned());
     whole
         .or_else(|_no_json| serde_json::value::to_raw_value(&Json::from(text)))

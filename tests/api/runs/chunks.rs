@@ -13,6 +13,8 @@ enum State {
     Break,
     /// Behind the last chunk.
     Over,
+    /// In an answer that is none: a refusal, whose body is kept with its head.
+    Refused,
 }
 
 /// The answer so far.
@@ -32,7 +34,17 @@ impl Chunks {
         self.state == State::Over
     }
 
-    /// The head, as far as it has come.
+    /// Whether the head has come, and is that of an answer.
+    pub(crate) fn has_begun(&self) -> bool {
+        !matches!(self.state, State::Head(_) | State::Refused)
+    }
+
+    /// Whether the head has come, and is that of a refusal.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state == State::Refused
+    }
+
+    /// The head, as far as it has come. Behind that of a refusal, what has come of its body.
     pub(crate) fn head(&self) -> &str {
         std::str::from_utf8(&self.head).expect("ASCII")
     }
@@ -57,7 +69,8 @@ impl Chunks {
             (State::Head(matched), _) => {
                 self.head.push(byte);
                 match if b"\r\n\r\n"[matched] == byte { matched + 1 } else { usize::from(byte == b'\r') } {
-                    4 => State::Size(0),
+                    4 if self.head.starts_with(b"HTTP/1.1 200 ") => State::Size(0),
+                    4 => State::Refused,
                     matched => State::Head(matched),
                 }
             }
@@ -70,6 +83,10 @@ impl Chunks {
             (State::Break, b'\n') => State::Size(0),
             (State::Break | State::Data(_), _) => self.state,
             (State::Over, _) => State::Over,
+            (State::Refused, _) => {
+                self.head.push(byte);
+                State::Refused
+            }
         }
     }
 }
@@ -84,5 +101,19 @@ fn wherever_an_answer_is_cut_its_body_is_the_same() {
         chunks.feed(other, |data| body.extend_from_slice(data));
         assert_eq!((body.as_slice(), chunks.is_over()), (&b"hello, world\r\n!!"[..], true), "{at}");
         assert!(chunks.head().ends_with("chunked\r\n\r\n"));
+    }
+}
+
+#[test]
+fn a_refusal_is_no_answer_and_is_kept_whole() {
+    let text = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\nbusy!";
+    for at in 0..text.len() {
+        let mut chunks = Chunks::new();
+        let (one, other) = text.split_at(at);
+        for part in [one, other] {
+            chunks.feed(part, |data| panic!("{data:?} is no body"));
+        }
+        assert_eq!((chunks.is_refused(), chunks.has_begun(), chunks.is_over()), (true, false, false), "{at}");
+        assert_eq!(chunks.head().as_bytes(), text);
     }
 }

@@ -191,17 +191,28 @@ async fn a_payload_beyond_the_limit_starts_nothing() {
     assert!([0, 413].contains(&heard.status), "{}", heard.status);
 }
 
-/// RR-1 and RR-18 for a run that had to make room the moment it ended (RR-60).
+/// RR-1, RR-9, RR-14 and RR-18 for a run that is forgotten by its own end (RR-60).
 #[tokio::test]
 async fn who_waits_for_a_run_learns_how_it_ended_though_it_is_forgotten_at_once() {
-    for (payload, status, wanted) in [
-        (r#"{"crowded":true}"#, 200, r#"{"result":{"z":1,"a":12345678901234567890123},"_meta""#),
-        (r#"{"crowded":"fails"}"#, 500, "internal_error"),
+    let stream = [("accept", "text/event-stream")];
+    let lines = [("accept", "application/x-ndjson")];
+    let webhook = [("x-webhook", "true")];
+    let (ends, fails) = (r#"{"crowded":true}"#, r#"{"crowded":"fails"}"#);
+    for (headers, payload, status, wanted) in [
+        (&[][..], ends, 200, r#"{"result":{"z":1,"a":12345678901234567890123},"_meta""#),
+        (&[][..], fails, 500, "internal_error"),
+        (&stream[..], ends, 200, "event: run_end\nid: 3\n"),
+        (&stream[..], fails, 200, "event: run_end\nid: 3\n"),
+        (&lines[..], ends, 200, r#"{"type":"run_end""#),
+        (&webhook[..], ends, 202, r#"{"status":"accepted""#),
     ] {
         let served = serve(|_| {}).await;
-        let heard = post(&served, "/agents/hello/i1", &[], payload).await;
-        assert!(heard.status == status && heard.body.contains(wanted), "{heard:?}");
+        let heard = post(&served, "/agents/hello/i1", headers, payload).await;
+        assert!(heard.status == status && heard.body.contains(wanted), "{headers:?}: {heard:?}");
+        assert!(!heard.body.contains("event: error"), "{heard:?}");
         let run = heard.headers["x-trust-run-id"].clone();
-        assert_eq!(get(&served, &format!("/runs/{run}")).await.status, 404);
+        for path in ["", "/events", "/stream"] {
+            assert_eq!(get(&served, &format!("/runs/{run}{path}")).await.status, 404, "{path}");
+        }
     }
 }

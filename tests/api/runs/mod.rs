@@ -7,6 +7,7 @@ mod http;
 mod lines;
 mod many;
 mod played;
+mod readers;
 mod standing;
 mod suite;
 mod trimmed;

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use super::counted::Counted;
 use serde_json::{Value as Json, json};
+use tokio::sync::oneshot;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::preflight::Asker;
 use trust_runtime::domain::run::{AgentName, End, Event, Instance, Kind, Pointer, Run, RunId};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::input::Invoke;
-use trust_runtime::handle::runs::{Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked};
+use trust_runtime::handle::runs::{
+    Absent, EventsAsked, Fault, Follower, InstancePage, Next, RunPage, Runs, RunsAsked, Started,
+};
 use trust_runtime::handle::{Failure, Pending};
 use trust_runtime::store::runs::feed::{Feeds, RunReader};
 use trust_runtime::store::runs::memory::MemoryRuns;
@@ -55,15 +58,21 @@ impl Played {
     pub(crate) async fn open(&self, agent: &str) -> Stage {
         let (agent, instance) = (agent.parse().unwrap(), "i1".parse().unwrap());
         let invoke = Invoke { agent, instance, payload: "{}".into(), is_streamed: false };
-        let run = self.begin(&invoke).await.expect("begun");
-        Stage { store: self.store.clone(), run, at: self.now(), index: 1 }
+        let (run, _) = self.begin(&invoke).await.expect("begun");
+        Stage { store: self.store.clone(), run, at: self.now(), index: 1, told: None }
+    }
+
+    fn reading(&self, reader: RunReader) -> Box<dyn Follower> {
+        let (is_breaking, is_broken) = (self.is_breaking.clone(), self.is_broken.clone());
+        Box::new(Reading { reader, is_breaking, is_broken, pages: 0 })
     }
 
     fn now(&self) -> Wall {
         Wall::from_millis(1_700_000_000_000 + self.made.fetch_add(1, Ordering::Relaxed))
     }
 
-    async fn begin(&self, invoke: &Invoke) -> Result<RunId, Failure> {
+    /// Gives a place in its log too, taken before there is one, where it is to be followed.
+    async fn begin(&self, invoke: &Invoke) -> Result<(RunId, Option<RunReader>), Failure> {
         let at = self.now();
         let number = u128::from(at.as_millis()).to_be_bytes();
         let run = RunId::new(at, *number.last_chunk().unwrap());
@@ -80,8 +89,9 @@ impl Played {
             code: Code::StorageUnavailable,
             reason: error.to_string(),
         };
+        let reader = invoke.is_streamed.then(|| self.feeds.reader_of_new(run));
         self.store.commit(vec![Change::Create { pointer, first }]).await.map_err(refused)?;
-        Ok(run)
+        Ok((run, reader))
     }
 }
 
@@ -91,6 +101,8 @@ pub(crate) struct Stage {
     pub(crate) run: RunId,
     at: Wall,
     index: u64,
+    /// Who has started it and waits for its end.
+    told: Option<oneshot::Sender<Run>>,
 }
 
 impl Stage {
@@ -127,7 +139,13 @@ impl Stage {
 
     async fn end(&mut self, result: Option<String>, error: Option<String>) {
         let (end, last) = self.ending(result.as_deref(), error.as_deref());
-        self.store.commit(vec![Change::End { run: self.run, end, result, error, last }]).await.expect("ended");
+        let own = Change::End { run: self.run, end, result: result.clone(), error: error.clone(), last };
+        let mut pointer = self.store.lookup(self.run).await.unwrap().expect("begun");
+        pointer.end = Some(end);
+        self.store.commit(vec![own]).await.expect("ended");
+        if let Some(told) = self.told.take() {
+            drop(told.send(Run { pointer, result, error }));
+        }
     }
 
     fn ending(&self, result: Option<&str>, error: Option<&str>) -> (End, Event) {
@@ -177,25 +195,24 @@ async fn play(mut stage: Stage, invoke: Invoke) {
     stage.end(result, error).await;
 }
 
-/// Ends once somebody reads, and makes room at once for another run of its instance: there is place for one.
-async fn crowded(mut stage: Stage, invoke: Invoke, counted: Arc<Counted>) {
-    while counted.reads.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    stage.say(&json!({ "type": "log", "level": "info", "message": "tick" })).await;
-    let error = invoke.payload.contains("fails").then(|| error_of("TypeError", "the secret of the house"));
-    let result = error.is_none().then(|| r#"{"z":1,"a":12345678901234567890123}"#.to_owned());
-    let (end, last) = stage.ending(result.as_deref(), error.as_deref());
+/// Ends at once, and is forgotten by that: there is place for one run, and another one began later.
+async fn crowded(mut stage: Stage, invoke: Invoke) {
     let mut pointer = stage.store.lookup(stage.run).await.unwrap().expect("begun");
-    let own = Change::End { run: stage.run, end, result, error, last };
     pointer.run = RunId::new(Wall(u64::MAX), [0xff; 10]);
     pointer.started = Wall(pointer.started.0 + 3_600_000_000_000);
-    let (run, first) = (pointer.run, run_start(&pointer, "{}"));
+    let (run, first, end) = (pointer.run, run_start(&pointer, "{}"), stage.ending(None, None).0);
     let last = run_end(run, 1, &end, None, None);
     let other = Change::End { run, end, result: None, error: None, last };
     stage.store.set_runs_kept(1);
-    let outcome = stage.store.commit(vec![own, Change::Create { pointer, first }, other]).await.expect("ended");
-    assert_eq!(outcome.forgotten, [stage.run]);
+    stage.store.commit(vec![Change::Create { pointer, first }, other]).await.expect("ended");
+    stage.say(&json!({ "type": "log", "level": "info", "message": "tick" })).await;
+    if invoke.is_streamed {
+        stage.idle().await;
+    }
+    let error = invoke.payload.contains("fails").then(|| error_of("TypeError", "the secret of the house"));
+    let result = error.is_none().then(|| r#"{"z":1,"a":12345678901234567890123}"#.to_owned());
+    stage.end(result, error).await;
+    assert_eq!(stage.store.head(stage.run).await, Ok(None), "forgotten by its own end");
 }
 
 #[derive(Debug)]
@@ -232,16 +249,19 @@ impl Runs for Played {
         !self.is_registry_only.load(Ordering::Relaxed)
     }
 
-    fn start(&self, _asker: Asker, invoke: Invoke) -> Pending<'_, Result<RunId, Failure>> {
+    fn start(&self, _asker: Asker, invoke: Invoke) -> Pending<'_, Result<Started, Failure>> {
         Box::pin(async move {
-            let run = self.begin(&invoke).await?;
-            let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1 };
+            let (run, reader) = self.begin(&invoke).await?;
+            let events = reader.map(|reader| self.reading(reader));
+            let (told, ended) = oneshot::channel();
+            let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1, told: Some(told) };
             if invoke.payload.contains("\"crowded\"") {
-                tokio::spawn(crowded(stage, invoke, Arc::clone(&self.counted)));
+                crowded(stage, invoke).await;
             } else {
                 tokio::spawn(play(stage, invoke));
             }
-            Ok(run)
+            let gone = |_dropped| Absent::failed(Code::StorageUnavailable, "the agent has failed");
+            Ok(Started { run, events, ended: Box::pin(async move { ended.await.map_err(gone) }) })
         })
     }
 
@@ -268,9 +288,7 @@ impl Runs for Played {
         Box::pin(async move {
             self.run(asker, run).await?;
             let reader = self.feeds.reader(run, after).await.map_err(unread)?.ok_or(Absent::Unknown)?;
-            let (is_breaking, is_broken) = (self.is_breaking.clone(), self.is_broken.clone());
-            let follower = Reading { reader, is_breaking, is_broken, pages: 0 };
-            Ok(Box::new(follower) as Box<dyn Follower>)
+            Ok(self.reading(reader))
         })
     }
 

@@ -60,6 +60,8 @@ async fn a_run_that_is_forgotten_while_it_is_read_is_said_to_be_gone() {
     assert_eq!((error.event.as_str(), error.id.parse()), ("error", Ok(first + before.len() - 1)));
     let data: Json = serde_json::from_str(&error.data).unwrap();
     assert_eq!(data["error"]["type"], "run_not_found", "{data}");
+    let message = data["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("forgotten while it was read"), "not as if it had never been: {message}");
 
     let last = [("last-event-id".to_owned(), error.id.clone())];
     let again = ask(&served.base, "GET", &path, &last, None).await;

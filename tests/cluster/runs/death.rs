@@ -48,6 +48,11 @@ fn play(cluster: &Cluster) -> Running {
     cluster.play("a", Setup::new().with(written(cluster, "family", FAMILY, 60_000)))
 }
 
+fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(killed.expect("kill is there").success(), "{pid}");
+}
+
 /// The guard of a program is its parent.
 fn guard_of(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
@@ -131,8 +136,7 @@ fn a_killed_guard_or_program_ends_the_run_and_says_so() {
         let run = invoke(&node, file, "family", &json!({ "file": file }));
         let pids = await_numbers(&node, file, 3);
         let victim = if is_guard { guard_of(pids[0]) } else { pids[0] };
-        let killed = std::process::Command::new("kill").args(["-9", &victim.to_string()]).status();
-        assert!(killed.expect("kill is there").success());
+        kill(victim);
         let record = await_status(&node, &run, "errored");
         let (name, message) = error(&record);
         assert_eq!(name, "ExitError", "{record}");
@@ -140,10 +144,25 @@ fn a_killed_guard_or_program_ends_the_run_and_says_so() {
         // Without its guard, the daemon that left the group is out of reach (see the guide of the workload).
         let (own, daemon) = pids.split_at(if is_guard { 2 } else { 3 });
         await_gone(&node, own);
-        for pid in daemon {
-            drop(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status());
-        }
+        daemon.iter().filter(|pid| is_alive(**pid)).for_each(|pid| kill(*pid));
         assert_whole(&all_events(&node, &run));
     }
     assert_eq!(node.get("/livez").status, 200);
+}
+
+/// A node that does nothing cannot end a group: the kernel alone sees to it that a program is not left without its guard.
+#[test]
+fn a_program_goes_with_its_guard_also_while_the_node_is_suspended() {
+    let cluster = Cluster::new();
+    let node = play(&cluster);
+    let run = invoke(&node, "guard", "family", &json!({ "file": "guard" }));
+    let pids = await_numbers(&node, "guard", 3);
+    node.stop();
+    kill(guard_of(pids[0]));
+    await_gone(&node, &pids[..1]);
+    node.resume();
+    let record = await_status(&node, &run, "errored");
+    assert!(error(&record).1.contains("together with its guard"), "{record}");
+    await_gone(&node, &pids[..2]);
+    pids.iter().filter(|pid| is_alive(**pid)).for_each(|pid| kill(*pid));
 }

@@ -144,6 +144,9 @@ fn a_stop_on_a_full_disk_keeps_its_bound() {
     let pids = await_numbers(&stage.node, "counts", 1);
     stage.node.shutdown();
     assert!(!pids.iter().any(|pid| super::is_alive(*pid)), "{pids:?}");
+    // It gave up by itself what it could not write, and nobody had to cut it off.
+    let log = stage.node.log();
+    assert!(log.contains("is written at the next start") && !log.contains("runs were cut off"), "{log}");
     stage.free();
     stage.node.restart();
     assert_eq!(error(&await_status(&stage.node, &run, "errored")).0, "Interrupted");

@@ -1,9 +1,12 @@
 //! Runs on real nodes: real programs, found by their bare id from any node, whole after any end.
 
+mod brought;
 mod death;
 mod disk;
 mod ends;
 mod listed;
+mod many;
+mod oldest;
 mod output;
 
 use std::fs;

@@ -28,6 +28,8 @@ pub(super) struct Liar {
     pub(super) id: RuntimeId,
     mesh: Arc<MemoryMesh>,
     script: Arc<Mutex<Script>>,
+    /// The question that is answered now.
+    pub(super) asked: Arc<Mutex<serde_json::Value>>,
     pub(super) keyring: Arc<Keyring>,
 }
 
@@ -38,9 +40,10 @@ impl Liar {
         let keyring = Arc::new(keyring(name, name));
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(|_, _| None)));
         let task = TaskTracker::new();
-        task.spawn(answer(inbox, Arc::clone(&script)));
+        let asked: Arc<Mutex<serde_json::Value>> = Arc::default();
+        task.spawn(answer(inbox, Arc::clone(&asked), Arc::clone(&script)));
         mesh.announce().await.expect("announced");
-        Self { id, mesh, script, keyring }
+        Self { id, mesh, script, asked, keyring }
     }
 
     /// A word, so that everybody pins its key and sees it online. It is to be repeated.
@@ -74,11 +77,13 @@ pub(super) fn keyring(runtime: &str, of: &str) -> Keyring {
     Keyring::new(key(of).into(), parsed(runtime), Clock::start().now().wall).expect("a key signs")
 }
 
-async fn answer(mut inbox: Inbox, script: Arc<Mutex<Script>>) {
+async fn answer(mut inbox: Inbox, asked: Arc<Mutex<serde_json::Value>>, script: Arc<Mutex<Script>>) {
     while let Some(incoming) = inbox.queries.recv().await {
         let Ok(outer) = serde_json::from_slice::<serde_json::Value>(&incoming.payload) else { continue };
         let Some(payload) = outer.get("payload").and_then(serde_json::Value::as_str) else { continue };
-        let digest = Hash::of(&STANDARD.decode(payload).expect("base64"));
+        let question = STANDARD.decode(payload).expect("base64");
+        *asked.lock().expect("whole") = serde_json::from_slice(&question).expect("JSON");
+        let digest = Hash::of(&question);
         if let Some(bytes) = (script.lock().expect("whole"))(incoming.verb, digest) {
             incoming.responder.answer(Answer::Reply(bytes));
         }

@@ -170,9 +170,7 @@ impl Member {
 
     /// Ends a run.
     pub(super) async fn end(&self, run: RunId, index: u64, result: &str) {
-        let end = End { at: Wall::from_millis(9_000), is_error: false, duration: Millis(7) };
-        let last = run_end(run, index, &end, Some(result), None);
-        self.commit(Change::End { run, end, result: Some(result.to_owned()), error: None, last }).await;
+        self.commit(ended(run, index, result, false)).await;
     }
 
     async fn commit(&self, change: Change) {
@@ -209,6 +207,15 @@ pub(super) fn pointer(owner: &RuntimeId, number: u8) -> Pointer {
         started,
         end: None,
     }
+}
+
+/// The end of a run that brings this, or fails with it.
+pub(super) fn ended(run: RunId, index: u64, brought: &str, is_error: bool) -> Change {
+    let end = End { at: Wall::from_millis(9_000), is_error, duration: Millis(7) };
+    let text = |is_wanted: bool| is_wanted.then(|| brought.to_owned());
+    let (result, error) = (text(!is_error), text(is_error));
+    let last = run_end(run, index, &end, result.as_deref(), error.as_deref());
+    Change::End { run, end, result, error, last }
 }
 
 pub(super) fn log(run: RunId, index: u64, text: &str) -> Event {

@@ -1,6 +1,7 @@
 //! Runs of a whole node over a store, a mesh and programs in memory.
 
 mod faults;
+mod oldest;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::domain::offer::{Agent, Offer};
 use crate::domain::run::{Event, Kind, Run, RunId, Status};
 use crate::engine::input::Invoke;
 use crate::engine::view::Settings as EngineSettings;
-use crate::handle::runs::{Absent, EventsAsked, Next};
+use crate::handle::runs::{Absent, EventsAsked, Follower, Next, Started};
 use crate::handle::{Failure, Request};
 use crate::node::Node;
 use crate::node::tests::{engineer, parsed, settings, start_without_files};
@@ -75,6 +76,10 @@ impl Stage {
     }
 
     async fn start(&self, payload: &str) -> Result<RunId, Failure> {
+        self.started(payload).await.map(|started| started.run)
+    }
+
+    async fn started(&self, payload: &str) -> Result<Started, Failure> {
         let invoke = Invoke {
             agent: parsed("it"),
             instance: parsed("i1"),
@@ -88,14 +93,9 @@ impl Stage {
     async fn follow(&self, run: RunId) -> Vec<Event> {
         let runs = self.node.runs();
         let mut follower = runs.follow(engineer(), run, None).await.expect("known");
-        let mut seen = Vec::new();
-        loop {
-            match timeout(DEADLINE, follower.next()).await.expect("something").expect("readable") {
-                Next::Events(events) => seen.extend(events),
-                Next::End => return seen,
-                Next::Gone => panic!("{run} is gone after {seen:?}"),
-            }
-        }
+        let (seen, is_whole) = read(&mut *follower).await;
+        assert!(is_whole, "{run} is gone after {seen:?}");
+        seen
     }
 
     async fn run(&self, run: RunId) -> Result<Run, Absent> {
@@ -125,6 +125,18 @@ impl Stage {
             }
         };
         timeout(DEADLINE, closed).await.expect("the engine forgets it");
+    }
+}
+
+/// What is left to read, and whether that is all there was.
+async fn read(follower: &mut dyn Follower) -> (Vec<Event>, bool) {
+    let mut seen = Vec::new();
+    loop {
+        match timeout(DEADLINE, follower.next()).await.expect("something").expect("readable") {
+            Next::Events(events) => seen.extend(events),
+            Next::End => return (seen, true),
+            Next::Gone => return (seen, false),
+        }
     }
 }
 

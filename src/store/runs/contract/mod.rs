@@ -82,7 +82,7 @@ hold_for_every_store! {
         pages_are_filtered_before_they_are_cut,
         a_page_ends_before_it_is_too_long_but_is_never_empty,
         finished_runs_go_with_everything_the_oldest_first,
-        a_long_run_keeps_its_end_though_shorter_ones_began_and_ended_since,
+        a_run_that_began_before_all_that_are_kept_goes_the_moment_it_ends,
         what_is_unfinished_is_found_after_a_crash,
         a_closed_store_says_so,
         the_observer_is_told_of_what_is_durable_in_order,

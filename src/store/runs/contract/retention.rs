@@ -44,10 +44,10 @@ pub(super) async fn runs_of_instances_that_callers_make_up_have_a_bound<B: Bench
     }
     let newest = 50 - most..50;
     assert_eq!(kept(&store).await, [1, 2].into_iter().chain(newest).collect::<Vec<_>>(), "what goes on stays");
-    // The one that ends stays too, though it is the oldest of all; the next end takes it.
-    assert_eq!(commit(&store, [end(1, 1)]).await.forgotten, [run_id(50 - most)]);
-    assert!(kept(&store).await.starts_with(&[1, 2]));
-    assert_eq!(commit(&store, whole(60, 0)).await.forgotten, [run_id(1)]);
+    // The one that ends is the oldest of all, and goes.
+    assert_eq!(commit(&store, [end(1, 1)]).await.forgotten, [run_id(1)]);
+    assert!(kept(&store).await.starts_with(&[2, 50 - most]));
+    assert_eq!(commit(&store, whole(60, 0)).await.forgotten, [run_id(50 - most)]);
     store.close().await;
 }
 
@@ -65,9 +65,12 @@ pub(super) async fn the_space_of_all_runs_has_a_bound<B: Bench>() {
     commit(&store, [long(1, 2_048)]).await;
     commit(&store, whole(20, 64)).await;
     assert_eq!(kept(&store).await, [1, 20]);
-    assert_eq!(commit(&store, [end(1, 33)]).await.forgotten, [run_id(20)]);
-    assert_eq!(kept(&store).await, [1]);
-    assert_eq!(commit(&store, whole(21, 64)).await.forgotten, [run_id(1)]);
+    assert_eq!(commit(&store, [end(1, 33)]).await.forgotten, [run_id(1)]);
+    assert_eq!(commit(&store, whole(21, 64)).await.forgotten, []);
+    // The newest stays, whatever it takes.
+    assert_eq!(commit(&store, whole(22, 2_048)).await.forgotten, [run_id(20), run_id(21)]);
+    assert_eq!(kept(&store).await, [22]);
+    assert_eq!(commit(&store, whole(23, 64)).await.forgotten, [run_id(22)]);
     // A larger quota is felt at once.
     store.set_quota(100);
     for number in 30..40 {

@@ -76,6 +76,12 @@ impl Feeds {
         Ok(Some(RunReader { reader, _seat: seat }))
     }
 
+    /// A reader of a run that is not in the store yet, from its first event on. It waits for ever if the run never will be.
+    pub fn reader_of_new(&self, run: RunId) -> RunReader {
+        let seat = self.seat(run);
+        RunReader { reader: Reader::new(Arc::clone(&seat.hub), None), _seat: seat }
+    }
+
     /// How many runs are read.
     pub fn count(&self) -> usize {
         lock(&self.hubs).len()

@@ -82,14 +82,26 @@ impl Reader {
     }
 
     pub(super) fn events(&self, asked: &EventsAsked) -> Result<Option<EventPage>, Error> {
-        self.read(|file| match row::place(file, asked.run)? {
-            None => Ok(None),
-            Some((no, head)) => page(file, asked, no, head).map(Some),
+        let read = |row: &Row<'_>| {
+            let pointer = row::pointer(row)?;
+            let count = row::number(row, POINTER_COLUMNS.saturating_add(1))?;
+            let head = Head { count, is_ended: pointer.end.is_some() };
+            Ok((row.get(POINTER_COLUMNS)?, pointer, head))
+        };
+        let sql = format!("SELECT {POINTER}, no, head FROM run WHERE run = ?1");
+        self.read(|file| {
+            let found = file.prepare_cached(&sql)?.query_row(params![asked.run.to_string()], read).optional()?;
+            found.map(|(no, pointer, head)| page(file, asked, no, (pointer, head))).transpose()
         })
     }
 }
 
-fn page(file: &Connection, asked: &EventsAsked, no: i64, head: Head) -> rusqlite::Result<EventPage> {
+fn page(
+    file: &Connection,
+    asked: &EventsAsked,
+    no: i64,
+    (pointer, head): (Pointer, Head),
+) -> rusqlite::Result<EventPage> {
     let limit = asked.limit.min(PAGE_MAX);
     let mut statement = file.prepare_cached(&sql(asked))?;
     let mut rows = statement.query(params![no, to_sql(asked.from), row::count(limit)])?;
@@ -108,7 +120,7 @@ fn page(file: &Connection, asked: &EventsAsked, no: i64, head: Head) -> rusqlite
     }
     let end = asked.from.max(head.count);
     let behind = events.last().map_or(asked.from, |event| event.index.saturating_add(1));
-    Ok(EventPage { next: if is_cut { behind } else { end }, events, head })
+    Ok(EventPage { pointer, events, next: if is_cut { behind } else { end }, head })
 }
 
 /// The names of kinds are a closed set without a quote in it.

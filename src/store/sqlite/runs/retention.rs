@@ -1,8 +1,9 @@
 //! Which finished runs go when one more has ended, in the transaction that ends it.
 //!
 //! First by instance: of each only so many are kept (contract, RR-60). Then over all, because callers name the instances: by
-//! number, and by the space that the file uses. A run that goes on is never among them, nor is the one that has just ended:
-//! whoever waited for it could not learn how it ended.
+//! number, and by the space that the file uses; there the newest one stays, whatever it takes. The oldest start goes first,
+//! also where that is the run that has just ended: who waits for it is told otherwise (decision 0016). A run that goes on is
+//! never among them.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -48,8 +49,9 @@ impl Keep {
             gone.push(run);
         }
         while gone.len() < GONE_AT_ONCE_MAX
+            && 1 < finished
             && (self.limits.finished < finished || self.is_over_quota(file)?)
-            && let Some((no, run)) = oldest_but(file, ended)?
+            && let Some((no, run)) = oldest(file)?
         {
             forget(file, no, run)?;
             finished = finished.saturating_sub(1);
@@ -88,14 +90,14 @@ impl Keep {
         Ok(self.quota() < used.saturating_mul(pragma(file, "page_size")?))
     }
 
-    /// What is too much of an agent and instance beside this run, the newest first.
+    /// What is too much of this run's agent and instance, the newest first.
     fn surplus_of_instance(&self, file: &Connection, ended: RunId) -> rusqlite::Result<Vec<(i64, RunId)>> {
-        let others = row::count(self.runs.load(Ordering::Relaxed).saturating_sub(1));
+        let kept = row::count(self.runs.load(Ordering::Relaxed).max(1));
         let sql = "SELECT no, run FROM run
                    WHERE (agent, instance) = (SELECT agent, instance FROM run WHERE run = ?1)
-                       AND ended_ns IS NOT NULL AND run != ?1
+                       AND ended_ns IS NOT NULL
                    ORDER BY started_ms DESC, run DESC LIMIT -1 OFFSET ?2";
-        file.prepare_cached(sql)?.query_map(params![ended.to_string(), others], place)?.collect()
+        file.prepare_cached(sql)?.query_map(params![ended.to_string(), kept], place)?.collect()
     }
 }
 
@@ -103,10 +105,10 @@ fn place(row: &Row<'_>) -> rusqlite::Result<(i64, RunId)> {
     Ok((row.get(0)?, row::parsed(row, 1)?))
 }
 
-/// The finished run that began before all others, but for this one.
-fn oldest_but(file: &Connection, ended: RunId) -> rusqlite::Result<Option<(i64, RunId)>> {
-    let sql = "SELECT no, run FROM run WHERE ended_ns IS NOT NULL AND run != ?1 ORDER BY started_ms, run LIMIT 1";
-    file.prepare_cached(sql)?.query_row(params![ended.to_string()], place).optional()
+/// The finished run that began before all others.
+fn oldest(file: &Connection) -> rusqlite::Result<Option<(i64, RunId)>> {
+    let sql = "SELECT no, run FROM run WHERE ended_ns IS NOT NULL ORDER BY started_ms, run LIMIT 1";
+    file.prepare_cached(sql)?.query_row([], place).optional()
 }
 
 /// Finished runs over all, from two indices.

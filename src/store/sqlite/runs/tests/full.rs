@@ -41,7 +41,7 @@ async fn a_full_file_refuses_and_what_fits_is_written_again() {
     store.commit(vec![create(4)]).await.expect("commits");
     assert_eq!(store.fault(), None);
     let outcome = store.commit(vec![end(1, count), end(4, 1)]).await.expect("commits");
-    assert_eq!(outcome.forgotten, [run_id(2), run_id(1)]);
+    assert_eq!(outcome.forgotten, [run_id(1), run_id(2)]);
     store.commit(vec![create(3), long(3, 1), long(3, 2), long(3, 3), long(3, 4)]).await.expect("commits");
     store.close().await;
 }
