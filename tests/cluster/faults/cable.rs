@@ -17,7 +17,7 @@ const PIECES_MAX: usize = 512;
 
 /// How a cable is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weather {
+pub(crate) enum Weather {
     Clear,
     /// What comes is lost, and nobody is told; new connections are refused.
     Cut,
@@ -32,7 +32,7 @@ pub(super) enum Weather {
 
 /// Relays connections to one address.
 #[derive(Debug)]
-pub(super) struct Cable {
+pub(crate) struct Cable {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -58,7 +58,7 @@ struct State {
 type Piece = (Duration, Vec<u8>);
 
 impl Cable {
-    pub(super) fn to(target: SocketAddr, chance: Chance) -> Self {
+    pub(crate) fn to(target: SocketAddr, chance: Chance) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let state = State { weather: Weather::Clear, chance, count: 0, joined: BTreeMap::new() };
@@ -70,12 +70,12 @@ impl Cable {
         Self { address, shared }
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// After a cut the connections that lost bytes are gone.
-    pub(super) fn set(&self, weather: Weather) {
+    pub(crate) fn set(&self, weather: Weather) {
         let mut state = self.shared.lock();
         if state.weather == Weather::Cut && weather != Weather::Cut {
             std::mem::take(&mut state.joined).values().flatten().for_each(close);

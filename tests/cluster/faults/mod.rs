@@ -4,7 +4,7 @@
 //! seed finds the same storm again and not always the same race. `scripts/fault_harness.sh` runs it for as long as wanted.
 
 mod bent;
-mod cable;
+pub(crate) mod cable;
 mod collect;
 mod evidence;
 mod judge;
