@@ -15,23 +15,25 @@ const ALICE: &str = "spiffe://trust/north/alice";
 const ADMIN: &str = "spiffe://trust/north/admin";
 
 /// The wall clock of one process, which a test moves. Only libfaketime does that without the whole machine.
-struct WallClock(PathBuf);
+#[derive(Debug)]
+pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {
-    fn new(desk: &Desk) -> Self {
-        let clock = Self(desk.path("wall-clock"));
+    /// It is kept in this file.
+    pub(crate) fn at(file: PathBuf) -> Self {
+        let clock = Self(file);
         clock.set("+0");
         clock
     }
 
     /// How far it is off. A reader must not find half of it.
-    fn set(&self, offset: &str) {
+    pub(crate) fn set(&self, offset: &str) {
         let beside = self.0.with_extension("new");
         fs::write(&beside, format!("{offset}\n")).expect("written");
         fs::rename(beside, &self.0).expect("in its place");
     }
 
-    fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         vec![
             ("LD_PRELOAD", library()),
             ("FAKETIME_TIMESTAMP_FILE", self.0.clone()),
@@ -40,6 +42,14 @@ impl WallClock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
             ("NO_FAKE_STAT", "1".into()),
         ]
+    }
+}
+
+/// Takes away what the library shares between the processes of a family, which one that was killed leaves behind.
+pub(crate) fn forget(pid: u32) {
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        // A process that ended by itself has left nothing.
+        drop(fs::remove_file(Path::new("/dev/shm").join(name)));
     }
 }
 
@@ -79,7 +89,7 @@ impl World {
         let a = node("a", &[]);
         let b = node("b", &[&a]);
         let project = node("c", &[&a]).project.clone();
-        let (clock, person) = (WallClock::new(&desk), desk.person("ca-north", "alice"));
+        let (clock, person) = (WallClock::at(desk.path("wall-clock")), desk.person("ca-north", "alice"));
         let c = Plant::start_with(None, project, &clock.environment());
         Self { desk, person, clock, a, b, c }
     }

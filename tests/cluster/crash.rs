@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::chance::Chance;
 use crate::harness::{Address, Cluster, Running, SEEN_MAX};
 use crate::question::{DISPATCH, with, write};
 use crate::watch::{let_pass, wait_until};
@@ -42,8 +43,9 @@ enum Victim {
 fn crash_again_and_again(victim: Victim) {
     let cluster = Cluster::new();
     let [mut a, mut b] = cluster.site(["a", "b"]);
-    let mut chance = Chance(u64::from(std::process::id()));
-    eprintln!("seed {}", chance.0);
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let mut chance = Chance::new(seed);
     let (mut begun, mut acknowledged, mut undone) = (0, 0, 0);
     for round in 0..ROUNDS {
         let after = Duration::from_micros(chance.below(30_000));
@@ -183,15 +185,5 @@ fn check_origin(a: &Running, target: &BTreeMap<String, Vec<String>>, writes: &BT
         assert!(times == 0 || has("intended"), "sent before it was on record: {context}");
         assert!(!has("intended") || has("applied") || has("unknown") || has("denied"), "never concluded: {context}");
         assert!(!is_acknowledged || has("intended"), "{context}");
-    }
-}
-
-/// A small generator of chance: the seed is printed, the delays need no better.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
     }
 }

@@ -3,12 +3,15 @@
 //! The gate runs a small fleet. `FLEET_PEERS` and `FLEET_CLIENTS` make it larger, and `CLUSTER_PROGRAM` names a release build:
 //! `docs/reference/performance.md` has what forty peers and two hundred clients came to.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::chance::Chance;
+use crate::faults::cable::{Cable, Weather};
 use crate::harness::{Cluster, Running, Setup};
 use crate::idle::{busy, memory_kib};
-use crate::question::read;
+use crate::question::{DISPATCH, outcomes, read, with};
 use crate::watch::{Stopwatch, let_pass, wait_until};
 
 /// Peers of the full mesh that the gate runs.
@@ -26,6 +29,15 @@ const DEATH_SEEN_MAX: Duration = Duration::from_millis(2_500);
 
 /// The lease and a second, and the rest for a busy machine.
 const SILENCE_SEEN_MAX: Duration = Duration::from_millis(5_500);
+
+/// Targets of a fan-out that the gate runs.
+const TARGETS: usize = 10;
+
+/// What the cable to each target adds to a question and to its answer, each.
+const SLOW: Weather = Weather::Slow { delay: Duration::from_millis(10), jitter: Duration::ZERO };
+
+/// How often each dispatch is timed; the median counts.
+const TIMED: usize = 9;
 
 /// What a node may take for itself, and for each node that it knows.
 const MEMORY_KIB: u64 = 72 * 1_024;
@@ -134,13 +146,13 @@ fn clients_behind_two_routers_see_everybody_and_outlive_the_kill_of_a_router() {
         (wanted("FLEET_CLIENTS", CLIENTS), wanted("FLEET_PEERS", PEERS).min(wanted("FLEET_CLIENTS", CLIENTS)));
     let cluster = Cluster::new();
     // Each node checks what every other one says: with so many on one machine they speak less often.
-    let period = u64::try_from((clients + peers) * 40).expect("small").max(1_000);
-    let timed = |setup: Setup| setup.timing("period_ms", period).timing("probe_ms", period);
-    let first = cluster.play("r0", timed(Setup::new().role("router")));
-    let mut second = cluster.play("r1", timed(Setup::new().role("router").dialling(&first)));
+    let period = u64::try_from((clients + peers) * 80).expect("small").max(1_000);
+    let slowed = |setup: Setup| setup.timing("period_ms", period).timing("probe_ms", period);
+    let first = cluster.play("r0", slowed(Setup::new().role("router")));
+    let mut second = cluster.play("r1", slowed(Setup::new().role("router").dialling(&first)));
     let mut nodes: Vec<Running> = Vec::new();
     for number in 0..peers {
-        nodes.push(cluster.play(&format!("p{number}"), timed(Setup::new().dialling(&first).dialling(&second))));
+        nodes.push(cluster.play(&format!("p{number}"), slowed(Setup::new().dialling(&first).dialling(&second))));
     }
     for number in 0..clients {
         // Half of them prefer the second one.
@@ -150,7 +162,7 @@ fn clients_behind_two_routers_see_everybody_and_outlive_the_kill_of_a_router() {
         } else {
             setup.dialling(&second).dialling(&first)
         };
-        nodes.push(cluster.play(&format!("c{number}"), timed(setup)));
+        nodes.push(cluster.play(&format!("c{number}"), slowed(setup)));
     }
     let all = nodes.len() + 2;
     let deadline = MEET_MAX * u32::try_from(all).expect("small");
@@ -169,4 +181,46 @@ fn clients_behind_two_routers_see_everybody_and_outlive_the_kill_of_a_router() {
     });
     second.restart();
     await_online(nodes.iter().chain([&first, &second]), all - 1, deadline);
+}
+
+/// How long a read of all these takes, by its median.
+fn timed(origin: &Running, what: &str, targets: &[&str]) -> Duration {
+    let mut took: Vec<Duration> = (0..TIMED)
+        .map(|number| {
+            let body = with(read(origin.name(), &format!("{what}-{number}"), targets), "query_budget_ms", 10_000);
+            let watch = Stopwatch::start();
+            let answer = origin.post(DISPATCH, &body);
+            let span = watch.elapsed();
+            let answered = outcomes(&answer);
+            assert!(answered.len() == targets.len() && answered.iter().all(|it| it.ok), "{}", answer.text);
+            span
+        })
+        .collect();
+    took.sort();
+    took[TIMED / 2]
+}
+
+/// All are asked at once, so it is the slowest that counts and not their number.
+#[test]
+fn a_dispatch_to_many_slow_targets_takes_no_longer_than_five_of_one() {
+    let count = wanted("FLEET_TARGETS", TARGETS);
+    let cluster = Cluster::new();
+    // What all say of themselves meanwhile shall not be what is measured, nor links among the targets.
+    let seldom = || Setup::new().timing("period_ms", 20_000).timing("probe_ms", 20_000);
+    let origin = cluster.play("origin", seldom().role("router"));
+    let far: SocketAddr = origin.mesh().parse().expect("an address");
+    let cables: Vec<Cable> = (0..count).map(|_| Cable::to(far, Chance::new(1))).collect();
+    let target = |(number, cable): (usize, &Cable)| {
+        cluster.play(&format!("t{number}"), seldom().role("client").dialling_address(cable.address()))
+    };
+    let targets: Vec<Running> = cables.iter().enumerate().map(target).collect();
+    await_online([&origin].into_iter(), count, MEET_MAX * u32::try_from(count).expect("small"));
+    cables.iter().for_each(|cable| cable.set(SLOW));
+
+    let names: Vec<&str> = targets.iter().map(Running::name).collect();
+    let one = timed(&origin, "one", &names[..1]);
+    let all = timed(&origin, "all", &names);
+    eprintln!("one target took {one:?}, {count} took {all:?}");
+    assert!(Duration::from_millis(20) <= one, "the cable is slow");
+    assert!(all <= one * 5, "{count} targets took {all:?}, one took {one:?}");
 }

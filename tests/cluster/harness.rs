@@ -4,6 +4,7 @@
 //! kept and printed.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -55,6 +56,7 @@ pub(crate) struct Setup {
     role: Option<&'static str>,
     /// More text at the end of runtime.toml.
     more: String,
+    environment: Vec<(&'static str, OsString)>,
     /// The node writes its own runtime.toml, and gets its addresses from the environment.
     is_scaffolded: bool,
 }
@@ -93,6 +95,18 @@ impl Setup {
         self
     }
 
+    /// Where its mesh listens: an address that was reserved before.
+    pub(crate) fn listening(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address.to_string());
+        self
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
     /// More sections of runtime.toml.
     pub(crate) fn with(mut self, sections: impl Into<String>) -> Self {
         self.more = sections.into();
@@ -126,6 +140,13 @@ impl Cluster {
         Self { folder: Some(folder), logs: RefCell::default(), ports: RefCell::default() }
     }
 
+    /// Leaves the folder where it is, and says where.
+    pub(crate) fn keep(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            eprintln!("--- kept: {}", folder.keep().display());
+        }
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until the end").path()
     }
@@ -142,7 +163,7 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn play(&self, name: &str, mut setup: Setup) -> Running {
         // Those that dial this node must find it again after a restart.
-        setup.listen = Some(self.reserve().to_string());
+        setup.listen.get_or_insert_with(|| self.reserve().to_string());
         let mut node = self.running(name, self.project(name, &setup), setup);
         node.launch();
         node.await_ready();
@@ -160,7 +181,7 @@ impl Cluster {
 
     /// An address that nobody else of this machine gets until the end of the test. The system gives no port away that a socket is
     /// bound to, and lets a node listen on it none the less, because this socket does not listen and both allow to be bound again.
-    fn reserve(&self) -> SocketAddr {
+    pub(crate) fn reserve(&self) -> SocketAddr {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_reuseaddr(true).expect("an option of every socket");
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
@@ -205,9 +226,7 @@ impl Drop for Cluster {
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
             eprintln!("--- {}\n{}", log.display(), shown.join("\n"));
         }
-        if let Some(folder) = self.folder.take() {
-            eprintln!("--- kept: {}", folder.keep().display());
-        }
+        self.keep();
     }
 }
 
@@ -279,7 +298,8 @@ impl Running {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn launch(&mut self) {
+    /// Starts the process. [`Self::await_ready`] waits until it serves.
+    pub(crate) fn launch(&mut self) {
         let ready = self.ready_file();
         // Left behind by a start that was killed.
         drop(fs::remove_file(&ready));
@@ -290,6 +310,7 @@ impl Running {
             let listen = ["TRUST_RUNTIME__WEB__LISTEN", "TRUST_RUNTIME__MESH__LISTEN"];
             command.envs(listen.map(|variable| (variable, "127.0.0.1:0")));
         }
+        command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         let command = command.stdin(Stdio::null()).stdout(copy(&log)).stderr(copy(&log));
         self.child = Some(command.spawn().expect("the program starts"));
     }
@@ -323,6 +344,16 @@ impl Running {
         let mut child = self.child.take().expect("the node runs");
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
+    }
+
+    /// Whether there is a process that was started and not waited for.
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// How it ended by itself, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("our child")
     }
 
     /// Suspends it: alive, silent, its sockets open. The signal is taken some time after it was sent, and a thread may answer

@@ -9,6 +9,7 @@
     reason = "a test may stop at the first surprise, and says what it measured"
 )]
 
+mod chance;
 mod harness;
 mod http;
 mod netns;
@@ -27,6 +28,7 @@ mod commands;
 mod crash;
 mod disk;
 mod dispatch;
+mod faults;
 mod fleet;
 mod identity;
 mod idle;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod conformance;
+mod faults;
 mod fuzz;
 
 use std::fs;
@@ -23,7 +24,9 @@ struct Verdict {
 fn gate(name: &str, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
     let mut command = Command::new(script);
-    for own in ["ACCEPTANCE_TABLE", "ACCEPTANCE_LOG", "BENCH_RESULTS", "BENCH_BASELINE", "FUZZ_PROGRAMS"] {
+    for own in
+        ["ACCEPTANCE_TABLE", "ACCEPTANCE_LOG", "BENCH_RESULTS", "BENCH_BASELINE", "FUZZ_PROGRAMS", "FAULTS_HARNESS"]
+    {
         command.env_remove(own);
     }
     let output = command.args(arguments).envs(variables.iter().copied()).output().expect("the gate runs");
@@ -50,7 +53,12 @@ fn program(path: &Path, says: &str, code: i32) {
 
 #[test]
 fn every_gate_explains_itself_and_refuses_what_it_does_not_know() {
-    for name in ["runtime_comms_bench_gate.sh", "runtime_comms_conformance_gate.sh", "runtime_comms_fuzz_gate.sh"] {
+    for name in [
+        "fault_harness.sh",
+        "runtime_comms_bench_gate.sh",
+        "runtime_comms_conformance_gate.sh",
+        "runtime_comms_fuzz_gate.sh",
+    ] {
         gate(name, &["--help"], &[]).is(0, &["Exit codes:", name]);
         gate(name, &["--nonsense"], &[]).is(2, &["unknown argument: --nonsense"]);
     }

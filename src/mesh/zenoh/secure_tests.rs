@@ -96,6 +96,11 @@ fn strangers(site: &Authority) -> Vec<(&'static str, Option<Proof>)> {
     let expired = |params: &mut rcgen::CertificateParams| params.not_after = after(time::Duration::minutes(-1));
     let (_, key) = site.proof("x");
     let garbage = CertificateDer::from(b"\x30\x03\x02\x01\x01".to_vec());
+    let two_ids = |it: &mut rcgen::CertificateParams| {
+        it.subject_alt_names = vec![id("s/runtime/x"), id("s/runtime/y"), address([127, 0, 0, 1])];
+    };
+    let (leaf, long_key) = site.proof("x");
+    let long = leaf.iter().cycle().take(100).cloned().collect();
     vec![
         ("no certificate", None),
         ("another authority", Some(Authority::new().proof("x"))),
@@ -103,6 +108,8 @@ fn strangers(site: &Authority) -> Vec<(&'static str, Option<Proof>)> {
         ("a person", Some(site.changed("x", |it| it.subject_alt_names = vec![id("s/alice"), address([127, 0, 0, 1])]))),
         ("another site", Some(site.changed("x", |it| it.subject_alt_names = vec![id("t/runtime/x")]))),
         ("no id", Some(site.changed("x", |it| it.subject_alt_names = vec![address([127, 0, 0, 1])]))),
+        ("two ids", Some(site.changed("x", two_ids))),
+        ("a chain of a hundred", Some((long, long_key))),
         ("malformed", Some((vec![garbage], key))),
         ("another's key", Some((site.proof("x").0, PrivateKeyDer::clone_key(&site.proof("y").1)))),
     ]

@@ -107,9 +107,10 @@ fn assert_reads(served: &Served, cuts: usize) {
     let reads = served.played.counted.reads.lock().unwrap();
     let is_page = |limit, bytes| limit <= usize::try_from(SEGMENT_MAX).unwrap() && bytes <= SEGMENT_BYTES_MAX;
     assert!(reads.iter().all(|read| is_page(read.limit, read.bytes_max)), "{reads:?}");
-    // Each for itself would be a page of the log, forty, for each of a thousand.
+    // Each for itself would be a page of the log, forty, for each of a thousand. How many share one hangs on how far apart a busy
+    // machine lets them fall: 80 to 3,000 readings were seen, and 75,000 where none is shared.
     let alone = READERS * EVENTS / RING_MAX;
-    assert!(reads.len() < alone / 20 + cuts, "{} reads, {cuts} cuts, and {alone} if each read for itself", reads.len());
+    assert!(reads.len() < alone / 5 + cuts, "{} reads, {cuts} cuts, and {alone} if each read for itself", reads.len());
 }
 
 /// RR-39.
