@@ -8,12 +8,15 @@ use super::{await_numbers, await_status, invoke, kind, written};
 use crate::harness::{Cluster, SEEN_MAX, Setup};
 use crate::streams::Following;
 
-/// Ends at once if it is to be short, and otherwise when it is let go.
+/// Ends at once if it is to be short, and otherwise when it is let go twice: who follows at another node asks for each page, and
+/// has to have asked behind its last word before it ends.
 const LONG: &str = r#"#!/bin/sh
 case "$(cat)" in *short*) exit 0 ;; esac
 echo $$ >> started
 while [ ! -e go ]; do sleep 0.05; done
 echo bye
+while [ ! -e end ]; do sleep 0.05; done
+sleep 0.5
 echo '{"type":"result","value":"long"}'
 "#;
 
@@ -36,6 +39,8 @@ fn who_waits_for_a_run_is_told_how_it_ended_though_it_is_forgotten_by_that() {
     let short = invoke(&a, "short", "long", &json!({ "short": true }));
     await_status(&a, &short, "completed");
     fs::write(a.project().join("go"), "").expect("ours");
+    followers.iter().for_each(|(node, following)| following.until(node, 2));
+    fs::write(a.project().join("end"), "").expect("ours");
 
     let answer = caller.answer().expect("an answer");
     assert_eq!((answer.status, &answer.body["result"]), (200, &json!("long")), "{}", answer.text);
