@@ -33,6 +33,7 @@ mod fleet;
 mod identity;
 mod idle;
 mod join;
+mod leaks;
 mod lines;
 mod observed;
 mod plant;
