@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use crate::domain::identity::Fingerprint;
 use crate::domain::identity::authority::Authority;
@@ -215,12 +215,12 @@ impl Sources for Project {
         });
         let provisioned = certificates::provisioned_files(&self.folder, &in_force.settings);
         let provisioned = provisioned.into_iter().flat_map(|(certificate, key)| [certificate, key]);
-        let files =
-            [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE), self.state.join(OWNER_FILE)].into_iter();
+        let files = [self.folder.join(FILE_NAME), self.state.join(TOKENS_FILE)].into_iter();
         let files = files.chain(identity.into_iter().flatten()).chain(provisioned);
         let own = in_force.settings.identity.bundle_path.as_ref().map(|path| self.folder.join(path));
         let bundles = Bundles::of(&self.state, &in_force.settings).files().into_iter().chain(own);
-        let offered = std::iter::once((self.offers.count(), 0));
+        let owner = stamp_of_wanted(&self.state.join(OWNER_FILE));
+        let offered = [(self.offers.count(), 0), owner];
         Stamp(files.chain(bundles).map(|path| stamp_of(&path)).chain(offered).collect())
     }
 
@@ -282,7 +282,6 @@ impl Sources for Project {
     }
 }
 
-/// Length and time of the last change; zeros where there is no file.
 /// A new token for the owner. Where none can be kept nobody has one: the old one was taken back.
 fn new_owner(state: &Path) -> [u8; 32] {
     admin_token::load_or_create(state).unwrap_or_else(|error| {
@@ -293,8 +292,18 @@ fn new_owner(state: &Path) -> [u8; 32] {
     })
 }
 
+/// Which file it is and when it was changed last; zeros where there is none. The time is the one that nobody sets.
 fn stamp_of(path: &Path) -> (u64, u128) {
     let Ok(metadata) = fs::metadata(path) else { return (0, 0) };
-    let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    (metadata.len(), changed.unwrap_or_default().as_nanos())
+    let [seconds, nanos] = [metadata.ctime(), metadata.ctime_nsec()].map(|it| u128::try_from(it).unwrap_or_default());
+    (metadata.ino(), seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// The same for a file that has to be there: where it is not, each look differs from the one before, so that making it is tried
+/// until it works.
+fn stamp_of_wanted(path: &Path) -> (u64, u128) {
+    match stamp_of(path) {
+        (0, 0) => (0, Clock::start().now().wall.0.into()),
+        stamp => stamp,
+    }
 }

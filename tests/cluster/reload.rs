@@ -1,6 +1,8 @@
 //! Files that change under a running node: tokens and rules count at once, and a bad file changes nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -123,6 +125,14 @@ fn a_rule_counts_without_a_restart_and_a_bad_file_changes_nothing() {
     assert_eq!(a.get("/readyz").status, 200, "SIGHUP does not end it");
 }
 
+/// Writes a file for its owner alone, as a whole.
+fn put(file: &Path, text: &str) {
+    let draft = file.with_extension("draft");
+    fs::write(&draft, text).expect("written");
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).expect("ours");
+    fs::rename(draft, file).expect("ours");
+}
+
 /// Whoever has copied the owner's token is shut out without a restart.
 #[test]
 fn the_owners_token_is_replaced_by_removing_its_file() {
@@ -142,15 +152,35 @@ fn the_owners_token_is_replaced_by_removing_its_file() {
     assert_eq!(reload(&a).0, Some(0), "the command line finds it");
     // One that a person has put there counts as well, and a worthless one changes nothing.
     let chosen = format!("trt_{}", "c".repeat(43));
-    fs::write(&file, &chosen).expect("written");
+    put(&file, &chosen);
     a.wait_until("the chosen one counts", SEEN_MAX, |a| {
         let got = status_with(a, &chosen);
         (got == 200).then_some(()).ok_or_else(|| got.to_string())
     });
-    fs::write(&file, "short").expect("written");
+    put(&file, "short");
     a.signal("HUP");
     a.wait_until("the log says why", SEEN_MAX, |a| {
         a.log().contains("is not a token").then_some(()).ok_or_else(|| a.log())
     });
     assert_eq!((status_with(&a, &chosen), status_with(&a, "short")), (200, 401));
+}
+
+/// A disk that is full at that moment, here a folder in the way: the old one is taken back, and a new one made when it can be.
+#[test]
+fn an_owners_token_that_cannot_be_made_at_once_is_made_later() {
+    let cluster = Cluster::new();
+    let [a] = cluster.site(["a"]);
+    let (file, draft) = (a.state_folder().join("admin.token"), a.state_folder().join("admin.new"));
+    let old = fs::read_to_string(&file).expect("there");
+    fs::create_dir(&draft).expect("made");
+    fs::remove_file(&file).expect("removed");
+    a.wait_until("the old one is shut out", SEEN_MAX, |a| {
+        let got = status_with(a, &old);
+        (got == 401).then_some(()).ok_or_else(|| got.to_string())
+    });
+    fs::remove_dir(&draft).expect("ours");
+    a.wait_until("there is a new one", SEEN_MAX, |a| {
+        let got = fs::read_to_string(&file).map_or(0, |new| status_with(a, &new));
+        (got == 200).then_some(()).ok_or_else(|| got.to_string())
+    });
 }

@@ -438,7 +438,12 @@ impl Mesh for ZenohMesh {
     ) -> Pending<'a, Result<Vec<u8>, QueryError>> {
         let key = self.core.space.rpc(target, verb, &self.core.own);
         Box::pin(async move {
-            let key = self.core.ways.to(self.core.session()?, key).map_err(broken)?;
+            let key = match verb {
+                Verb::Act | Verb::Probe => self.core.ways.to(self.core.session()?, key).map_err(broken)?,
+                Verb::Outcome | Verb::Pointers | Verb::Renew | Verb::Run | Verb::Witness => {
+                    KeyExpr::try_from(key).map_err(broken)?
+                }
+            };
             self.core.get(key, payload, (budget, verb.answer_bytes_max()), accept).await
         })
     }

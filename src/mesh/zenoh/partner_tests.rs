@@ -249,7 +249,7 @@ async fn one_address_has_no_more_handshakes_than_its_share() {
     let [north, south] = Site::known(["north", "south"]);
     let router = north.open(vec![listening(&south)]).await;
     let at: SocketAddr = router.partner_at(0).parse().expect("an address");
-    // A quarter of 32 is the share of one address; all of them wait for the first word.
+    // Half of 32 is the share of one address here; all of them wait for the first word.
     let mut silent = Vec::new();
     for _ in 0..32 {
         silent.push(TcpStream::connect(at).await.expect("the system accepts"));

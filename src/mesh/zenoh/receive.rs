@@ -14,7 +14,7 @@ use crate::mesh::intake::Intake;
 use crate::mesh::zenoh::session::MESSAGE_BYTES_MAX;
 use crate::mesh::zenoh::ways::Ways;
 use crate::mesh::zenoh::{Core, REFUSAL_ENCODING};
-use crate::mesh::{Answer, Document, Refusal, Responder};
+use crate::mesh::{Answer, Document, Refusal, Responder, Verb};
 
 /// Small replies waiting to be sent. When full a query is dropped, and its origin hears that nobody answered.
 const ERRANDS_MAX: usize = 256;
@@ -101,8 +101,9 @@ fn hear_query(intake: &Intake, errands: &mpsc::Sender<Errand>, ways: &Arc<Ways>,
         Ok(admission) => {
             let payload = query.payload().map(|it| it.to_bytes().into_owned()).unwrap_or_default();
             // The worker that answers sends the reply itself: no task to wake, no copy.
-            let ways = Arc::clone(ways);
-            admission.enter(payload, Responder::direct(move |answer| reply(&query, &ways, answer)));
+            // What anybody may ask says nothing of who asks, and would fill the table with names that are made up.
+            let ways = (admission.verb == Verb::Act).then(|| Arc::clone(ways));
+            admission.enter(payload, Responder::direct(move |answer| reply(&query, ways.as_deref(), answer)));
         }
         Err(refusal) => leave(intake, errands, Errand::Refuse(query, refusal)),
     }
@@ -115,7 +116,7 @@ fn leave(intake: &Intake, errands: &mpsc::Sender<Errand>, errand: Errand) {
     }
 }
 
-fn reply(query: &Query, ways: &Ways, answer: Answer) {
+fn reply(query: &Query, ways: Option<&Ways>, answer: Answer) {
     // The reply takes the query's priority and congestion control.
     let sent = match answer {
         Answer::Reply(bytes) if MESSAGE_BYTES_MAX <= bytes.len() => {
@@ -123,7 +124,9 @@ fn reply(query: &Query, ways: &Ways, answer: Answer) {
         }
         Answer::Reply(bytes) => {
             let sent = query.reply(query.key_expr(), bytes).wait();
-            ways.hear(query.key_expr().as_str());
+            if let Some(ways) = ways {
+                ways.hear(query.key_expr().as_str());
+            }
             sent
         }
         Answer::Refusal(reason) => query.reply_err(reason).encoding(REFUSAL_ENCODING).wait(),

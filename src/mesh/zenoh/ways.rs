@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use zenoh::key_expr::KeyExpr;
 use zenoh::{Session, Wait as _};
 
-/// Most keys that are made known. They stay so until the session ends; further ones work, and are looked up each time.
-const WAYS_MAX: usize = 1_024;
+/// Most keys that are made known: each of two thousand peers asks and is asked (DESIGN, *Scale*). They stay so until the session
+/// ends; further ones work, and are looked up each time.
+const WAYS_MAX: usize = 4_096;
 
 /// Most keys that wait to be made known.
 const HEARD_MAX: usize = 64;
@@ -26,17 +27,17 @@ impl Ways {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if WAYS_MAX <= known.len() {
+        if WAYS_MAX <= self.known.read().unwrap_or_else(PoisonError::into_inner).len() {
             return KeyExpr::try_from(key);
         }
+        // Declared without the lock, which whoever answers waits for; two who do so at once get the same key.
         let declared = session.declare_keyexpr(key.clone()).wait()?;
-        known.insert(key, declared.clone());
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key, declared.clone());
         Ok(declared)
     }
 
-    /// A question came on this key and was good enough for an answer: more will come. Callbacks own no session, so it waits for
-    /// the next [`Ways::settle`].
+    /// An envelope came on this key, was signed by whom the key names, and got its receipt: more will come. Callbacks own no
+    /// session, so it waits for the next [`Ways::settle`].
     pub(super) fn hear(&self, key: &str) {
         if self.known.read().unwrap_or_else(PoisonError::into_inner).contains_key(key) {
             return;

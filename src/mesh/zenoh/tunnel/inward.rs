@@ -32,8 +32,12 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
-                let Some(share) = side.strangers.take(from.ip().to_canonical()) else { continue };
-                let Ok(permit) = Arc::clone(&side.handshakes).try_acquire_owned() else { continue };
+                let places =
+                    (side.strangers.take(from.ip().to_canonical()), side.handshakes.clone().try_acquire_owned());
+                let (Some(share), Ok(permit)) = places else {
+                    tracing::debug!(%from, site = %side.site, "no place for a handshake: too many at once");
+                    continue;
+                };
                 let (inner, acceptor) = (Arc::clone(&side), acceptor.clone());
                 side.spawn(&side.stop, async move {
                     let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor)).await;

@@ -43,8 +43,9 @@ const HANDSHAKES_MAX: usize = 256;
 /// The same at a partner's listener, which few have a reason to come to.
 const PARTNER_HANDSHAKES_MAX: usize = 32;
 
-/// One address has at most this part of the places for strangers.
+/// One address has at most this part of the places for strangers, and no fewer than the second number.
 const HANDSHAKES_SHARE: usize = 4;
+const HANDSHAKES_SHARE_MIN: usize = 16;
 
 /// Links with one node at once: each of two dials the other, a renewed certificate doubles both for a moment, and the ends of a
 /// cut cable are not seen at once.
@@ -153,7 +154,7 @@ impl Tunnel {
             identity: Arc::clone(identity),
             inside: self.folder.socket(&format!("in-{index}")),
             handshakes: Arc::new(Semaphore::new(plan.handshakes_max)),
-            strangers: Shares::of(plan.handshakes_max / HANDSHAKES_SHARE),
+            strangers: Shares::of((plan.handshakes_max / HANDSHAKES_SHARE).max(HANDSHAKES_SHARE_MIN)),
             links: Semaphore::new(plan.links_max),
             neighbours: Shares::of(LINKS_OF_ONE_MAX),
             stop,
