@@ -27,12 +27,13 @@ impl Ways {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
-        if WAYS_MAX <= self.known.read().unwrap_or_else(PoisonError::into_inner).len() {
+        // Held until the key is declared: Zenoh gives a second caller the key's number at once, and sends on it before it is known.
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if WAYS_MAX <= known.len() {
             return KeyExpr::try_from(key);
         }
-        // Declared without the lock, which whoever answers waits for; two who do so at once get the same key.
         let declared = session.declare_keyexpr(key.clone()).wait()?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key, declared.clone());
+        known.insert(key, declared.clone());
         Ok(declared)
     }
 
