@@ -15,11 +15,13 @@
 
 mod attacker;
 mod authority;
+#[path = "../support/chance.rs"]
 mod chance;
 mod disk;
 mod dispatch;
 mod fault;
 mod invariant;
+mod luck;
 mod model;
 mod network;
 mod node;
