@@ -142,7 +142,11 @@ fn take(line: &[u8], place: &mut Place, format: EventFormat) -> Result<(), Failu
         serde_json::from_str(&text).map_err(|error| Failure::failed(format!("wanted lines of JSON: {error}")))?;
     if let Some(error) = event.get("error").filter(|_| event.get("type").is_none()) {
         let kind = output::field(error, "type");
-        let exit = if kind == "run_owner_unreachable" { Exit::Unreachable } else { Exit::Failed };
+        let exit = match kind.as_str() {
+            "run_owner_unreachable" => Exit::Unreachable,
+            "storage_unavailable" => Exit::TimedOut,
+            _ => Exit::Failed,
+        };
         return Err(Failure::new(exit, format!("{kind}: {}", output::field(error, "message"))));
     }
     let index = event.get("eventIndex").and_then(Json::as_u64);
