@@ -210,3 +210,25 @@ async fn cancel(run: RunId, reach: &Reach) -> Result<(), Failure> {
     let code = of("denial_code").unwrap_or("failed");
     Err(Failure::new(exit::of_code(code), format!("{code}: {}", of("denial_reason").unwrap_or("not cancelled"))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_says_why_it_ends_ends_with_the_number_of_that() {
+        let heard = |kind: &str| {
+            let line = format!(r#"{{"error":{{"type":"{kind}","message":"why","details":""}}}}"#);
+            let mut place = Place { last: Some(3), end: None };
+            take(line.as_bytes(), &mut place, EventFormat::Ndjson).expect_err("an end")
+        };
+        for (kind, exit) in [
+            ("run_owner_unreachable", Exit::Unreachable),
+            ("storage_unavailable", Exit::TimedOut),
+            ("run_not_found", Exit::Failed),
+        ] {
+            let failure = heard(kind);
+            assert_eq!((failure.exit, failure.message), (exit, format!("{kind}: why")));
+        }
+    }
+}

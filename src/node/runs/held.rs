@@ -129,6 +129,10 @@ mod tests {
         RunId::new(Wall::from_millis(1), [number; 10])
     }
 
+    async fn in_time(told: impl Future<Output = ()>) {
+        tokio::time::timeout(Duration::from_secs(20), told).await.expect("told in time");
+    }
+
     /// So long that no test sees the end of it.
     const EVER: Duration = Duration::from_secs(3_600);
 
@@ -140,7 +144,7 @@ mod tests {
         let mut waiting = Box::pin(held.too_long(run_id(1)));
         assert!((&mut waiting).now_or_never().is_none(), "not yet");
         drop(again);
-        waiting.await;
+        in_time(waiting).await;
         assert!(held.too_long(run_id(1)).now_or_never().is_some(), "and told at once from then on");
         assert!(held.too_long(run_id(2)).now_or_never().is_none());
         drop(hold);
@@ -148,7 +152,7 @@ mod tests {
         assert!(held.since().is_empty());
         held.hold(run_id(1)).stay();
         held.hold(run_id(3));
-        held.too_long(run_id(1)).await;
+        in_time(held.too_long(run_id(1))).await;
         assert_eq!(held.since().len(), 1, "nobody writes it any more");
     }
 
@@ -160,7 +164,7 @@ mod tests {
         drop(held.hold(run_id(1)));
         assert!((&mut waiting).now_or_never().is_none(), "that was over before");
         let _hold = held.hold(run_id(1));
-        waiting.await;
+        in_time(waiting).await;
         let patient = Arc::new(Held::within(EVER));
         let _hold = patient.hold(run_id(1));
         assert!(patient.too_long(run_id(1)).now_or_never().is_none());
