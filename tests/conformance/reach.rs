@@ -27,7 +27,10 @@ use crate::world::{self, now, parsed};
 fn view() -> View {
     let peer = world::peer(fingerprint("origin"), Presence::default());
     let settings = world::settings(ME, Profile::Dev, Policy::default());
-    View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+    View {
+        peers: [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect(),
+        ..world::view(settings, fingerprint("target"))
+    }
 }
 
 /// What an example says.
@@ -206,7 +209,7 @@ fn an_answer_about_a_run_counts_only_with_the_pinned_key() {
     for (pinned, wanted) in [("origin", Ok(RunAnswer::Unknown)), ("stranger", Err(Refusal::NotItsOwnWord))] {
         let mut view = view();
         let peer = world::peer(fingerprint(pinned), Presence::default());
-        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+        view.peers = [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect();
         let question = (Hash::of(ENVELOPE), example::pointer(None).run, &RunAsked::Record);
         let opened = mesh::open_run_answer(&view, &parsed(ORIGIN), question, &unknown, now().wall);
         assert_eq!(opened, wanted, "{pinned}");

@@ -41,7 +41,10 @@ const FREE: [&str; 4] = ["body", "error", "params", "result"];
 fn view() -> View {
     let peer = world::peer(fingerprint("origin"), Presence::default());
     let settings = world::settings(ME, Profile::Dev, Policy::default());
-    View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+    View {
+        peers: [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect(),
+        ..world::view(settings, fingerprint("target"))
+    }
 }
 
 /// What signs a kind of message; none for what is not signed.
