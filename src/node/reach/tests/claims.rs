@@ -128,6 +128,21 @@ async fn a_claim_that_was_heard_before_does_not_displace_the_pointer_of_the_owne
     assert_eq!(among.on_record().len(), 3);
 }
 
+/// Contract, RR-25: what it has said before is no claim beside its own.
+#[tokio::test]
+async fn an_owner_does_not_contradict_itself() {
+    let among = Among::these(&["s/h"]).await;
+    let [h] = among.liars.as_slice() else { panic!("one") };
+    h.claims(run(1));
+    assert_eq!(among.read(run(1)).await, Ok(h.id.clone()));
+    let other = Pointer { agent: parsed("other"), ..h.claim(run(1)) };
+    among.b.is_told(other.clone()).await;
+    let record = Run { pointer: other, result: None, error: None };
+    h.repeat(RunAnswer::Record(Box::new(record.clone())));
+    assert_eq!(in_time(among.b.all.run(engineer(), run(1))).await, Ok(record), "the copied pointer counts");
+    assert_eq!(among.on_record(), [""; 0]);
+}
+
 /// What stands in the way of a lie that comes later: the first pointer that was copied.
 #[tokio::test]
 async fn nobody_is_asked_who_else_has_a_run_whose_pointer_was_copied() {
