@@ -168,6 +168,7 @@ impl From<Absent> for Problem {
             }
             Absent::Contested(_owners) => Self::of_run(RunFault::OwnerContested, detail),
             Absent::Unanswered => Self::of_run(RunFault::OwnerUnreachable, detail),
+            Absent::HeldUp => Self::new(Kind::Failed(Code::StorageUnavailable), detail),
             Absent::Failed(failure) => failure.into(),
         }
     }
