@@ -99,7 +99,7 @@ fn read(kind: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
                 let question = (Hash::of(ENVELOPE), example::pointer(None).run, asked);
                 mesh::open_run_answer(&view, &origin, question, bytes, at).map_err(told)
             };
-            let others = [RunAsked::Pointer, RunAsked::Record, RunAsked::Part { part: Part::Result, from: 2 }];
+            let others = [RunAsked::Pointer, RunAsked::Record, RunAsked::Part { part: Part::Result, from: 2, most: 9 }];
             let answer = others.iter().fold(open(&events), |opened, asked| opened.or_else(|_| open(asked)))?;
             Ok(Some(mesh::seal_run_answer(&keys, Hash::of(ENVELOPE), &answer)))
         }
