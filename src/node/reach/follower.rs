@@ -61,12 +61,13 @@ impl RemoteFollower {
         millis(self.patience.gone) <= self.asking.clock.now().monotonic.since(self.heard)
     }
 
-    /// The next page, as soon as there is one. None if the run is forgotten.
+    /// The next page with something on it, or the last one. None if the run is forgotten.
     async fn page(&mut self) -> Result<Option<RunEvents>, Absent> {
         // Whoever follows may ask anew before an owner that is silent has been waited for: then it is asked for a word at once.
         let is_overdue = self.is_overdue();
         let (mut pause, mut wait) = (PAUSE, if is_overdue { Millis(0) } else { millis(self.patience.event) });
         loop {
+            let asked_at = self.asking.clock.now().monotonic;
             let asked = RunAsked::Events { from: self.next, kinds: None, limit: EVENTS_MAX, wait };
             let question = (self.pointer.run, &asked);
             let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
@@ -78,11 +79,16 @@ impl RemoteFollower {
                 }
                 Ok(RunAnswer::Events(_, page)) => {
                     self.heard = self.asking.clock.now().monotonic;
-                    if wait > Millis(0) || !page.events.is_empty() || page.is_ended {
+                    if !page.events.is_empty() || page.is_ended {
                         return Ok(Some(page));
                     }
-                    // There is no place to wait at the owner: look again after a pause.
+                    let has_waited = Millis(0) < wait && millis(PAUSE) <= self.heard.since(asked_at);
                     wait = millis(self.patience.event);
+                    if has_waited {
+                        pause = PAUSE;
+                        continue;
+                    }
+                    // There was no place to wait at the owner, or it let nobody wait: look again after a pause.
                 }
                 Ok(RunAnswer::Unknown) => {
                     self.known.forget(&self.pointer).await;

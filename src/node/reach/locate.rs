@@ -149,13 +149,14 @@ impl MeshRuns {
 }
 
 /// Where a run is as far as this node has written it down. A record that is not what its pointer says is nobody's (contract,
-/// RR-25).
+/// RR-25), and so is a run that was forgotten here: it was an own one, whoever else says that it has it (RR-60).
 async fn on_shelf(store: &dyn RunStore, registry: &dyn Registry, run: RunId) -> Result<Option<Whereabouts>, Absent> {
     let fault = |error: crate::store::Error| Absent::failed(Code::StorageUnavailable, error.to_string());
     let pointer = registry.lookup(run).await.map_err(fault)?;
     match (store.run(run).await.map_err(fault)?, pointer) {
         (Some(kept), Some(pointer)) if !kept.pointer.is_of_one_run_with(&pointer) => Err(Absent::Unknown),
         (Some(_), _) => Ok(Some(Whereabouts::Here)),
+        (None, _) if store.is_forgotten(run).await.map_err(fault)? => Err(Absent::Unknown),
         (None, pointer) => Ok(pointer.map(Whereabouts::There)),
     }
 }

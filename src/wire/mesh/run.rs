@@ -138,8 +138,10 @@ impl RunEvents {
             }
             wanted = event.index.saturating_add(1);
         }
-        // Where to go on lies behind what is on the page, and a page with more behind it goes forward.
-        wanted <= self.next && (from < self.next || self.count <= from)
+        // Where to go on lies behind what is on the page, at once where nothing may be left out, and a page with more behind it
+        // goes forward.
+        let is_next = if kinds.is_none() { wanted == self.next } else { wanted <= self.next };
+        is_next && (from < self.next || self.count <= from)
     }
 
     /// Whether nothing more is behind this page.

@@ -78,6 +78,21 @@ async fn a_partner_does_not_take_a_run_whose_owner_may_be_of_the_own_site() {
     assert_eq!(among.on_record(), [""; 0], "nothing was in question");
 }
 
+/// Contract, RR-60: what was forgotten here is unknown, whoever is silent or says that it has it.
+#[tokio::test]
+async fn an_own_run_that_was_forgotten_is_nobody_elses() {
+    let among = Among::these(&["s/h"]).await;
+    let [h] = among.liars.as_slice() else { panic!("one") };
+    let forgotten = among.b.begin_oldest().await;
+    among.b.end(forgotten, 1, "1").await;
+    assert_eq!(among.read(forgotten).await, Err(Absent::Unknown), "the one who is silent cannot have it");
+    h.claims(forgotten);
+    assert_eq!(among.read(forgotten).await, Err(Absent::Unknown));
+    assert!(!h.was_asked());
+    among.b.is_told(h.claim(forgotten)).await;
+    assert_eq!(among.read(forgotten).await, Err(Absent::Unknown), "nor does a copied pointer make it one");
+}
+
 #[tokio::test]
 async fn of_two_who_claim_a_run_none_is_believed_for_being_faster() {
     let among = Among::these(&["s/h", "s/l", "t/p", "t/q"]).await;

@@ -162,6 +162,22 @@ async fn a_follower_whose_owner_stays_away_is_told_so() {
     assert_eq!(next, Ok(Next::Events(vec![log(known.run, 1, "meanwhile")])), "it goes on where it was");
 }
 
+/// Whoever says at once that there is nothing is not asked as fast as it answers.
+#[tokio::test]
+async fn an_owner_that_lets_nobody_wait_is_asked_after_pauses() {
+    let Lied { b, liar, known, .. } = Lied::new(patience()).await;
+    let (keys, questions) = (liar.keys(), Arc::new(Mutex::new(0_usize)));
+    let (counted, nothing) = (Arc::clone(&questions), RunAnswer::Events(Box::new(known.clone()), RunEvents::default()));
+    liar.tell(move |_, question| {
+        *counted.lock().expect("whole") += 1;
+        Some(message::seal_run_answer(&keys, question, &nothing))
+    });
+    let mut follower = follow(&b, known.run, None).await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), follower.next()).await.is_err(), "there is nothing");
+    let asked = *questions.lock().expect("whole");
+    assert!((3..=8).contains(&asked), "{asked}");
+}
+
 #[tokio::test]
 async fn a_run_that_its_owner_has_forgotten_is_forgotten_everywhere() {
     let (_hub, members) = site(&["s/a", "s/b"]).await;
@@ -402,6 +418,7 @@ async fn events_with_a_gap_or_of_another_run_are_refused() {
         ("another run", page_of(vec![log(other, 0, "on")], 1), false),
         ("more than was asked for", page_of(events(&[0, 1, 2]), 3), false),
         ("standing still", page_of(Vec::new(), 0), false),
+        ("to go on behind one that was left out", page_of(events(&[0, 1]), 3), false),
         ("said of another run", of_another, false),
     ] {
         let before = b.refused("not_its_own_word");
