@@ -44,6 +44,11 @@ impl Wall {
         self.0.wrapping_div(NANOS_PER_MILLI)
     }
 
+    /// The nanoseconds since the last whole millisecond: below a million.
+    pub const fn within_milli(self) -> u64 {
+        self.0.wrapping_rem(NANOS_PER_MILLI)
+    }
+
     /// This point moved later.
     pub const fn plus(self, length: Millis) -> Self {
         Self(self.0.saturating_add(length.as_nanos()))

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
-use crate::question::{ACTOR, DISPATCH, Outcome, ping};
+use crate::question::{DISPATCH, Outcome, command, ping};
 
 /// Writes its number with each start, and a word with each SIGHUP.
 const WORK: &str = "#!/bin/sh
@@ -15,18 +15,6 @@ trap 'echo again >> reloads' HUP
 echo $$ >> starts
 while :; do sleep 0.02; done
 ";
-
-fn command(via: &str, id: &str, target: &str, name: &str) -> Json {
-    json!({
-        "api_version": "1.0",
-        "request_id": id,
-        "connected_via": via,
-        "target_runtimes": [target],
-        "actor": ACTOR,
-        "action_type": "cmd_invoke",
-        "payload": { "command": name, "params": {} },
-    })
-}
 
 /// Two nodes that see each other; the second one has a workload. The names are those of the example.
 fn pair(cluster: &Cluster) -> [Running; 2] {
@@ -73,7 +61,7 @@ fn await_lines(node: &Running, file: &str, count: usize) {
 /// Tells the workload, asks the same once more, and gives what the target has on record in the end.
 #[track_caller]
 fn tell(a: &Running, b: &Running, id: &str, name: &str) -> Json {
-    let body = command(a.name(), id, b.name(), name);
+    let body = command(a.name(), id, b.name(), name, &json!({}));
     let outcome = a.dispatch_one(&body);
     assert!(outcome.ok && outcome.text.contains(name), "{name}: {}", outcome.text);
     let again = a.dispatch_one(&body);
@@ -133,7 +121,7 @@ fn commands_that_a_runtime_does_not_have_are_refused_by_name() {
     let cluster = Cluster::new();
     let [a, b] = pair(&cluster);
     let refused = |node: &Running, id: &str, target: &str, name: &str| -> Outcome {
-        let outcome = node.dispatch_one(&command(node.name(), id, target, name));
+        let outcome = node.dispatch_one(&command(node.name(), id, target, name, &json!({})));
         assert!(!outcome.ok, "{}", outcome.text);
         outcome
     };

@@ -9,6 +9,7 @@
     reason = "a test may stop at the first surprise, and says what it measured"
 )]
 
+#[path = "../support/chance.rs"]
 mod chance;
 mod harness;
 mod http;

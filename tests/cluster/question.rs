@@ -26,6 +26,11 @@ pub(crate) fn ping(via: &str, id: &str, targets: &[&str]) -> Json {
     action(via, id, targets, "cmd_invoke", json!({ "command": "ping" }))
 }
 
+/// A command by its name.
+pub(crate) fn command(via: &str, id: &str, target: &str, command: &str, params: &Json) -> Json {
+    action(via, id, &[target], "cmd_invoke", json!({ "command": command, "params": params }))
+}
+
 fn action(via: &str, id: &str, targets: &[&str], kind: &str, payload: Json) -> Json {
     json!({
         "api_version": "1.0",

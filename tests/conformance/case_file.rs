@@ -45,6 +45,17 @@ pub(crate) fn toml<T: DeserializeOwned>(name: &str) -> T {
     toml::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// Holds a whole text that a test makes against the reviewed file, or writes the file anew.
+pub(crate) fn assert_golden(name: &str, got: &str) {
+    if is_updating() {
+        fs::write(path(name), got).expect("written");
+        return;
+    }
+    let wanted = text(name);
+    let differing = got.lines().zip(wanted.lines()).find(|(got, wanted)| got != wanted);
+    assert!(got == wanted, "{name}: first difference (got, wanted): {differing:#?}");
+}
+
 /// Fails with everything that is wrong.
 pub(crate) fn assert_none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::sync::Arc;
 
 use trust_runtime::domain::action::Action;
@@ -22,7 +21,7 @@ use trust_runtime::engine::judge::judge;
 use trust_runtime::engine::view::{ClockState, View};
 use trust_runtime::engine::word::Signer;
 
-use crate::case_file::{is_updating, path, text};
+use crate::case_file::assert_golden;
 use crate::sealed::{ME, fingerprint};
 use crate::world::{self, now, parsed, policy};
 
@@ -199,13 +198,7 @@ fn what_a_target_answers_is_the_reviewed_table() {
     for (profile, site, who, known, cells) in cases() {
         writeln!(got, "{} | {site} | {known:?} | {who:?} | {}", profile.as_str(), cells.join(" | ")).expect("a string");
     }
-    if is_updating() {
-        fs::write(path(GOLDEN), got).expect("written");
-        return;
-    }
-    let wanted = text(GOLDEN);
-    let differing = got.lines().zip(wanted.lines()).find(|(got, wanted)| got != wanted);
-    assert!(got == wanted, "{GOLDEN}: first difference (got, wanted): {differing:#?}");
+    assert_golden(GOLDEN, &got);
 }
 
 /// What the golden file must say whoever regenerates it.

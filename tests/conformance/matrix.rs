@@ -1,7 +1,6 @@
 //! Who may do what to whom, in full: every actor kind, action, target and profile, with and without rules.
 
 use std::fmt::Write as _;
-use std::fs;
 
 use trust_runtime::domain::action::Action;
 use trust_runtime::domain::identity::Role;
@@ -10,7 +9,7 @@ use trust_runtime::domain::policy::{Decision, Policy, Side};
 use trust_runtime::domain::preflight::{self, Asker, Case, Profile, Standing};
 use trust_runtime::domain::projection::Lifecycle;
 
-use crate::case_file::{is_updating, path, text};
+use crate::case_file::assert_golden;
 use crate::world::{action, now, parsed, policy};
 
 const GOLDEN: &str = "policy/matrix.out";
@@ -114,14 +113,7 @@ fn matrix() -> String {
 
 #[test]
 fn the_authorization_matrix_is_the_reviewed_one() {
-    let got = matrix();
-    if is_updating() {
-        fs::write(path(GOLDEN), got).expect("written");
-        return;
-    }
-    let wanted = text(GOLDEN);
-    let differing = got.lines().zip(wanted.lines()).find(|(got, wanted)| got != wanted);
-    assert!(got == wanted, "{GOLDEN}: first difference (got, wanted): {differing:#?}");
+    assert_golden(GOLDEN, &matrix());
 }
 
 /// What the golden file must say whoever regenerates it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::audit::witness::{Break, Head};
-use trust_runtime::domain::audit::{AuditId, Checkpoint, Hash, NoteKey, Tree, log_name};
+use trust_runtime::domain::audit::{Checkpoint, Hash, NoteKey, Tree, log_name};
 use trust_runtime::domain::config::{Overlay, Value};
 use trust_runtime::domain::envelope::{Health, Response, Status};
 use trust_runtime::domain::identity::{IdentityKey, TrustState};
@@ -35,7 +35,7 @@ fn receipt(response: Response) -> Record {
         origin: parsed(ORIGIN),
         digest: Hash::of(b"a request"),
         at: now().wall,
-        audit_id: AuditId::new(now().wall, [7; 10]),
+        audit_id: parsed("01MCC5RM000W3GE1R70W3GE1R7"),
         response,
     })
 }

@@ -59,7 +59,18 @@ pub(crate) struct Allowance {
 pub(crate) struct Execution {
     digest: Hash,
     envelopes: BTreeSet<Hash>,
+    audit_id: AuditId,
     is_forgotten: bool,
+}
+
+impl Execution {
+    fn of(receipt: &Receipt, envelopes: BTreeSet<Hash>) -> Self {
+        Self { digest: receipt.digest, envelopes, audit_id: receipt.audit_id, is_forgotten: false }
+    }
+
+    fn is(&self, digest: Hash, audit_id: AuditId) -> bool {
+        self.digest == digest && self.audit_id == audit_id
+    }
 }
 
 /// What really happened.
@@ -259,7 +270,7 @@ impl World {
             let detail = format!("n{node}: {}", receipt.key.request_id);
             self.breach("an execution and its audit record are one transaction", detail);
         }
-        self.ledger.executions.insert(place, Execution { digest: receipt.digest, envelopes, is_forgotten: false });
+        self.ledger.executions.insert(place, Execution::of(receipt, envelopes));
     }
 
     fn check_chain(&mut self, node: usize) {
@@ -387,12 +398,15 @@ impl World {
         let write = &dispatch.write;
         let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
         let facts = &self.nodes[node].disk.facts;
+        // What answers a repetition may be so old that it is forgotten in the same turn.
+        let executed = self.ledger.executions.get(&(node, request.clone()));
         let is_durable = started.iter().all(|part| match part {
             Started::Send(envelope) => {
                 facts.intents.contains_key(&IntentKey { request: request.clone(), target: envelope.target.clone() })
             }
             Started::Here { ruling: Ruling::Done(_), audit_id } => {
                 facts.receipts.get(&request).is_some_and(|kept| kept.audit_id == *audit_id)
+                    || executed.is_some_and(|it| it.is_forgotten && it.audit_id == *audit_id)
             }
             Started::Here { ruling: Ruling::Refused(_), .. } => true,
         });
@@ -421,7 +435,8 @@ impl World {
         let is_executed = execution.as_ref().is_some_and(|it| it.digest == envelope.digest() && !it.is_forgotten);
         match finding {
             Finding::Receipt(receipt) => match &receipt.ruling {
-                Ruling::Done(_) if is_executed => {
+                // A target may have forgotten by now what it had executed when it answered.
+                Ruling::Done(_) if execution.as_ref().is_some_and(|it| it.is(envelope.digest(), receipt.audit_id)) => {
                     self.ledger.acknowledged.push((target, key, receipt.audit_id));
                     self.check_told_run(target, &receipt.ruling);
                 }

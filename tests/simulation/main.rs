@@ -2,8 +2,8 @@
 //!
 //! Beside it a model check: one target and everything that can happen to a few writes, to a bounded depth.
 //!
-//! `SIM_SEED=7 cargo test --test simulation` runs one seed again, `SIM_SEEDS=100000` sets how many are run,
-//! `MODEL_DEPTH=6` how many steps the model check takes.
+//! `SIM_SEED=7 cargo test --test simulation` runs one seed again, `SIM_SEEDS=100000` runs the seeds up to this one, and
+//! `SIM_FROM=15000` those from this one on; `MODEL_DEPTH=6` sets how many steps the model check takes.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -15,11 +15,13 @@
 
 mod attacker;
 mod authority;
+#[path = "../support/chance.rs"]
 mod chance;
 mod disk;
 mod dispatch;
 mod fault;
 mod invariant;
+mod luck;
 mod model;
 mod network;
 mod node;
@@ -94,7 +96,7 @@ fn seeds() -> Vec<u64> {
         return vec![seed];
     }
     let once_failed = include_str!("seeds.txt").lines().filter_map(|line| line.split('#').next()?.trim().parse().ok());
-    once_failed.chain(1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect()
+    once_failed.chain(number("SIM_FROM").unwrap_or(1)..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -32,10 +32,12 @@ fn options(name: &str) -> Options {
     Options::new(runtime(name), 1, LOOPBACK)
 }
 
-/// A port that nothing listens on now.
-async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind(LOOPBACK).await.expect("bound");
-    listener.local_addr().expect("bound")
+/// A port that nothing listens on, and the socket that keeps it: no connection gets it, and a node can listen there.
+fn reserved() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option of every socket");
+    socket.bind(LOOPBACK).expect("a free port");
+    (socket.local_addr().expect("bound"), socket)
 }
 
 /// Scouting on loopback, on a port that no other test has: multicast does not tell tests apart.
@@ -106,8 +108,8 @@ async fn a_client_without_endpoints_and_a_service_with_a_slash_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come() {
     for role in [Role::Client, Role::Peer, Role::Router] {
-        let listen = free_port().await;
-        let connect = vec![free_port().await.to_string(), listen.to_string()];
+        let [(listen, _held), (nobody, _kept)] = [reserved(), reserved()];
+        let connect = vec![nobody.to_string(), listen.to_string()];
         let (early, mut early_inbox) = opened(Options { role, connect, ..options("early") }).await;
         early.announce().await.expect("announced or noted");
         early.publish(Document::Identity, b"early".to_vec()).await.expect("published or kept");
@@ -124,7 +126,8 @@ async fn every_role_opens_while_its_endpoints_are_down_and_links_when_they_come(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reached_a_router_closes_and_says_so() {
-    let connect = vec![free_port().await.to_string()];
+    let (nobody, _held) = reserved();
+    let connect = vec![nobody.to_string()];
     let (client, _inbox) = opened(Options { role: Role::Client, connect, ..options("a") }).await;
     let answer = client.query(&runtime("b"), Verb::Act, Vec::new(), BUDGET, &any_answer).await;
     assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
@@ -253,7 +256,7 @@ async fn a_frozen_neighbour_costs_a_caller_no_more_than_the_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_was_met_is_dialled_again() {
     let linked = async |opened: &Opened| opened.session.info().transports().await.count() != 0;
-    let listen = free_port().await;
+    let (listen, _held) = reserved();
     let config = |options: Options| session::config(&options, &Wires::tcp(&options)).expect("accepted");
     let mut far_config = config(Options { listen, ..options("far") });
     far_config.insert_json5("id", "\"fa4\"").expect("accepted");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cable::Weather;
 use super::evidence::{Asked, Attempt, Done, Evidence, Kept, Record, Run, Sighting, Told, Weight, Wish};
 use super::judge::{
     ACKNOWLEDGED_ONCE, AGREE, AT_MOST_ONCE, BOUNDED, CONCLUDED, EFFECT_BY_RECORD, ENDS_AS_ASKED, NOT_HEALTHY,
@@ -239,13 +240,13 @@ fn a_node_that_is_shown_online_although_it_cannot_be_heard_is_seen() {
                 it.sightings.push(sighting(17, "online"));
             },
             |it| {
-                it.done[0] = fault(10, Fault::Cut(Link(A, B)));
-                it.done[1] = fault(20, Fault::Heal(Link(A, B)));
+                it.done[0] = fault(10, Fault::Link(Link(A, B), Weather::Cut));
+                it.done[1] = fault(20, Fault::Link(Link(A, B), Weather::Clear));
                 it.sightings.push(sighting(17, "online"));
             },
             |it| {
-                it.done[0] = fault(10, Fault::Stall(Link(A, B)));
-                it.done[1] = fault(20, Fault::Heal(Link(A, B)));
+                it.done[0] = fault(10, Fault::Link(Link(A, B), Weather::Stalled));
+                it.done[1] = fault(20, Fault::Link(Link(A, B), Weather::Clear));
                 it.sightings.push(sighting(17, "online"));
             },
             // A start of somebody else changes nothing about it.

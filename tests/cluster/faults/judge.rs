@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::cable::Weather;
 use super::evidence::{Attempt, Evidence, Kept, Record, Run, Sighting, Told, Wish};
 use super::schedule::{Fault, Link, Node};
 
@@ -272,12 +273,14 @@ fn silences(evidence: &Evidence, sighting: &Sighting) -> Vec<(&'static str, Dura
             Fault::Freeze(node) if node == sighting.subject => since.push(("frozen", done.ended, SILENCE_SEEN_MAX)),
             Fault::Start(node) | Fault::Thaw(node) if node == sighting.subject => since.retain(|it| it.0 == "cut"),
             Fault::Start(node) | Fault::Thaw(node) if node == sighting.observer => fresh = done.ended,
-            Fault::Cut(it) | Fault::Stall(it) if it == link => since.push(("cut", done.ended, SILENCE_SEEN_MAX)),
-            Fault::Heal(it) if it == link => {
+            Fault::Link(it, Weather::Cut | Weather::Stalled) if it == link => {
+                since.push(("cut", done.ended, SILENCE_SEEN_MAX));
+            }
+            Fault::Link(it, Weather::Clear) if it == link => {
                 since.retain(|it| it.0 != "cut");
                 fresh = done.ended;
             }
-            Fault::Slow(it, ..) if it == link => fresh = done.ended,
+            Fault::Link(it, Weather::Slow { .. }) if it == link => fresh = done.ended,
             Fault::Kill(_)
             | Fault::Stop(_)
             | Fault::Start(_)
@@ -287,10 +290,7 @@ fn silences(evidence: &Evidence, sighting: &Sighting) -> Vec<(&'static str, Dura
             | Fault::SetRight(_)
             | Fault::Fill(_)
             | Fault::Free(_)
-            | Fault::Cut(_)
-            | Fault::Stall(_)
-            | Fault::Slow(..)
-            | Fault::Heal(_) => {}
+            | Fault::Link(..) => {}
         }
     }
     let is_bad_weather = weather_at(evidence, link, sighting);
@@ -306,22 +306,10 @@ fn silences(evidence: &Evidence, sighting: &Sighting) -> Vec<(&'static str, Dura
 fn weather_at(evidence: &Evidence, link: Link, sighting: &Sighting) -> bool {
     let mut is_bad = false;
     for done in evidence.done.iter().take_while(|done| done.begun <= sighting.answered) {
-        match done.fault {
-            Fault::Cut(it) | Fault::Stall(it) | Fault::Slow(it, ..) if it == link => is_bad = true,
-            Fault::Heal(it) if it == link => is_bad = done.ended + SILENCE_SEEN_MAX > sighting.asked,
-            Fault::Kill(_)
-            | Fault::Stop(_)
-            | Fault::Start(_)
-            | Fault::Freeze(_)
-            | Fault::Thaw(_)
-            | Fault::Step(..)
-            | Fault::SetRight(_)
-            | Fault::Fill(_)
-            | Fault::Free(_)
-            | Fault::Cut(_)
-            | Fault::Stall(_)
-            | Fault::Slow(..)
-            | Fault::Heal(_) => {}
+        if let Fault::Link(it, weather) = done.fault
+            && it == link
+        {
+            is_bad = weather != Weather::Clear || done.ended + SILENCE_SEEN_MAX > sighting.asked;
         }
     }
     is_bad

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::cable::Weather;
 use crate::chance::Chance;
 
 /// Pause between the beginnings of two incidents.
@@ -36,13 +37,8 @@ pub(super) enum Fault {
     /// The disk below its state has no byte left.
     Fill(Node),
     Free(Node),
-    /// Bytes are lost, new connections are refused.
-    Cut(Link),
-    /// Bytes are held back, and arrive when it is healed.
-    Stall(Link),
-    /// Each way takes so many milliseconds more, and up to so many in addition.
-    Slow(Link, u64, u64),
-    Heal(Link),
+    /// The link is like that from now on.
+    Link(Link, Weather),
 }
 
 /// A fault at its time since the beginning.
@@ -201,7 +197,7 @@ impl Draft {
 
     fn cut(&mut self, place: usize) {
         let until = self.until(300, 9_000);
-        self.on_link(place, until, Fault::Cut);
+        self.on_link(place, until, Weather::Cut);
     }
 
     /// Every link of one node.
@@ -210,28 +206,29 @@ impl Draft {
         for link in 0..self.links.len() {
             let Link(one, other) = self.links[link].0;
             if one.0 == place || other.0 == place {
-                self.on_link(link, until, Fault::Cut);
+                self.on_link(link, until, Weather::Cut);
             }
         }
     }
 
     fn stall(&mut self, place: usize) {
         let until = self.until(200, 6_000);
-        self.on_link(place, until, Fault::Stall);
+        self.on_link(place, until, Weather::Stalled);
     }
 
     fn slow(&mut self, place: usize) {
         let until = self.until(1_500, 8_000);
         let delay = self.chance.between(2, 250);
         let jitter = self.chance.below(delay);
-        self.on_link(place, until, |link| Fault::Slow(link, delay, jitter));
+        let [delay, jitter] = [delay, jitter].map(Duration::from_millis);
+        self.on_link(place, until, Weather::Slow { delay, jitter });
     }
 
-    fn on_link(&mut self, place: usize, until: u64, fault: impl Fn(Link) -> Fault) {
+    fn on_link(&mut self, place: usize, until: u64, weather: Weather) {
         let (link, busy) = self.links[place];
         if busy < self.now {
             self.links[place].1 = until;
-            self.both(until, fault(link), Fault::Heal(link));
+            self.both(until, Fault::Link(link, weather), Fault::Link(link, Weather::Clear));
         }
     }
 }
@@ -260,10 +257,12 @@ impl Display for Fault {
             Self::SetRight(node) => write!(f, "{node}: clock right"),
             Self::Fill(node) => write!(f, "{node}: disk full"),
             Self::Free(node) => write!(f, "{node}: disk free"),
-            Self::Cut(link) => write!(f, "{link}: cut"),
-            Self::Stall(link) => write!(f, "{link}: stall"),
-            Self::Slow(link, delay, jitter) => write!(f, "{link}: slow, {delay} to {} ms", delay + jitter),
-            Self::Heal(link) => write!(f, "{link}: heal"),
+            Self::Link(link, Weather::Cut) => write!(f, "{link}: cut"),
+            Self::Link(link, Weather::Stalled) => write!(f, "{link}: stall"),
+            Self::Link(link, Weather::Slow { delay, jitter }) => {
+                write!(f, "{link}: slow, {} to {} ms", delay.as_millis(), (*delay + *jitter).as_millis())
+            }
+            Self::Link(link, Weather::Clear) => write!(f, "{link}: heal"),
         }
     }
 }
@@ -313,7 +312,7 @@ mod tests {
             Fault::Kill(_) | Fault::Stop(_) | Fault::Start(_) | Fault::Freeze(_) | Fault::Thaw(_) => "process",
             Fault::Step(..) | Fault::SetRight(_) => "clock",
             Fault::Fill(_) | Fault::Free(_) => "disk",
-            Fault::Cut(_) | Fault::Stall(_) | Fault::Slow(..) | Fault::Heal(_) => "link",
+            Fault::Link(..) => "link",
         };
         format!("{part} {}", fault.to_string().split(": ").next().expect("a place"))
     }
@@ -375,10 +374,7 @@ mod tests {
                     | Fault::Thaw(_)
                     | Fault::Step(..)
                     | Fault::SetRight(_)
-                    | Fault::Cut(_)
-                    | Fault::Stall(_)
-                    | Fault::Slow(..)
-                    | Fault::Heal(_) => {}
+                    | Fault::Link(..) => {}
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::evidence::{Asked, Attempt, Calls, Told, Wish};
 use super::schedule::Node;
 use crate::chance::Chance;
 use crate::http;
-use crate::question::{ACTOR, DISPATCH, ping, read, with, write};
+use crate::question::{DISPATCH, command, ping, read, with, write};
 use crate::watch::{let_pass, try_until};
 
 /// Callers at once: enough that some are served while others wait for a node that is frozen.
@@ -77,15 +77,7 @@ fn body(origin: Node, id: &str, asked: Asked) -> Json {
         Wish::Apply { hours } => write(via, id, &[target], hours),
         Wish::Mark { hold_ms } => {
             let hold = format!("{}.{:03}", hold_ms / 1_000, hold_ms % 1_000);
-            json!({
-                "api_version": "1.0",
-                "request_id": id,
-                "connected_via": via,
-                "target_runtimes": [target],
-                "actor": ACTOR,
-                "action_type": "cmd_invoke",
-                "payload": { "command": "mark", "params": { "id": id, "hold": hold } },
-            })
+            command(via, id, target, "mark", &json!({ "id": id, "hold": hold }))
         }
     }
 }

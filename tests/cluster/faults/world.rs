@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cable::{Cable, Weather};
+use super::cable::Cable;
 use super::evidence::Done;
 use super::schedule::{Fault, Link, Node, Schedule, links};
 use crate::chance::Chance;
@@ -220,13 +220,7 @@ impl World {
                 drop(self.stations[node.0].disk.fill());
             }
             Fault::Free(node) => fs::remove_file(self.stations[node.0].disk.filler()).expect("it was filled"),
-            Fault::Cut(link) => self.cables[&link].set(Weather::Cut),
-            Fault::Stall(link) => self.cables[&link].set(Weather::Stalled),
-            Fault::Slow(link, delay, jitter) => {
-                let (delay, jitter) = (Duration::from_millis(delay), Duration::from_millis(jitter));
-                self.cables[&link].set(Weather::Slow { delay, jitter });
-            }
-            Fault::Heal(link) => self.cables[&link].set(Weather::Clear),
+            Fault::Link(link, weather) => self.cables[&link].set(weather),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::disk::Mount;
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
-use crate::question::{DISPATCH, write};
+use crate::question::{DISPATCH, command, write};
 use crate::watch::holds_for;
 
 /// Room for the stores and all that a run says here.
@@ -158,6 +158,6 @@ fn a_stop_on_a_full_disk_keeps_its_bound() {
 
 #[track_caller]
 fn cancel_is_refused(node: &Running, run: &str) {
-    let late = super::command(node.name(), "late", node.name(), "cancel", &json!({ "run_id": run }));
+    let late = command(node.name(), "late", node.name(), "cancel", &json!({ "run_id": run }));
     assert_eq!(node.dispatch_one(&late).code, "contract_violation");
 }

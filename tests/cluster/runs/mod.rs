@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Cluster, Running, SEEN_MAX, STOP_MAX, Setup};
 use crate::http::Answer;
-use crate::question::{ACTOR, DISPATCH};
+use crate::question::{DISPATCH, command};
 
 /// The sample programs, declared as agents and, one of them, as a command.
 pub(crate) fn declared() -> String {
@@ -130,18 +130,6 @@ fn await_gone(node: &Running, pids: &[u32]) {
         let left: Vec<_> = pids.iter().filter(|pid| is_alive(**pid)).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
-}
-
-fn command(via: &str, id: &str, target: &str, command: &str, params: &Json) -> Json {
-    json!({
-        "api_version": "1.0",
-        "request_id": id,
-        "connected_via": via,
-        "target_runtimes": [target],
-        "actor": ACTOR,
-        "action_type": "cmd_invoke",
-        "payload": { "command": command, "params": params },
-    })
 }
 
 /// Two nodes that see each other; the second one has the programs.
