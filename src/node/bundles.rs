@@ -154,7 +154,7 @@ impl Bundles {
         path.try_exists().unwrap_or(true).then(|| {
             let path = path.display();
             format!(
-                "runtime.identity.anchors names {site}, which runtime.identity.partner names no more: the anchors may be older \
+                "runtime.identity.anchors names {site}, which is no runtime.identity.partner in this run: the anchors may be older \
                  than its bundle in {path}, so nobody speaks for {site}; take it out of runtime.identity.anchors too, or remove \
                  that file if they are to count"
             )

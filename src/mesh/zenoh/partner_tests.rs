@@ -382,23 +382,32 @@ async fn routers_that_a_partner_invents_hear_nothing_and_are_gone_with_him() {
     for session in invented.iter().map(|it| &it.session).chain([&liar]) {
         let (asked, heard) = (Arc::clone(&noted), Arc::clone(&noted));
         let note = move |query: Query| asked.lock().expect("sound").push(format!("asked {}", query.key_expr()));
-        session.declare_queryable("truST/**").callback(note).background().wait().expect("declared");
+        for key in ["truST/**", "truST/north/m/svc/rpc/**", "truST/north/victim/svc/rpc/**"] {
+            let queryable = session.declare_queryable(key).complete(true);
+            queryable.callback(note.clone()).background().wait().expect("declared");
+        }
         let note = move |sample: Sample| heard.lock().expect("sound").push(format!("heard {}", sample.key_expr()));
         for pattern in ["truST/**", "truST/*/*/_meta/identity", "truST/*/*/diag/observation"] {
             session.declare_subscriber(pattern).callback(note.clone()).background().wait().expect("declared");
         }
     }
-    let target = m.options.runtime.clone();
-    wait_until("he hears what is told to partners", async || {
-        drop(n.mesh.query(&target, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
-        drop(m.mesh.query(&n.options.runtime, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
+    let ask = async |from: &Member, target: &str| {
+        let target = target.parse().expect("legal");
+        drop(from.mesh.query(&target, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
+    };
+    let talk = async || {
+        ask(&n, "north/m").await;
+        ask(&m, "north/n").await;
+        ask(&n, "north/victim").await;
         drop(n.mesh.publish(Document::Observation, b"n".to_vec()).await);
+    };
+    wait_until("he hears what is told to partners", async || {
+        talk().await;
         noted.lock().expect("sound").iter().any(|it| it.starts_with("heard"))
     })
     .await;
     for _ in 0..20 {
-        drop(n.mesh.query(&target, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
-        drop(m.mesh.query(&n.options.runtime, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
+        talk().await;
     }
     let told = ["heard truST/north/n/diag/observation", "heard truST/north/n/_meta/identity"];
     let overheard: Vec<_> =
