@@ -36,6 +36,11 @@ pub enum Absent {
     /// It is at a runtime that cannot be reached now. What was last known of it is here.
     #[error("the run is at {}, which cannot be reached now", .0.owner)]
     OwnerUnreachable(Box<Pointer>),
+    /// There may be more of it, and nothing more can be written: its runtime's disk is full, or has failed.
+    #[error(
+        "nothing more of the run can be written at the moment; ask again behind the last event, or later for its record"
+    )]
+    HeldUp,
     /// The asker may not see it, or this node cannot look.
     #[error(transparent)]
     Failed(#[from] Failure),

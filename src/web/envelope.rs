@@ -148,6 +148,7 @@ impl From<Absent> for Problem {
                 problem
             }
             Absent::Unanswered => Self::of_run(RunFault::OwnerUnreachable, detail),
+            Absent::HeldUp => Self::new(Kind::Failed(Code::StorageUnavailable), detail),
             Absent::Failed(failure) => failure.into(),
         }
     }

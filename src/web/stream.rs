@@ -17,7 +17,7 @@ use super::places::Place;
 use super::router::{Call, Shared};
 use super::standing::{Standing, Waited};
 use crate::domain::run::{Event, Kind};
-use crate::handle::runs::{Follower, Next};
+use crate::handle::runs::{Absent, Follower, Next};
 use crate::wire::run::{Form, number};
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -103,6 +103,8 @@ impl RunStream {
                 Waited::Came(Ok(Next::Events(events))) => self.events.extend(events),
                 Waited::Came(Ok(Next::End)) => self.is_over = true,
                 Waited::Came(Ok(Next::Gone)) => return Some(self.fail(trimmed())),
+                // In words that are for every reader.
+                Waited::Came(Err(held @ Absent::HeldUp)) => return Some(self.say(&held.into())),
                 Waited::Came(Err(absent)) => return Some(self.fail(absent.into())),
                 Waited::Silent => return Some(Bytes::from_static(self.form.heartbeat())),
                 Waited::Again => {}
@@ -130,12 +132,15 @@ impl RunStream {
 
     /// Tells the reader what is wrong, as the last thing.
     fn fail(&mut self, problem: Problem) -> Bytes {
+        if problem.is_own_fault() {
+            let detail = "the stream broke off; ask again with the id of the last event";
+            return self.say(&Problem::of_run(RunFault::Internal, detail));
+        }
+        self.say(&problem)
+    }
+
+    fn say(&mut self, problem: &Problem) -> Bytes {
         self.is_over = true;
-        let problem = if problem.is_own_fault() {
-            Problem::of_run(RunFault::Internal, "the stream broke off; ask again with the id of the last event")
-        } else {
-            problem
-        };
         let mut out = Vec::new();
         let id = self.next.checked_sub(1).map(|last| last.to_string());
         self.form.frame("error", id.as_deref(), &problem.envelope(self.is_debug), &mut out);

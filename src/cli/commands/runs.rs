@@ -142,7 +142,11 @@ fn take(line: &[u8], place: &mut Place, format: EventFormat) -> Result<(), Failu
         serde_json::from_str(&text).map_err(|error| Failure::failed(format!("wanted lines of JSON: {error}")))?;
     if let Some(error) = event.get("error").filter(|_| event.get("type").is_none()) {
         let kind = output::field(error, "type");
-        let exit = if kind == "run_owner_unreachable" { Exit::Unreachable } else { Exit::Failed };
+        let exit = match kind.as_str() {
+            "run_owner_unreachable" => Exit::Unreachable,
+            "storage_unavailable" => Exit::TimedOut,
+            _ => Exit::Failed,
+        };
         return Err(Failure::new(exit, format!("{kind}: {}", output::field(error, "message"))));
     }
     let index = event.get("eventIndex").and_then(Json::as_u64);
@@ -205,4 +209,26 @@ async fn cancel(run: RunId, reach: &Reach) -> Result<(), Failure> {
     let of = |name: &str| refusal(&format!("/results/0/{name}")).or_else(|| refusal(&format!("/preflight/{name}")));
     let code = of("denial_code").unwrap_or("failed");
     Err(Failure::new(exit::of_code(code), format!("{code}: {}", of("denial_reason").unwrap_or("not cancelled"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_says_why_it_ends_ends_with_the_number_of_that() {
+        let heard = |kind: &str| {
+            let line = format!(r#"{{"error":{{"type":"{kind}","message":"why","details":""}}}}"#);
+            let mut place = Place { last: Some(3), end: None };
+            take(line.as_bytes(), &mut place, EventFormat::Ndjson).expect_err("an end")
+        };
+        for (kind, exit) in [
+            ("run_owner_unreachable", Exit::Unreachable),
+            ("storage_unavailable", Exit::TimedOut),
+            ("run_not_found", Exit::Failed),
+        ] {
+            let failure = heard(kind);
+            assert_eq!((failure.exit, failure.message), (exit, format!("{kind}: why")));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::run::{End, Event, Pointer, Run, RunId};
+use crate::domain::run::{End, Event, Pointer, Run};
 use crate::domain::time::Now;
 use crate::engine::record::OpenRun;
 use crate::metrics::RunEnd;
@@ -117,7 +117,7 @@ impl Conduct {
                 return self.keeper.refuse(id).await;
             }
             Begun::Late(error) => return self.close(&error).await,
-            Begun::Left => return,
+            Begun::Left => return self.keeper.held.hold(id).stay(),
         }
         if let Some(declared) = self.keeper.outside.declared.get(&self.run.agent).cloned() {
             let error = self.carry_out(&declared).await;
@@ -125,8 +125,10 @@ impl Conduct {
         } else {
             self.error = Some(error_of("NotDeclared", "the program is not declared any more"));
         }
-        if self.end().await.is_ok() && !self.keeper.stop.is_cancelled() {
-            self.keeper.forget(id).await;
+        match self.end().await {
+            Err(Unwritten) => self.keeper.held.hold(id).stay(),
+            Ok(()) if self.keeper.stop.is_cancelled() => {}
+            Ok(()) => self.keeper.forget(id).await,
         }
     }
 
@@ -175,8 +177,9 @@ impl Conduct {
     /// Writes its beginning and its end at once.
     async fn close(self, error: &str) {
         let pointer = self.keeper.pointer(&self.run);
-        if self.keeper.close(pointer, Some(&self.run.payload), error).await.is_ok() {
-            self.keeper.forget(self.run.run).await;
+        match self.keeper.close(pointer, Some(&self.run.payload), error).await {
+            Err(Unwritten) => self.keeper.held.hold(self.run.run).stay(),
+            Ok(()) => self.keeper.forget(self.run.run).await,
         }
     }
 
@@ -293,7 +296,7 @@ impl Conduct {
             error: error.clone(),
         });
         batch.push(Change::End { run, end, result, error, last });
-        let outcome = self.write_end(run, batch).await?;
+        let outcome = self.write_end(batch).await?;
         // With the end itself: the store may have forgotten it by now.
         if let (Some(teller), Some(told)) = (self.teller.as_mut(), told) {
             teller.ended(told);
@@ -303,14 +306,12 @@ impl Conduct {
     }
 
     /// Also while the node stops: once, because the store may be on its way out.
-    async fn write_end(&self, run: RunId, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
-        if !self.keeper.stop.is_cancelled() {
-            return self.keeper.write(batch).await;
+    async fn write_end(&self, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
+        if self.keeper.stop.is_cancelled() {
+            self.keeper.write_once(batch).await
+        } else {
+            self.keeper.write(batch).await
         }
-        self.keeper.outside.store.commit(batch).await.map_err(|error| {
-            tracing::warn!(run_id = %run, %error, "the end of a run is written at the next start");
-            Unwritten
-        })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
 use crate::node::runs::conduct::Conduct;
 use crate::node::runs::ends::{Ends, Teller};
+use crate::node::runs::held::{Held, Hold};
 use crate::store;
 use crate::store::runs::feed::Feeds;
 use crate::store::runs::{Change, Outcome, Refused};
@@ -59,6 +60,8 @@ pub(in crate::node) struct Keeper {
     pub(super) feeds: Arc<Feeds>,
     /// Those who have started one and wait for it.
     pub(super) ends: Arc<Ends>,
+    /// Those of which nothing can be written.
+    pub(super) held: Arc<Held>,
 }
 
 /// It will not be written in this life.
@@ -72,7 +75,8 @@ impl Keeper {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (begun, _) = watch::channel(0);
-        let (tasks, cancels, none, ends) = (TaskTracker::new(), Mutex::default(), Mutex::default(), Arc::default());
+        let (tasks, cancels, none) = (TaskTracker::new(), Mutex::default(), Mutex::default());
+        let (ends, held) = (Arc::default(), Arc::default());
         let feeds = Feeds::new(Arc::clone(&outside.store));
         Arc::new(Self {
             clock,
@@ -88,6 +92,7 @@ impl Keeper {
             none,
             feeds,
             ends,
+            held,
         })
     }
 
@@ -198,12 +203,24 @@ impl Keeper {
         tokio::time::timeout(RETRY, stopped).await.map_or(Ok(()), |()| Err(Unwritten))
     }
 
-    /// Writes, again and again while there is no space.
+    /// Writes, again and again while there is no space, and once more when the node stops: there may be some by then, and what
+    /// is not written now is lost.
     pub(super) async fn write(&self, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
-        match self.write_until(batch, std::future::pending::<Infallible>()).await? {
-            Ok(outcome) => Ok(outcome),
-            Err(never) => match never {},
+        match self.write_until(batch.clone(), std::future::pending::<Infallible>()).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(never)) => match never {},
+            Err(Unwritten) if self.stop.is_cancelled() => self.write_once(batch).await,
+            Err(Unwritten) => Err(Unwritten),
         }
+    }
+
+    pub(super) async fn write_once(&self, batch: Vec<Change>) -> Result<Outcome, Unwritten> {
+        let run = batch.first().map(Change::run);
+        self.outside.store.commit(batch).await.map_err(|error| {
+            let run_id = run.map(tracing::field::display);
+            tracing::warn!(run_id, %error, "not written before the stop; the end of a run is written at the next start");
+            Unwritten
+        })
     }
 
     /// The same, until there is a reason not to write it any more. What is written when the reason comes stays written.
@@ -213,11 +230,13 @@ impl Keeper {
         over: impl Future<Output = T>,
     ) -> Result<Result<Outcome, T>, Unwritten> {
         let mut over = std::pin::pin!(over);
+        let mut hold = None;
         loop {
             match self.outside.store.commit(batch.clone()).await {
                 Ok(outcome) => return Ok(Ok(outcome)),
                 Err(Refused::Store(store::Error::NoSpace { place })) => {
                     tracing::warn!(%place, "no space for the events of a run; its program is held up");
+                    hold = hold.take().or_else(|| batch.first().map(|change| self.held.hold(change.run())));
                 }
                 Err(error) => {
                     tracing::error!(%error, "the events of a run cannot be written");
@@ -266,10 +285,14 @@ impl Keeper {
     async fn close_left(&self, left: Vec<Arc<OpenRun>>) {
         // One that cannot be closed leaves the others no less closed; the next start asks again.
         let mut closed = Vec::new();
-        for run in left {
+        // All of them from now on: on a full disk the first one keeps the others waiting.
+        let holds: Vec<Hold> = left.iter().map(|run| self.held.hold(run.run)).collect();
+        for (run, hold) in left.into_iter().zip(holds) {
             let pointer = self.pointer(&run);
-            if self.close(pointer, Some(&run.payload), &interrupted()).await.is_ok() {
+            if self.close(pointer, Some(&run.payload), &left_open()).await.is_ok() {
                 closed.push(run.run);
+            } else {
+                hold.stay();
             }
         }
         let unfinished = self.outside.store.unfinished().await.unwrap_or_else(|error| {
@@ -280,7 +303,10 @@ impl Keeper {
             let is_accepted_now = self.views.load().runs.contains_key(&run);
             let kept = self.outside.store.run(run).await.ok().flatten();
             if let (false, Some(kept)) = (is_accepted_now, kept) {
-                self.close(kept.pointer, None, &interrupted()).await.unwrap_or_default();
+                let hold = self.held.hold(run);
+                if self.close(kept.pointer, None, &left_open()).await.is_err() {
+                    hold.stay();
+                }
             }
         }
         for run in closed {
@@ -341,7 +367,12 @@ pub(super) fn note_own_end(run: RunId, outcome: &Outcome) {
     }
 }
 
-/// The error of a run that ended with its runtime.
+/// The error of a run that was ended with its runtime.
 pub(super) fn interrupted() -> String {
     error_of("Interrupted", "the runtime stopped while the run went on")
+}
+
+/// The error of a run that an earlier life has left without an end: how its program ended, if it did, nobody knows any more.
+fn left_open() -> String {
+    error_of("Interrupted", "the runtime stopped before the end of the run was written")
 }

@@ -77,10 +77,15 @@ impl LocalRuns {
             let reason = format!("{run} was not written, and so it is none");
             return Err(Failure { code: Code::StorageUnavailable, reason });
         }
-        let events = reader.map(|reader| -> Box<dyn Follower> { Box::new(LocalFollower(reader)) });
+        let follower = |reader| LocalFollower { keeper: Arc::clone(&self.keeper), run, place: Place::Taken(reader) };
+        let events = reader.map(|reader| -> Box<dyn Follower> { Box::new(follower(reader)) });
+        let held = Arc::clone(&self.keeper.held);
         let ended = async move {
-            let unwritten = |_dropped| Absent::failed(Code::StorageUnavailable, "the run's end could not be written");
-            ended.await.map_err(unwritten)
+            tokio::select! {
+                biased;
+                ended = ended => ended.map_err(|_dropped| Absent::HeldUp),
+                () = held.too_long(run) => Err(Absent::HeldUp),
+            }
         };
         Ok(Started { run, events, ended: Box::pin(ended) })
     }
@@ -107,27 +112,34 @@ impl LocalRuns {
         }
     }
 
-    /// A run that was open before it was looked for and not found: accepted and not in the store yet. One that has ended and is
-    /// forgotten is open too, until the engine has heard of it.
     async fn to_come(&self, run: RunId, open: Option<Arc<OpenRun>>) -> Result<Arc<OpenRun>, Absent> {
-        let open = open.ok_or(Absent::Unknown)?;
-        let is_forgotten = self.outside().store.is_forgotten(run).await.map_err(|error| unavailable(&error))?;
-        if is_forgotten { Err(Absent::Unknown) } else { Ok(open) }
+        to_come(&self.keeper, run, open).await
     }
 
-    /// Waits for the beginning of a run that is accepted and not in the store yet.
-    async fn reader(&self, run: RunId, after: Option<u64>) -> Result<RunReader, Absent> {
-        let mut begun = self.keeper.begun();
-        loop {
-            let open = self.keeper.open(run);
-            let reader = self.keeper.feeds.reader(run, after).await.map_err(|error| unavailable(&error))?;
-            if let Some(reader) = reader {
-                return Ok(reader);
-            }
-            self.to_come(run, open).await?;
-            begun.changed().await.map_err(|_gone| Absent::Unknown)?;
-        }
+    /// One who follows a run from now on, whether or not it is in the store already: who follows is answered at once.
+    async fn follower(&self, run: RunId, after: Option<u64>) -> Result<LocalFollower, Absent> {
+        let reader = reader(&self.keeper, run, after).await?;
+        let place = reader.map_or(Place::ToCome { after }, Place::Taken);
+        Ok(LocalFollower { keeper: Arc::clone(&self.keeper), run, place })
     }
+}
+
+/// A run that was open before it was looked for and not found: accepted and not in the store yet. One that has ended and is
+/// forgotten is open too, until the engine has heard of it.
+async fn to_come(keeper: &Keeper, run: RunId, open: Option<Arc<OpenRun>>) -> Result<Arc<OpenRun>, Absent> {
+    let open = open.ok_or(Absent::Unknown)?;
+    let is_forgotten = keeper.outside.store.is_forgotten(run).await.map_err(|error| unavailable(&error))?;
+    if is_forgotten { Err(Absent::Unknown) } else { Ok(open) }
+}
+
+/// A reader of a run, if it is in the store; none of one that is accepted and not there yet.
+async fn reader(keeper: &Keeper, run: RunId, after: Option<u64>) -> Result<Option<RunReader>, Absent> {
+    let open = keeper.open(run);
+    let reader = keeper.feeds.reader(run, after).await.map_err(|error| unavailable(&error))?;
+    if reader.is_none() {
+        to_come(keeper, run, open).await?;
+    }
+    Ok(reader)
 }
 
 fn unavailable(error: &store::Error) -> Failure {
@@ -136,17 +148,73 @@ fn unavailable(error: &store::Error) -> Failure {
 
 /// One reader of one own run.
 #[derive(Debug)]
-struct LocalFollower(RunReader);
+struct LocalFollower {
+    keeper: Arc<Keeper>,
+    run: RunId,
+    place: Place,
+}
+
+/// Where it stands.
+#[derive(Debug)]
+enum Place {
+    /// In the run's log.
+    Taken(RunReader),
+    /// Before its beginning, which is to be written.
+    ToCome {
+        /// The event behind which it wants to stand.
+        after: Option<u64>,
+    },
+}
+
+impl LocalFollower {
+    /// Takes its place in the log, if there is one by now. Whether it has one.
+    async fn take_place(&mut self) -> Result<bool, Absent> {
+        if let Place::ToCome { after } = self.place {
+            let Some(found) = reader(&self.keeper, self.run, after).await? else { return Ok(false) };
+            self.place = Place::Taken(found);
+        }
+        Ok(true)
+    }
+
+    /// Whether there is something for it now.
+    async fn has_news(&mut self) -> Result<bool, Absent> {
+        self.take_place().await?;
+        Ok(match &self.place {
+            Place::Taken(reader) => reader.has_news(),
+            Place::ToCome { .. } => false,
+        })
+    }
+
+    async fn next_written(&mut self) -> Result<Next, Absent> {
+        let mut begun = self.keeper.begun();
+        while !self.take_place().await? {
+            begun.changed().await.map_err(|_gone| Absent::Unknown)?;
+        }
+        let Place::Taken(reader) = &mut self.place else { return Err(Absent::Unknown) };
+        match reader.next_page(FOLLOW_BYTES_MAX).await.map_err(|error| unavailable(&error))? {
+            hub::Next::Page(events) => Ok(Next::Events(events)),
+            hub::Next::End => Ok(Next::End),
+            hub::Next::Gone => Ok(Next::Gone),
+        }
+    }
+
+    /// What is written comes first, however long nothing can be added to it.
+    async fn next_or_told(&mut self) -> Result<Next, Absent> {
+        if self.has_news().await? {
+            return self.next_written().await;
+        }
+        let (held, run) = (Arc::clone(&self.keeper.held), self.run);
+        tokio::select! {
+            biased;
+            next = self.next_written() => next,
+            () = held.too_long(run) => Err(Absent::HeldUp),
+        }
+    }
+}
 
 impl Follower for LocalFollower {
     fn next(&mut self) -> Pending<'_, Result<Next, Absent>> {
-        Box::pin(async move {
-            match self.0.next_page(FOLLOW_BYTES_MAX).await.map_err(|error| unavailable(&error))? {
-                hub::Next::Page(events) => Ok(Next::Events(events)),
-                hub::Next::End => Ok(Next::End),
-                hub::Next::Gone => Ok(Next::Gone),
-            }
-        })
+        Box::pin(self.next_or_told())
     }
 }
 
@@ -169,7 +237,7 @@ impl Runs for LocalRuns {
 
     fn follow(&self, _asker: Asker, run: RunId, after: Option<u64>) -> Pending<'_, Result<Box<dyn Follower>, Absent>> {
         Box::pin(async move {
-            let follower: Box<dyn Follower> = Box::new(LocalFollower(self.reader(run, after).await?));
+            let follower: Box<dyn Follower> = Box::new(self.follower(run, after).await?);
             Ok(follower)
         })
     }

@@ -6,6 +6,7 @@
 
 mod conduct;
 mod ends;
+mod held;
 mod keeper;
 mod local;
 mod output;

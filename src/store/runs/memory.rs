@@ -20,6 +20,8 @@ use crate::store::{Error, Pending};
 struct Kept {
     run: Run,
     events: Vec<Event>,
+    /// The how many-th run this is: the order of the starts, whatever the clock says of them (decision 0016).
+    place: u64,
     /// The number of its pointer's newest change.
     number: u64,
     /// What its events, its result and its error take.
@@ -37,6 +39,8 @@ impl Kept {
 #[derive(Debug)]
 struct Content {
     runs: BTreeMap<RunId, Kept>,
+    /// How many there were.
+    begun: u64,
     number: u64,
     forgotten: BTreeMap<u64, RunId>,
     dropped_upto: u64,
@@ -76,6 +80,7 @@ impl MemoryRuns {
     pub(in crate::store) fn within(runs_kept: usize, limits: Limits) -> Self {
         let content = Content {
             runs: BTreeMap::new(),
+            begun: 0,
             number: 0,
             forgotten: BTreeMap::new(),
             dropped_upto: 0,
@@ -187,7 +192,9 @@ impl Content {
         }
         let run = Run { pointer: pointer.clone(), result: None, error: None };
         let number = self.next_number();
-        self.runs.insert(pointer.run, Kept { run, bytes: first.body.len(), events: vec![first.clone()], number });
+        self.begun = self.begun.saturating_add(1);
+        let (bytes, events, place) = (first.body.len(), vec![first.clone()], self.begun);
+        self.runs.insert(pointer.run, Kept { run, events, place, number, bytes });
         true
     }
 
@@ -231,13 +238,12 @@ impl Content {
         gone
     }
 
-    /// Finished runs, the newest first.
+    /// Finished runs, the last one to begin first.
     fn finished(&self, is_of: impl Fn(&Pointer) -> bool) -> Vec<RunId> {
-        let pointers = self.runs.values().map(|kept| &kept.run.pointer);
-        let mut finished: Vec<RunCursor> =
-            pointers.filter(|it| it.end.is_some() && is_of(it)).map(RunCursor::of).collect();
-        finished.sort_by_key(newest_first);
-        finished.into_iter().map(|it| it.run).collect()
+        let is_wanted = |kept: &&Kept| kept.run.pointer.end.is_some() && is_of(&kept.run.pointer);
+        let mut finished: Vec<&Kept> = self.runs.values().filter(is_wanted).collect();
+        finished.sort_by_key(|kept| Reverse(kept.place));
+        finished.into_iter().map(|kept| kept.run.pointer.run).collect()
     }
 
     fn has_too_many(&self) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{opening, running};
-use super::runs::{RUN_OBJECTS, RUN_TABLES};
+use super::runs::{RUN_INDICES, RUN_OBJECTS, RUN_TABLES};
 use crate::store::Error;
 
 /// The oldest SQLite without the bug that loses frames when two connections reset the write-ahead log at once.
@@ -100,15 +100,15 @@ impl Name {
         match self {
             Self::Control => format!("{CHAIN_TABLES}{CONTROL_TABLES}{CHECKPOINT_TABLE}"),
             Self::Events => CHAIN_TABLES.to_owned(),
-            Self::Runs => RUN_TABLES.to_owned(),
+            Self::Runs => format!("{RUN_TABLES}{RUN_INDICES}"),
         }
     }
 
     /// The version of the tables that this code writes.
     const fn version(self) -> i32 {
         match self {
-            Self::Control => 2,
-            Self::Events | Self::Runs => 1,
+            Self::Control | Self::Runs => 2,
+            Self::Events => 1,
         }
     }
 
@@ -117,7 +117,10 @@ impl Name {
         let mut names = vec!["anchor", "audit", "audit_by_name", "audit_by_request"];
         match (self, version) {
             (Self::Events, 1) => {}
-            (Self::Runs, 1) => names = RUN_OBJECTS.to_vec(),
+            (Self::Runs, 1 | 2) => {
+                names = RUN_OBJECTS.to_vec();
+                names.extend((version == 2).then_some(["forgotten_by_run", "run_finished"]).into_iter().flatten());
+            }
             (Self::Control, 1 | 2) => {
                 names.extend(["audit_by_action", "audit_by_actor", "audit_by_target", "fact"]);
                 names.extend((version == 2).then_some("checkpoint"));
@@ -329,14 +332,13 @@ fn connect(place: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
 
 /// Brings a file of an earlier version to the present one, all or nothing.
 fn migrate(connection: &Connection, name: Name, version: i32) -> rusqlite::Result<()> {
-    match (name, version) {
-        (Name::Control, 1) => {
-            let version = name.version();
-            let script = format!("BEGIN IMMEDIATE; {CHECKPOINT_TABLE} PRAGMA user_version = {version}; COMMIT;");
-            connection.execute_batch(&script)
-        }
-        (Name::Control | Name::Events | Name::Runs, _) => Ok(()),
-    }
+    let added = match (name, version) {
+        (Name::Control, 1) => CHECKPOINT_TABLE,
+        (Name::Runs, 1) => RUN_INDICES,
+        (Name::Control | Name::Events | Name::Runs, _) => return Ok(()),
+    };
+    let version = name.version();
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {added} PRAGMA user_version = {version}; COMMIT;"))
 }
 
 /// Gives the version of a file that this code can read.

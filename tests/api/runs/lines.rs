@@ -119,6 +119,27 @@ async fn a_stream_that_breaks_says_so_once_without_secrets() {
     assert!(before.iter().all(|frame| frame.event != "error") && before.len() < 3_000);
 }
 
+/// RR-53, RR-56: nobody is left to wait for what a full disk does not take, and nobody is told of an end that is not durable.
+#[tokio::test]
+async fn who_waits_for_a_run_that_is_held_up_is_told_so_and_asks_again() {
+    let served = serve(|_| {}).await;
+    served.played.is_held.store(true, std::sync::atomic::Ordering::Relaxed);
+    let heard = post(&served, "/agents/hello/i1", &[], "{}").await;
+    assert_eq!((heard.status, &heard.json()["error"]["type"]), (503, &"storage_unavailable".into()), "{heard:?}");
+    let run = heard.headers["x-trust-run-id"].clone();
+    assert_eq!(get(&served, &format!("/runs/{run}")).await.json()["status"], "active");
+    let read = get(&served, &format!("/runs/{run}/stream")).await;
+    let started = post(&served, "/agents/hello/i1", &[("accept", "text/event-stream")], "{}").await;
+    for heard in [read, started] {
+        assert_eq!(heard.status, 200);
+        let frames = frames(&heard.body);
+        let [begun, error] = frames.as_slice() else { panic!("{heard:?}") };
+        assert_eq!((begun.event.as_str(), error.event.as_str(), error.id.as_str()), ("run_start", "error", "0"));
+        assert!(error.data.starts_with("{\"error\":{\"type\":\"storage_unavailable\""), "{error:?}");
+        assert!(error.data.contains("ask again behind the last event"), "{error:?}");
+    }
+}
+
 /// RR-62.
 #[tokio::test]
 async fn a_store_that_fails_refuses_and_leaves_nothing() {

@@ -39,6 +39,8 @@ pub(crate) struct Played {
     pub(crate) is_breaking: Arc<AtomicBool>,
     /// Whether whoever is followed from now on breaks off before anything else.
     pub(crate) is_broken: Arc<AtomicBool>,
+    /// Whether nothing more can be written of runs that have begun.
+    pub(crate) is_held: Arc<AtomicBool>,
     /// Whether it has pointers alone.
     pub(crate) is_registry_only: AtomicBool,
     /// Runs that are at a runtime which cannot be reached.
@@ -50,8 +52,8 @@ impl Played {
         let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
         let counted = Arc::new(Counted::new(store.clone()));
         let feeds = Feeds::new(counted.clone());
-        let (made, is_breaking, is_broken, is_registry_only, away) = Default::default();
-        Arc::new(Self { store, counted, feeds, made, is_breaking, is_broken, is_registry_only, away })
+        let (made, is_breaking, is_broken, is_held, is_registry_only, away) = Default::default();
+        Arc::new(Self { store, counted, feeds, made, is_breaking, is_broken, is_held, is_registry_only, away })
     }
 
     /// A run that the test plays itself.
@@ -64,7 +66,7 @@ impl Played {
 
     fn reading(&self, reader: RunReader) -> Box<dyn Follower> {
         let (is_breaking, is_broken) = (self.is_breaking.clone(), self.is_broken.clone());
-        Box::new(Reading { reader, is_breaking, is_broken, pages: 0 })
+        Box::new(Reading { reader, is_breaking, is_broken, is_held: self.is_held.clone(), pages: 0 })
     }
 
     fn now(&self) -> Wall {
@@ -220,6 +222,7 @@ struct Reading {
     reader: RunReader,
     is_breaking: Arc<AtomicBool>,
     is_broken: Arc<AtomicBool>,
+    is_held: Arc<AtomicBool>,
     pages: usize,
 }
 
@@ -229,6 +232,9 @@ impl Follower for Reading {
             let is_breaking = 0 < self.pages && self.is_breaking.load(Ordering::Relaxed);
             if is_breaking || self.is_broken.load(Ordering::Relaxed) {
                 return Err(Absent::failed(Code::StorageUnavailable, "the secret of the disk"));
+            }
+            if self.is_held.load(Ordering::Relaxed) && !self.reader.has_news() {
+                return Err(Absent::HeldUp);
             }
             self.pages += 1;
             Ok(match self.reader.next_page(PAGE_BYTES).await.map_err(unread)? {
@@ -255,6 +261,10 @@ impl Runs for Played {
             let events = reader.map(|reader| self.reading(reader));
             let (told, ended) = oneshot::channel();
             let stage = Stage { store: self.store.clone(), run, at: self.now(), index: 1, told: Some(told) };
+            if self.is_held.load(Ordering::Relaxed) {
+                let ended = Box::pin(std::future::ready(Err(Absent::HeldUp)));
+                return Ok(Started { run, events, ended });
+            }
             if invoke.payload.contains("\"crowded\"") {
                 crowded(stage, invoke).await;
             } else {

@@ -69,14 +69,14 @@ async fn a_forgotten_run_is_unknown_elsewhere_while_its_engine_has_not_heard_of_
     let (_hub, members) = site(&["s/a", "s/b"]).await;
     let [a, b] = members.as_slice() else { panic!("two") };
     RunStore::set_runs_kept(&a.kept.runs, 1);
-    let started = Wall::from_millis(1 << 45);
-    let later = Pointer { run: RunId::new(started, [2; 10]), started, ..pointer(&a.id, 2) };
-    let first = crate::wire::run::run_start(&later, "{}");
-    let batch = vec![Change::Create { pointer: later.clone(), first }, ended(later.run, 1, "1", false)];
-    a.kept.runs.commit(batch).await.expect("committed");
-    let invoke =
-        Invoke { agent: parsed("hello"), instance: later.instance, payload: "{}".to_owned(), is_streamed: false };
+    let later = pointer(&a.id, 2);
+    let instance = later.instance.clone();
+    let invoke = Invoke { agent: parsed("hello"), instance, payload: "{}".to_owned(), is_streamed: false };
     let run = in_time(a.all.start(engineer(), invoke)).await.expect("started").run;
+    let first = crate::wire::run::run_start(&later, "{}");
+    let other = later.run;
+    let batch = vec![Change::Create { pointer: later, first }, ended(other, 1, "1", false)];
+    a.kept.runs.commit(batch).await.expect("committed");
     assert!(in_time(b.all.run(engineer(), run)).await.expect("known").pointer.end.is_none());
     a.kept.store.with_disk(|disk| (0..100).for_each(|_| disk.inject(Fault::NoSpace)));
     until("it is forgotten", async || RunStore::is_forgotten(&a.kept.runs, run).await == Ok(true)).await;

@@ -12,21 +12,24 @@ use crate::wire::run::{run_end, run_start};
 
 /// A store whose appends can be held up, and whose writes can fail for a reason that a repetition does not mend.
 #[derive(Debug)]
-struct Faulty {
+pub(super) struct Faulty {
     inner: Arc<MemoryRuns>,
     /// Batches that append wait while it is held.
     gate: tokio::sync::Mutex<()>,
     /// How many have come to the gate.
     arrived: AtomicUsize,
     /// Batches with an end that were asked for.
-    ends: AtomicUsize,
+    pub(super) ends: AtomicUsize,
     fails_next_append: AtomicBool,
     /// Nothing of this run can be written.
     cursed: Mutex<Option<RunId>>,
+    /// Whether each run that begins is followed by another one of its instance, which begins and ends at once.
+    pub(super) crowds: AtomicBool,
+    rivals: AtomicUsize,
 }
 
 impl Faulty {
-    fn new(inner: &Arc<MemoryRuns>, cursed: Option<RunId>) -> Arc<Self> {
+    pub(super) fn new(inner: &Arc<MemoryRuns>, cursed: Option<RunId>) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::clone(inner),
             gate: tokio::sync::Mutex::default(),
@@ -34,7 +37,20 @@ impl Faulty {
             ends: AtomicUsize::new(0),
             fails_next_append: AtomicBool::new(false),
             cursed: Mutex::new(cursed),
+            crowds: AtomicBool::new(false),
+            rivals: AtomicUsize::new(0),
         })
+    }
+
+    /// A short run that began behind this one.
+    async fn crowd(&self, behind: Pointer) {
+        let number = u8::try_from(self.rivals.fetch_add(1, Ordering::SeqCst)).expect("few");
+        let pointer = Pointer { run: RunId::new(behind.started, [number; 10]), ..behind };
+        let end = End { at: pointer.started, is_error: false, duration: Millis(1) };
+        let (run, first) = (pointer.run, run_start(&pointer, "{}"));
+        let last = run_end(run, 1, &end, None, None);
+        let batch = vec![Change::Create { pointer, first }, Change::End { run, end, result: None, error: None, last }];
+        self.inner.commit(batch).await.expect("commits");
     }
 
     fn is_cursed(&self, batch: &[Change]) -> bool {
@@ -57,7 +73,17 @@ impl RunStore for Faulty {
                     return Err(damaged().into());
                 }
             }
-            if self.is_cursed(&batch) { Err(damaged().into()) } else { self.inner.commit(batch).await }
+            if self.is_cursed(&batch) {
+                return Err(damaged().into());
+            }
+            let outcome = self.inner.commit(batch.clone()).await?;
+            for change in batch {
+                match change {
+                    Change::Create { pointer, .. } if self.crowds.load(Ordering::SeqCst) => self.crowd(pointer).await,
+                    Change::Append { .. } | Change::Create { .. } | Change::End { .. } => {}
+                }
+            }
+            Ok(outcome)
         })
     }
 
@@ -102,12 +128,12 @@ impl RunStore for Faulty {
     }
 }
 
-async fn over(faulty: &Arc<Faulty>, store: MemoryStore, script: Script) -> Stage {
+pub(super) async fn over(faulty: &Arc<Faulty>, store: MemoryStore, script: Script) -> Stage {
     let runs = Arc::clone(&faulty.inner);
     Stage::over_faulty(store, runs, Arc::<Faulty>::clone(faulty), (script, Millis(600_000))).await
 }
 
-async fn until(holds: impl Fn() -> bool) {
+pub(super) async fn until(holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
             tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
 //! Runs of a whole node over a store, a mesh and programs in memory.
 
 mod faults;
+mod full;
 mod oldest;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,9 +255,8 @@ async fn a_command_whose_run_finds_no_space_in_its_time_is_not_begun_when_there_
     let stage = Stage::new(Script::Echoes, Millis(1)).await;
     stage.runs.set_fault(full());
     let Ok(Response::Started { run }) = stage.dispatch("it", &[]).await else { panic!("accepted") };
-    let runs = stage.node.runs();
-    let mut follower = runs.follow(engineer(), run, None);
-    assert!(timeout(Duration::from_millis(500), &mut follower).await.is_err(), "it has no beginning");
+    let mut follower = stage.node.runs().follow(engineer(), run, None).await.expect("accepted");
+    assert!(timeout(Duration::from_millis(500), follower.next()).await.is_err(), "it has no beginning");
     drop(follower);
     stage.runs.set_fault(None);
     stage.follow(run).await;

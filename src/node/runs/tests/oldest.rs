@@ -1,27 +1,15 @@
 //! Runs that began before all that are kept, and so are forgotten by their own end (contract, RR-60).
 
+use super::faults::Faulty;
 use super::*;
-use crate::domain::run::{End, Instance, Pointer};
-use crate::domain::time::Wall;
 use crate::store::memory::Fault;
-use crate::store::runs::Change;
-use crate::wire::run::{run_end, run_start};
 
-/// A node that keeps one finished run of each instance, and has one of each that began long after all others here.
+/// A node that keeps one finished run of each instance, where behind each run that begins another one begins and ends.
 async fn crowded(script: Script, timeout: Millis) -> Stage {
     let runs = Arc::new(MemoryRuns::new(1));
-    let later = Wall::from_millis(1 << 45);
-    let of_agent: (AgentName, Instance) = (AgentName::of_agent(&parsed("it")), parsed("i1"));
-    let of_command = (AgentName::of_command(&parsed("it")), Instance::of_runtime(&parsed("a")));
-    for (number, (agent, instance)) in (1..).zip([of_agent, of_command]) {
-        let run = RunId::new(later, [number; 10]);
-        let pointer = Pointer { run, owner: parsed("s/a"), agent, instance, started: later, end: None };
-        let end = End { at: later, is_error: false, duration: Millis(1) };
-        let (first, last) = (run_start(&pointer, "{}"), run_end(run, 1, &end, None, None));
-        let batch = vec![Change::Create { pointer, first }, Change::End { run, end, result: None, error: None, last }];
-        runs.commit(batch).await.expect("commits");
-    }
-    Stage::over(MemoryStore::new(), runs, script, timeout).await
+    let faulty = Faulty::new(&runs, None);
+    faulty.crowds.store(true, Ordering::SeqCst);
+    Stage::over_faulty(MemoryStore::new(), runs, faulty, (script, timeout)).await
 }
 
 impl Stage {

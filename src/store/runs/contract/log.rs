@@ -220,6 +220,27 @@ pub(super) async fn a_run_that_began_before_all_that_are_kept_goes_the_moment_it
     store.close().await;
 }
 
+/// Contract, RR-60: the order is that in which they began, and no clock is asked for it.
+pub(super) async fn a_clock_that_was_set_back_makes_no_new_run_vanish<B: Bench>() {
+    let bench = B::new();
+    let store = bench.open();
+    commit(&store, [create(800)]).await;
+    for number in [900, 901, 902] {
+        commit(&store, [create(number), end(number, 1)]).await;
+    }
+    store.close().await;
+    drop(store);
+    let store = bench.open();
+    // Set back, and back again: what begins now is the newest all the same.
+    for (number, forgotten) in [(5, 900), (6, 901), (2, 902), (3, 5), (4, 6)] {
+        assert_eq!(commit(&store, [create(number), end(number, 1)]).await.forgotten, [run_id(forgotten)], "{number}");
+        assert_eq!(known(&store, number).await, [true; 4], "{number}");
+    }
+    // One that began before all of them is the oldest, though its clock was ahead.
+    assert_eq!(commit(&store, [end(800, 1)]).await.forgotten, [run_id(800)]);
+    store.close().await;
+}
+
 /// Contract, RR-82: what the next start has to end.
 pub(super) async fn what_is_unfinished_is_found_after_a_crash<B: Bench>() {
     let bench = B::new();

@@ -83,12 +83,14 @@ hold_for_every_store! {
         a_page_ends_before_it_is_too_long_but_is_never_empty,
         finished_runs_go_with_everything_the_oldest_first,
         a_run_that_began_before_all_that_are_kept_goes_the_moment_it_ends,
+        a_clock_that_was_set_back_makes_no_new_run_vanish,
         what_is_unfinished_is_found_after_a_crash,
         a_closed_store_says_so,
         the_observer_is_told_of_what_is_durable_in_order,
         an_observer_that_panics_harms_no_run;
     retention:
         runs_of_instances_that_callers_make_up_have_a_bound,
+        a_clock_that_was_set_back_makes_no_run_of_any_instance_vanish,
         the_space_of_all_runs_has_a_bound,
         what_had_to_go_is_told_from_what_never_was;
     pointers:

@@ -51,6 +51,21 @@ pub(super) async fn runs_of_instances_that_callers_make_up_have_a_bound<B: Bench
     store.close().await;
 }
 
+pub(super) async fn a_clock_that_was_set_back_makes_no_run_of_any_instance_vanish<B: Bench>() {
+    let store = B::new().open();
+    let most = LIMITS.finished as u64;
+    for number in 500..500 + most {
+        commit(&store, whole(number, 0)).await;
+    }
+    for number in 0..most {
+        // Each of them before the one before it.
+        let outcome = commit(&store, whole(100 - number, 0)).await;
+        assert_eq!(outcome.forgotten, [run_id(500 + number)], "{number}");
+    }
+    assert_eq!(commit(&store, whole(600, 0)).await.forgotten, [run_id(100)]);
+    store.close().await;
+}
+
 pub(super) async fn the_space_of_all_runs_has_a_bound<B: Bench>() {
     let store = B::new().open();
     store.set_quota(1);

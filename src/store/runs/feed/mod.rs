@@ -148,6 +148,11 @@ impl RunReader {
         self.reader.next_page(bytes_max).await
     }
 
+    /// Whether the next call has something to give without waiting for the run.
+    pub fn has_news(&self) -> bool {
+        self.reader.has_news()
+    }
+
     /// The number of the event that comes next.
     pub const fn next(&self) -> u64 {
         self.reader.next()

@@ -220,13 +220,13 @@ async fn who_follows_a_run_sees_its_end_though_it_is_forgotten_at_once() {
 async fn who_is_there_before_a_run_begins_misses_nothing_of_it() {
     for world in [in_memory(), on_disk()] {
         let [early, slow] = [(); 2].map(|()| world.feeds.reader_of_new(run_id(1)));
-        world.commit(vec![create(2), end(2, 1), create(1), append(1, 1..9), end(1, 9)]).await;
+        world.commit(vec![create(1), create(2), end(2, 1), append(1, 1..9), end(1, 9)]).await;
         assert_eq!(world.store.head(run_id(1)).await, Ok(None), "gone with its end");
         assert_eq!(all(early, 0, 4_000).await, (0..=9).collect::<Vec<_>>());
         drop(slow);
         // One who falls behind what is in memory is told so, and is given nothing with a gap.
         let mut slow = world.feeds.reader_of_new(run_id(0));
-        world.commit(vec![create(0), append(0, 1..400), end(0, 400)]).await;
+        world.commit(vec![create(0), create(3), end(3, 1), append(0, 1..400), end(0, 400)]).await;
         assert_eq!(slow.next_page(usize::MAX).await, Ok(Next::Gone));
         world.store.close().await;
     }

@@ -118,13 +118,23 @@ impl<L: Log> Hub<L> {
         Self { log, state, ring: Mutex::default(), cache: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
-    /// Asks the log how long it is. False if it is gone.
+    /// Asks the log how long it is. False if it is gone, or not there yet.
+    ///
+    /// That it is gone, only who tells of it knows: what is read may be older than what was published meanwhile, and others
+    /// read here who have a place in a log that has just begun.
     pub async fn look(&self) -> Result<bool, Error> {
-        match self.log.head().await? {
-            None => self.set_gone(),
-            Some(head) => self.raise(head),
+        loop {
+            let known = self.state.borrow().head.count;
+            if let Some(head) = self.log.head().await? {
+                self.raise(head);
+                return Ok(!self.state.borrow().is_gone);
+            }
+            let State { head, is_gone } = *self.state.borrow();
+            // Unless something was published since it was asked, the answer stands.
+            if is_gone || head.count == known {
+                return Ok(false);
+            }
         }
-        Ok(!self.state.borrow().is_gone)
     }
 
     /// Entries that have just been made durable, and whether the last of them is the log's last.
@@ -243,10 +253,7 @@ impl<L: Log> Reader<L> {
             }
             // Also of a log that has gone: its last entries may be in memory, and with them its end.
             if self.next < head.count {
-                let Some(entries) = self.hub.entries(self.next, bytes_max).await? else {
-                    self.hub.set_gone();
-                    return Ok(Next::Gone);
-                };
+                let Some(entries) = self.hub.entries(self.next, bytes_max).await? else { return Ok(Next::Gone) };
                 self.next = self.next.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
                 return Ok(Next::Page(entries));
             }
@@ -256,6 +263,12 @@ impl<L: Log> Reader<L> {
             // The hub, and with it the sender, lives as long as this reader.
             self.state.changed().await.map_err(|_gone| Error::Closed)?;
         }
+    }
+
+    /// Whether the next call has something to give without waiting for the log to grow.
+    pub fn has_news(&self) -> bool {
+        let State { head, is_gone } = *self.state.borrow();
+        self.next < head.count || head.is_ended || is_gone
     }
 
     /// The number of the entry that comes next.

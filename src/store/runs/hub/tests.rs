@@ -24,6 +24,9 @@ struct Content {
     gate: tokio::sync::Mutex<()>,
     /// How many have come to the gate.
     arrived: AtomicUsize,
+    /// The same for who asks how long it is.
+    head_gate: tokio::sync::Mutex<()>,
+    heads: AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -34,9 +37,14 @@ impl Log for Numbers {
 
     fn head(&self) -> Pending<'_, Result<Option<Head>, Error>> {
         Box::pin(async {
-            let entries = self.0.entries.lock().expect("no panic under the lock");
             let is_ended = *self.0.is_ended.lock().expect("no panic under the lock");
-            Ok(entries.as_ref().map(|it| Head { count: it.len() as u64, is_ended }))
+            let head = {
+                let entries = self.0.entries.lock().expect("no panic under the lock");
+                entries.as_ref().map(|it| Head { count: it.len() as u64, is_ended })
+            };
+            self.0.heads.fetch_add(1, Ordering::SeqCst);
+            let _open = self.0.head_gate.lock().await;
+            Ok(head)
         })
     }
 
@@ -218,6 +226,41 @@ async fn a_log_that_vanishes_says_so_unless_it_was_read_to_its_end() {
     assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Gone));
     assert_eq!(done.next_page(1).await, Ok(Next::End));
     assert_eq!(world.hub.look().await, Ok(false));
+}
+
+/// As when somebody looks for a run in the moment in which it begins.
+#[tokio::test]
+async fn who_looks_before_a_log_begins_does_not_end_it_for_those_who_read_it() {
+    let world = World::new(0);
+    *world.content.entries.lock().expect("fresh") = None;
+    let early = Reader::new(Arc::clone(&world.hub), None);
+    let held = world.content.head_gate.lock().await;
+    let hub = Arc::clone(&world.hub);
+    let looking = tokio::task::JoinSet::from_iter([async move { hub.look().await }]);
+    until(|| world.content.heads.load(Ordering::SeqCst) == 1).await;
+    // It was not there when it was looked for, and begins before that is answered.
+    *world.content.entries.lock().expect("no panic under the lock") = Some(Vec::new());
+    world.write(3, false);
+    drop(held);
+    assert_eq!(looking.join_all().await, [Ok(true)], "it is there by now");
+    assert_eq!(world.content.heads.load(Ordering::SeqCst), 2);
+    world.write(1, true);
+    assert_eq!(all(early, usize::MAX).await, [0, 1, 2, 3]);
+}
+
+/// Nothing of an unknown log, so that who comes after its beginning is let in.
+#[tokio::test]
+async fn who_looks_for_a_log_that_is_not_there_leaves_no_word_of_it() {
+    let world = World::new(0);
+    *world.content.entries.lock().expect("fresh") = None;
+    let mut early = Reader::new(Arc::clone(&world.hub), None);
+    assert_eq!(world.hub.look().await, Ok(false));
+    *world.content.entries.lock().expect("no panic under the lock") = Some(Vec::new());
+    world.write(2, false);
+    assert_eq!(world.hub.look().await, Ok(true));
+    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Page(vec![0, 1])));
+    world.hub.set_gone();
+    assert_eq!((world.hub.look().await, early.next_page(usize::MAX).await), (Ok(false), Ok(Next::Gone)));
 }
 
 #[tokio::test]

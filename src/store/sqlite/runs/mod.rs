@@ -31,7 +31,7 @@ use crate::store::runs::{
 };
 use crate::store::{Error, Pending};
 
-/// The tables of `runs.db`. Times of starts are also kept in milliseconds, because that is what lists are sorted by.
+/// The tables of `runs.db`, as version 1 had them. Times of starts are also kept in milliseconds, because that is what lists are sorted by.
 pub(super) const RUN_TABLES: &str = "
     CREATE TABLE run (
         no INTEGER PRIMARY KEY,
@@ -92,7 +92,14 @@ pub(super) const RUN_TABLES: &str = "
     CREATE INDEX replica_by_start ON replica (started_ms, run);
 ";
 
-/// What `runs.db` defines, in order.
+/// What version 2 of `runs.db` added: finished runs of an instance in the order in which they began, which is that of `no`, and
+/// a way to a forgotten run.
+pub(super) const RUN_INDICES: &str = "
+    CREATE INDEX run_finished ON run (agent, instance) WHERE ended_ns IS NOT NULL;
+    CREATE INDEX forgotten_by_run ON forgotten (run);
+";
+
+/// What version 1 of `runs.db` defines.
 pub(super) const RUN_OBJECTS: &[&str] = &[
     "counter",
     "event",

@@ -13,6 +13,9 @@ use crate::store::sqlite::chain::to_sql;
 use crate::store::sqlite::error::{Health, running};
 use crate::store::sqlite::file::{Folder, Name};
 
+/// Whether a run was forgotten. Asked for every run that is accepted and not found, by whoever follows it.
+pub(super) const IS_FORGOTTEN: &str = "SELECT EXISTS (SELECT 1 FROM forgotten WHERE run = ?1)";
+
 /// Reads the file.
 pub(super) struct Reader {
     connection: Connection,
@@ -56,9 +59,7 @@ impl Reader {
     }
 
     pub(super) fn is_forgotten(&self, run: RunId) -> Result<bool, Error> {
-        // Without an index: there are few, and it is asked at a start.
-        let sql = "SELECT EXISTS (SELECT 1 FROM forgotten WHERE run = ?1)";
-        self.read(|file| file.prepare_cached(sql)?.query_row(params![run.to_string()], |row| row.get(0)))
+        self.read(|file| file.prepare_cached(IS_FORGOTTEN)?.query_row(params![run.to_string()], |row| row.get(0)))
     }
 
     pub(super) fn lookup(&self, run: RunId) -> Result<Option<Pointer>, Error> {

@@ -4,6 +4,10 @@
 //! number, and by the space that the file uses; there the newest one stays, whatever it takes. The oldest start goes first,
 //! also where that is the run that has just ended: who waits for it is told otherwise (decision 0016). A run that goes on is
 //! never among them.
+//!
+//! The order of the starts is that of the rows: a run is written when it begins, and its row's number is larger than all that
+//! are there. A clock that was set back says otherwise, and is not asked. No number is ever given twice, because the row with
+//! the largest one stays: of finished runs the newest is kept, and those that go on all are.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,6 +25,14 @@ const GONE_AT_ONCE_MAX: usize = 1_000;
 
 /// Free pages that are given back to the file system at once: some 4 MiB.
 const GIVEN_BACK_MAX: u64 = 1_024;
+
+/// Of the agent and instance of one run, what is finished beyond so many, the newest first.
+pub(super) const SURPLUS: &str = "SELECT no, run FROM run
+    WHERE (agent, instance) = (SELECT agent, instance FROM run WHERE run = ?1) AND ended_ns IS NOT NULL
+    ORDER BY no DESC LIMIT -1 OFFSET ?2";
+
+/// Of all that is finished, what began first. Before it there are only runs that go on, which are few.
+pub(super) const OLDEST: &str = "SELECT no, run FROM run WHERE ended_ns IS NOT NULL ORDER BY no LIMIT 1";
 
 /// How much of the past is kept.
 #[derive(Debug)]
@@ -93,11 +105,7 @@ impl Keep {
     /// What is too much of this run's agent and instance, the newest first.
     fn surplus_of_instance(&self, file: &Connection, ended: RunId) -> rusqlite::Result<Vec<(i64, RunId)>> {
         let kept = row::count(self.runs.load(Ordering::Relaxed).max(1));
-        let sql = "SELECT no, run FROM run
-                   WHERE (agent, instance) = (SELECT agent, instance FROM run WHERE run = ?1)
-                       AND ended_ns IS NOT NULL
-                   ORDER BY started_ms DESC, run DESC LIMIT -1 OFFSET ?2";
-        file.prepare_cached(sql)?.query_map(params![ended.to_string(), kept], place)?.collect()
+        file.prepare_cached(SURPLUS)?.query_map(params![ended.to_string(), kept], place)?.collect()
     }
 }
 
@@ -107,8 +115,7 @@ fn place(row: &Row<'_>) -> rusqlite::Result<(i64, RunId)> {
 
 /// The finished run that began before all others.
 fn oldest(file: &Connection) -> rusqlite::Result<Option<(i64, RunId)>> {
-    let sql = "SELECT no, run FROM run WHERE ended_ns IS NOT NULL ORDER BY started_ms, run LIMIT 1";
-    file.prepare_cached(sql)?.query_row([], place).optional()
+    file.prepare_cached(OLDEST)?.query_row([], place).optional()
 }
 
 /// Finished runs over all, from two indices.

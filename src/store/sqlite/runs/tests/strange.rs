@@ -32,7 +32,8 @@ async fn files_that_are_no_store_are_refused_by_name() {
         assert_eq!(refusal(&path), file.display().to_string(), "{} bytes", bytes.len());
     }
     for script in [
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 3",
+        "PRAGMA user_version = 1",
         "PRAGMA user_version = 0",
         "PRAGMA application_id = 1",
         "DROP TABLE replica",
