@@ -114,7 +114,7 @@ impl Fleet {
         let signers = (0..size).map(|number| signer(number, now.wall)).collect();
         let mut fleet = Self { view: Arc::new(engine.view()), engine, signers, now, spoken: 0 };
         (0..2 * size).for_each(|_| fleet.take_word());
-        let online = fleet.view.peers.len();
+        let online = fleet.view.peers.size();
         assert_eq!(online, size, "every peer has to be known");
         fleet
     }
@@ -136,7 +136,7 @@ impl Fleet {
         let before = self.view.generation;
         let mean = mean(WORDS, |_| {
             self.take_word();
-            black_box(self.engine.next_deadline(self.now.monotonic));
+            black_box(self.engine.next_deadline());
         });
         assert!(before < self.view.generation, "the words have to count");
         mean

@@ -37,7 +37,7 @@ pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
         identity: IdentityKey::from_seed([1; 32]).fingerprint(),
         boot: 3,
         started: Now::default(),
-        peers: Arc::new([(origin(), Arc::new(peer))].into()),
+        peers: [(origin(), Arc::new(peer))].into_iter().collect(),
         witnessing: Arc::default(),
         overlay: Arc::default(),
         runs: Arc::default(),

@@ -1,7 +1,5 @@
 //! What an admin of this node decides: which peers are trusted, and that the clock is right.
 
-use std::sync::Arc;
-
 use crate::domain::audit::{Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
@@ -52,7 +50,7 @@ impl Engine {
         if let Some(refusal) = self.refuse_read_only() {
             return refusal;
         }
-        if Arc::make_mut(&mut self.peers).remove(runtime).is_none() {
+        if !self.peers.remove_mut(runtime) {
             return refused(Code::PeerNotAvailable, format!("{runtime} has never been heard of"));
         }
         effects.persist(Record::PeerForgotten { runtime: runtime.clone() });

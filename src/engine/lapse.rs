@@ -189,7 +189,7 @@ mod tests {
         let mut engine = engine(trusting(Some(100), 140));
         let mut next = |second| {
             handle(&mut engine, second, Input::Timer);
-            engine.next_deadline(at(second).monotonic).map(|due| due.since(at(second).monotonic).0)
+            engine.next_deadline().map(|due| due.since(at(second).monotonic).0)
         };
         assert_eq!(next(10), Some(60_000));
         assert_eq!(next(70), Some(30_001));

@@ -47,13 +47,16 @@ use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
 use crate::engine::steady::SteadyClock;
-use crate::engine::view::{Category, Event, Peer, RetiredKey, Settings, Severity, TIMELINE_MAX, View, Witnessing};
+use crate::engine::view::{Category, Event, Peers, RetiredKey, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
 pub use act::act_draft;
 pub use dispatch::{among, plan_overtaken};
 pub use govern::renewal_draft;
 pub use recover::Error as RecoverError;
 pub use run::RUNS_ACTIVE_MAX;
+
+/// A moment that does not come.
+const NEVER: Monotonic = Monotonic(u64::MAX);
 
 /// Where random bytes come from. The driver asks the system, a simulation its seed.
 pub trait Entropy {
@@ -74,7 +77,11 @@ pub struct Engine {
     started: Now,
     clock: SteadyClock,
     lapses: Lapses,
-    peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    peers: Peers,
+    /// Peers of which something became known since the last look at their states.
+    touched: Vec<RuntimeId>,
+    /// When the state of any other peer can change, at the earliest.
+    sweep_at: Monotonic,
     /// Peers whose new boot could not be made durable, because the store took no writes.
     unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
@@ -159,10 +166,10 @@ impl Engine {
         self.drop_old_receipts(now, effects);
     }
 
-    /// When [`Input::Timer`] is due next.
-    pub fn next_deadline(&self, now: Monotonic) -> Option<Monotonic> {
-        let changes = self.peers.values().filter_map(|peer| peer.presence.next_change(&self.limits, now));
-        changes.chain(self.lapses.next()).min()
+    /// When [`Input::Timer`] is due next, or somewhat earlier.
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        let sweep = Some(self.sweep_at).filter(|at| *at < NEVER);
+        sweep.into_iter().chain(self.lapses.next()).min()
     }
 
     /// What readers see.
@@ -175,7 +182,7 @@ impl Engine {
             retired: Arc::clone(&self.retired),
             boot: self.boot,
             started: self.started,
-            peers: Arc::clone(&self.peers),
+            peers: self.peers.clone(),
             witnessing: Arc::clone(&self.witnessing),
             overlay: Arc::clone(&self.overlay),
             runs: Arc::clone(&self.runs),
@@ -262,6 +269,7 @@ impl Engine {
     /// Puts the overlay's values over the file's.
     fn apply_overlay(&mut self) {
         self.limits = self.settings.limits;
+        self.sweep_at = Monotonic::default();
         self.receipts_kept = self.settings.receipts_kept;
         for (key, value) in &self.overlay.values {
             let Value::Int(number) = value else { continue };

@@ -14,7 +14,7 @@ use crate::engine::effect::Effects;
 use crate::engine::record::{self, Record};
 use crate::engine::view::{Category, Peer, RetiredKey, Severity};
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
-use crate::engine::{Engine, Happening};
+use crate::engine::{Engine, Happening, NEVER};
 
 /// Most peers that are remembered (DESIGN, *Scale*): further ones are refused and counted.
 const PEERS_MAX: usize = 2_000;
@@ -191,7 +191,7 @@ impl Engine {
         let trust = if is_proven { TrustState::Trusted } else { TrustState::Untrusted };
         let peer = Peer { trust, boot, ..Peer::unheard(signer.identity) };
         effects.persist(peer_record(runtime, &peer));
-        Arc::make_mut(&mut self.peers).insert(runtime.clone(), Arc::new(peer));
+        self.peers.insert_mut(runtime.clone(), Arc::new(peer));
         Ok(())
     }
 
@@ -201,7 +201,7 @@ impl Engine {
         let count = |is_meant: &dyn Fn(&RuntimeId, &Peer) -> bool| {
             self.peers.iter().filter(|(runtime, peer)| is_meant(runtime, peer)).count()
         };
-        if self.peers.len() >= PEERS_MAX {
+        if self.peers.size() >= PEERS_MAX {
             return Err("too_many_peers");
         }
         if !is_proven && count(&|_, peer| peer.trust == TrustState::Untrusted) >= UNPROVEN_MAX {
@@ -299,36 +299,51 @@ impl Engine {
     }
 
     /// One row for each change of state since the last call.
+    ///
+    /// Not every peer is looked at each time: what was heard of one changes the state of that one, and time alone the state of
+    /// any, but of none before `sweep_at`.
     pub(super) fn tell_transitions(&mut self, now: Now) {
+        let touched = std::mem::take(&mut self.touched);
+        let is_due = self.sweep_at <= now.monotonic;
+        let looked_at: Vec<(&RuntimeId, &Arc<Peer>)> = if is_due {
+            self.peers.iter().collect()
+        } else {
+            touched.iter().filter_map(|runtime| self.peers.get_key_value(runtime)).collect()
+        };
         let limits = self.limits;
-        let changed: Vec<_> = self
-            .peers
+        let next = looked_at.iter().filter_map(|(_, peer)| peer.presence.next_change(&limits, now.monotonic)).min();
+        let earlier = if is_due { NEVER } else { self.sweep_at };
+        let present = |peer: &Peer| peer.presence.lifecycle(&limits, now.monotonic);
+        let changed: Vec<_> = looked_at
             .iter()
-            .map(|(runtime, peer)| (runtime.clone(), peer.told, peer.presence.lifecycle(&limits, now.monotonic)))
-            .filter(|(_, told, present)| told != present)
+            .filter(|(_, peer)| peer.told != present(peer))
+            .map(|(runtime, peer)| ((*runtime).clone(), present(peer)))
             .collect();
-        for (runtime, told, present) in changed {
-            if let Some(peer) = self.peer_mut(&runtime) {
-                peer.told = present;
-            }
-            let severity = match present {
-                Lifecycle::Online => Severity::Info,
-                Lifecycle::Offline | Lifecycle::Partitioned | Lifecycle::Stale => Severity::Warning,
-            };
-            let summary = format!("{runtime} went from {} to {}", told.as_str(), present.as_str());
-            self.tell(
-                now,
-                Happening { category: Category::Communication, runtime, request_id: None, summary, severity },
-            );
+        self.sweep_at = next.map_or(earlier, |next| next.min(earlier));
+        for (runtime, present) in changed {
+            self.tell_transition(now, runtime, present);
         }
     }
 
+    fn tell_transition(&mut self, now: Now, runtime: RuntimeId, present: Lifecycle) {
+        let Some(peer) = self.peers.get_mut(&runtime) else { return };
+        let told = std::mem::replace(&mut Arc::make_mut(peer).told, present);
+        let severity = match present {
+            Lifecycle::Online => Severity::Info,
+            Lifecycle::Offline | Lifecycle::Partitioned | Lifecycle::Stale => Severity::Warning,
+        };
+        let summary = format!("{runtime} went from {} to {}", told.as_str(), present.as_str());
+        self.tell(now, Happening { category: Category::Communication, runtime, request_id: None, summary, severity });
+    }
+
+    /// A peer, to be changed: its state is looked at when the input is done.
     pub(super) fn peer_mut(&mut self, runtime: &RuntimeId) -> Option<&mut Peer> {
-        // Asked first, so that a miss does not copy the map.
+        // Asked first, so that a miss does not copy the way to it.
         if !self.peers.contains_key(runtime) {
             return None;
         }
-        Arc::make_mut(&mut self.peers).get_mut(runtime).map(Arc::make_mut)
+        self.touched.push(runtime.clone());
+        self.peers.get_mut(runtime).map(Arc::make_mut)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Overlay;
 use crate::domain::identity::{Fingerprint, SpiffeId};
 use crate::domain::projection::Limits;
-use crate::domain::time::{Millis, Now, Wall};
+use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::effect::Effects;
 use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
@@ -78,7 +78,9 @@ impl Engine {
             started: now,
             clock: SteadyClock::starting_at(now, facts.mark),
             lapses: Lapses::starting_at(now.monotonic),
-            peers: Arc::new(facts.peers.into_iter().map(known_peer).collect()),
+            peers: facts.peers.into_iter().map(known_peer).collect(),
+            touched: Vec::new(),
+            sweep_at: Monotonic::default(),
             witnessing: Arc::new(facts.witnessing),
             unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
@@ -138,7 +140,7 @@ impl Engine {
     /// This engine as it was when it was last shown, where the durable facts cannot be read. Receipts are in no view, so none
     /// is believed: a repeated request is refused rather than answered with what may never have become durable.
     pub fn go_back_to(&mut self, shown: &view::View) {
-        self.peers = Arc::clone(&shown.peers);
+        self.peers = shown.peers.clone();
         self.witnessing = Arc::clone(&shown.witnessing);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
@@ -162,14 +164,15 @@ impl Engine {
         engine.lapses.clone_from(&self.lapses);
         engine.refused = Arc::clone(&self.refused);
         engine.generation = self.generation.saturating_add(1);
-        for (runtime, durable) in Arc::make_mut(&mut engine.peers) {
+        for (runtime, durable) in &engine.peers.clone() {
             let heard =
                 self.peers.get(runtime).filter(|peer| peer.pinned == durable.pinned && durable.boot <= peer.boot);
             if let Some(heard) = heard {
                 if durable.boot < heard.boot {
                     engine.unsaved_boots.insert(runtime.clone());
                 }
-                *durable = Arc::new(view::Peer { trust: durable.trust, ..(**heard).clone() });
+                let known = view::Peer { trust: durable.trust, ..(**heard).clone() };
+                engine.peers.insert_mut(runtime.clone(), Arc::new(known));
             }
         }
         Ok(engine)

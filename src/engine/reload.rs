@@ -61,8 +61,10 @@ impl Engine {
             retired.truncate(RETIRED_MAX);
             self.identity = certificate.key;
         }
-        for peer in Arc::make_mut(&mut self.peers).values_mut() {
-            Arc::make_mut(peer).presence.relink(now.monotonic);
+        for runtime in self.peers.clone().keys() {
+            if let Some(peer) = self.peer_mut(runtime) {
+                peer.presence.relink(now.monotonic);
+            }
         }
         self.change();
     }

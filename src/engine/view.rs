@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
+
 use crate::domain::action::Action;
 use crate::domain::audit::Hash;
 use crate::domain::audit::witness::{Break, Head};
@@ -303,6 +305,9 @@ impl Witnessing {
     }
 }
 
+/// Peers by name. A copy shares all that did not change, so that a word of one peer costs the same among two thousand.
+pub type Peers = RedBlackTreeMapSync<RuntimeId, Arc<Peer>>;
+
 /// An immutable snapshot of what the engine believes.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -321,7 +326,7 @@ pub struct View {
     /// When this boot began.
     pub started: Now,
     /// Every known peer.
-    pub peers: Arc<BTreeMap<RuntimeId, Arc<Peer>>>,
+    pub peers: Peers,
     /// What peers and this runtime say to the heads of each other's logs.
     pub witnessing: Arc<Witnessing>,
     /// The configuration applied at run time.

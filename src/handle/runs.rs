@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::domain::code::Code;
+use crate::domain::id::RuntimeId;
 use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Kind, Pointer, Run, RunId, Status};
 use crate::engine::input::Invoke;
@@ -33,6 +34,12 @@ pub enum Absent {
     /// Nobody who could be asked knows it.
     #[error("no runtime that could be asked knows this run")]
     Unknown,
+    /// More than one runtime says that it has it, and all of them are believed alike.
+    #[error("the run is claimed by {}, of which one has it at most", names(.0))]
+    Contested(Vec<RuntimeId>),
+    /// What is wanted of it did not come in the time that there is for that. What was last known of it is here.
+    #[error("{1}")]
+    OwnerTooSlow(Box<Pointer>, String),
     /// It is at a runtime that cannot be reached now. What was last known of it is here.
     #[error("the run is at {}, which cannot be reached now", .0.owner)]
     OwnerUnreachable(Box<Pointer>),
@@ -47,6 +54,10 @@ pub enum Absent {
     /// It is not known here, and not everybody who may have it has answered.
     #[error("not known here, and not every runtime that may have it has answered")]
     Unanswered,
+}
+
+fn names(owners: &[RuntimeId]) -> String {
+    owners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 impl Absent {

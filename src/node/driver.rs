@@ -141,7 +141,7 @@ impl Driver {
     /// Only awaits. Gives whether the node is stopping.
     async fn select(&mut self, stop: &CancellationToken, mails: &mut Vec<Mail>) -> bool {
         let now = self.clock.now().monotonic;
-        let deadline = self.engine.next_deadline(now).map(|at| until(now, at));
+        let deadline = self.engine.next_deadline().map(|at| until(now, at));
         let retry = self.store_may_recover().then(|| until(now, self.retry_at));
         let sleep = [deadline, retry].into_iter().flatten().min().unwrap_or(Duration::from_secs(3_600));
         if stop.is_cancelled() {

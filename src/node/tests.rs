@@ -373,7 +373,7 @@ async fn a_plan_hash_changes_with_each_part_of_what_the_plan_rests_on() {
     let mut view = View::clone(&alone.operations().view());
     let mut peer = Peer::unheard(Fingerprint([2; 32]));
     peer.identity = Some(Arc::new(identity(1)));
-    view.peers = Arc::new([(parsed("s/b"), Arc::new(peer))].into());
+    view.peers = [(parsed("s/b"), Arc::new(peer))].into_iter().collect();
     let asked = request("r", Action::StatusRead, &["s/a", "s/b"]);
     let now = alone.operations().now();
     let plan = |view: &View| view.plan(&asked.asker, &asked.action, &asked.targets, now);
@@ -411,7 +411,7 @@ type Change = (&'static str, fn(&mut View));
 
 fn change_peer(view: &mut View, change: impl FnOnce(&mut Peer)) {
     let name: RuntimeId = parsed("s/b");
-    change(Arc::make_mut(Arc::make_mut(&mut view.peers).get_mut(&name).expect("known")));
+    change(Arc::make_mut(view.peers.get_mut(&name).expect("known")));
 }
 
 fn identity(config_revision: u64) -> Identity {

@@ -19,6 +19,10 @@ pub(crate) enum RunFault {
     InvalidJson,
     /// A part of the path is blank.
     InvalidRequest,
+    /// More than one runtime claims the run.
+    OwnerContested,
+    /// What is wanted of the run does not come in its time.
+    OwnerTooSlow,
     /// The run's runtime cannot be reached.
     OwnerUnreachable,
     /// This node keeps no runs.
@@ -40,6 +44,8 @@ impl RunFault {
             Self::Internal => "internal_error",
             Self::InvalidJson => "invalid_json",
             Self::InvalidRequest => "invalid_request",
+            Self::OwnerContested => "run_owner_contested",
+            Self::OwnerTooSlow => "run_owner_too_slow",
             Self::OwnerUnreachable => "run_owner_unreachable",
             Self::RegistryUnavailable => "run_registry_unavailable",
             Self::RunNotFound => "run_not_found",
@@ -58,6 +64,8 @@ impl RunFault {
             | Self::RunNotFound
             | Self::ValidationFailed => Code::ContractViolation,
             Self::Internal => Code::Interrupted,
+            Self::OwnerContested => Code::Conflict,
+            Self::OwnerTooSlow => Code::Timeout,
             Self::OwnerUnreachable => Code::TargetUnreachable,
             Self::RegistryUnavailable | Self::StoreUnavailable => Code::NotConfigured,
         }
@@ -71,6 +79,12 @@ impl RunFault {
             Self::Internal => "The run's record and events say more to whoever may read them.",
             Self::InvalidJson => "Send one JSON value, or no body at all.",
             Self::InvalidRequest => "Give both an agent and an instance: POST /agents/{name}/{id}.",
+            Self::OwnerContested => {
+                "Read it at the runtime that has it, and ban the one that lies; the audit log names both."
+            }
+            Self::OwnerTooSlow => {
+                "Read it at that runtime, which meta names, or ask again when the link to it carries more."
+            }
             Self::OwnerUnreachable => "Ask again when that runtime is back; meta has what was last known.",
             Self::RegistryUnavailable => "Ask a runtime that keeps runs.",
             Self::RunNotFound => "Check the id; finished runs are forgotten in their time.",
@@ -147,6 +161,12 @@ impl From<Absent> for Problem {
                 problem.more.last_known = Some(pointer);
                 problem
             }
+            Absent::OwnerTooSlow(pointer, _reason) => {
+                let mut problem = Self::of_run(RunFault::OwnerTooSlow, detail);
+                problem.more.last_known = Some(pointer);
+                problem
+            }
+            Absent::Contested(_owners) => Self::of_run(RunFault::OwnerContested, detail),
             Absent::Unanswered => Self::of_run(RunFault::OwnerUnreachable, detail),
             Absent::HeldUp => Self::new(Kind::Failed(Code::StorageUnavailable), detail),
             Absent::Failed(failure) => failure.into(),

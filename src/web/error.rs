@@ -136,6 +136,8 @@ const fn status_of_run(fault: RunFault) -> StatusCode {
         RunFault::AgentNotFound | RunFault::AgentNotWebhook | RunFault::RunNotFound => StatusCode::NOT_FOUND,
         RunFault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RunFault::InvalidJson | RunFault::InvalidRequest | RunFault::ValidationFailed => StatusCode::BAD_REQUEST,
+        RunFault::OwnerContested => StatusCode::CONFLICT,
+        RunFault::OwnerTooSlow => StatusCode::GATEWAY_TIMEOUT,
         RunFault::OwnerUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         RunFault::RegistryUnavailable | RunFault::StoreUnavailable => StatusCode::NOT_IMPLEMENTED,
     }
@@ -401,12 +403,14 @@ pub(crate) mod described {
         ),
         (404, "Nobody who could be asked knows the run."),
         (405, "Wanted GET."),
+        (409, "More than one runtime claims the run."),
         (500, "The node failed."),
         (501, "This node keeps no runs."),
         (
             503,
             "Too many requests or streams, the store cannot be read, the run's owner cannot be reached, or a setting that the profile needs is absent.",
         ),
+        (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
     /// Of the admin listener.
     pub(crate) const ADMIN: &[(u16, &str)] = &[
@@ -418,7 +422,9 @@ pub(crate) mod described {
         ),
         (404, "No such agent or run."),
         (405, "Wanted GET."),
+        (409, "More than one runtime claims the run."),
         (501, "This node keeps no runs."),
         (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
+        (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
 }

@@ -386,7 +386,7 @@ pub(crate) fn view() -> View {
         ("site-1/c", peer(3, 97_000, true)),
         ("site-2/d", Peer { presence: Presence::default(), heard_at: None, ..peer(4, 0, false) }),
     ];
-    let peers: BTreeMap<_, _> = peers.into_iter().map(|(id, peer)| (id.parse().unwrap(), Arc::new(peer))).collect();
+    let peers = peers.into_iter().map(|(id, peer)| (id.parse().unwrap(), Arc::new(peer))).collect();
     View {
         generation: 1,
         settings: Arc::new(settings(Profile::Dev)),
@@ -395,7 +395,7 @@ pub(crate) fn view() -> View {
         retired: Arc::default(),
         boot: 5,
         started: Now { wall: Wall(90_000_000_000), monotonic: Monotonic(90_000_000_000) },
-        peers: Arc::new(peers),
+        peers,
         witnessing: Arc::default(),
         overlay: Arc::new(Overlay { revision: 7, ..Overlay::default() }),
         runs: Arc::default(),

@@ -115,10 +115,8 @@ fn wan() -> Bench {
         };
         settings.policy.allow_write.push(rule);
         view.settings = Arc::new(settings);
-        let mut peers = (*view.peers).clone();
-        let fresh = peers.get(&"site-1/b".parse().unwrap()).unwrap().clone();
-        peers.insert("site-2/d".parse().unwrap(), fresh);
-        view.peers = Arc::new(peers);
+        let fresh = view.peers.get(&"site-1/b".parse().unwrap()).unwrap().clone();
+        view.peers.insert_mut("site-2/d".parse().unwrap(), fresh);
     });
     bench
 }
@@ -184,10 +182,8 @@ async fn the_state_has_a_name_and_is_sent_once() {
     // Nor does a new view in which somebody was heard of a moment later.
     let hear_b_at = |millis: u64| {
         bench.node.change(|view| {
-            let mut peers = (*view.peers).clone();
-            let b = peers.get_mut(&"site-1/b".parse().unwrap()).unwrap();
+            let b = view.peers.get_mut(&"site-1/b".parse().unwrap()).unwrap();
             Arc::make_mut(b).heard_at = Some(Wall::from_millis(millis));
-            view.peers = Arc::new(peers);
         });
     };
     hear_b_at(99_900);
@@ -232,7 +228,7 @@ async fn a_large_fleet_is_cut_and_says_so() {
     bench.node.change(|view| {
         let one = view.peers.values().next().unwrap().clone();
         let many = (0..2_005).map(|number| (format!("site-1/n{number:05}").parse().unwrap(), one.clone()));
-        view.peers = Arc::new(many.collect());
+        view.peers = many.collect();
     });
     let seen = bench.get(STATE).await;
     assert_eq!(seen.at("/topology/nodes").as_array().unwrap().len(), 2_000);

@@ -52,11 +52,9 @@ impl Follower {
 
 fn silence_b(bench: &Bench) {
     bench.node.change(|view| {
-        let mut peers = (*view.peers).clone();
         let b = "site-1/b".parse().unwrap();
-        let peer = Arc::make_mut(peers.get_mut(&b).unwrap());
+        let peer = Arc::make_mut(view.peers.get_mut(&b).unwrap());
         peer.presence.left = true;
-        view.peers = Arc::new(peers);
         let mut timeline = (*view.timeline).clone();
         let mut row = timeline.back().unwrap().clone();
         row.number += 1;
@@ -107,9 +105,7 @@ async fn who_is_removed_is_told_and_time_alone_is_no_change() {
     bench.node.change(|_| {});
     bench.node.pass(10);
     bench.node.change(|view| {
-        let mut peers = (*view.peers).clone();
-        peers.remove(&"site-2/d".parse().unwrap());
-        view.peers = Arc::new(peers);
+        view.peers.remove_mut(&"site-2/d".parse().unwrap());
     });
     let removed = async {
         loop {
@@ -158,7 +154,7 @@ fn turn_crowd(bench: &Bench, has_left: bool) {
         one.presence.left = has_left;
         let one = Arc::new(one);
         let many = (0..CROWD).map(|number| (format!("site-1/n{number:05}").parse().unwrap(), Arc::clone(&one)));
-        view.peers = Arc::new(many.collect());
+        view.peers = many.collect();
     });
 }
 

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::watch::let_pass;
 
 /// Relays connections to one address.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ struct Shared {
     target: SocketAddr,
     /// Swallows whatever comes while it is set, as a dead cable does: nobody is told.
     is_cut: AtomicBool,
+    /// How many bytes pass in a second, in each direction; all of them where it is 0.
+    bytes_per_second: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -25,7 +29,12 @@ impl Proxy {
     pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let shared = Arc::new(Shared { target, is_cut: AtomicBool::new(false), streams: Mutex::default() });
+        let shared = Arc::new(Shared {
+            target,
+            is_cut: AtomicBool::new(false),
+            bytes_per_second: AtomicU64::new(0),
+            streams: Mutex::default(),
+        });
         let relay = Arc::clone(&shared);
         // Ends with the process: each test has one of its own.
         std::thread::spawn(move || {
@@ -43,6 +52,11 @@ impl Proxy {
     /// From now on nothing passes, and nobody is told.
     pub(crate) fn cut(&self) {
         self.shared.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on so many bytes pass in a second.
+    pub(crate) fn slow(&self, bytes_per_second: u64) {
+        self.shared.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
     /// New connections pass again. Those that lost bytes are gone, as after any real cut that outlives their patience.
@@ -77,6 +91,9 @@ impl Shared {
         std::thread::spawn(move || {
             let mut buffer = [0; 16 * 1024];
             while let Ok(count @ 1..) = from.read(&mut buffer) {
+                if let rate @ 1.. = shared.bytes_per_second.load(Ordering::SeqCst) {
+                    let_pass(Duration::from_micros(1_000_000 * count as u64 / rate));
+                }
                 let is_cut = shared.is_cut.load(Ordering::SeqCst);
                 if !is_cut && to.write_all(&buffer[..count]).is_err() {
                     break;

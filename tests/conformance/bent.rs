@@ -85,7 +85,8 @@ fn a_receipt_counts_only_from_the_target_to_the_origin_of_its_envelope() {
     };
     let open = |receipt: &Receipt, pinned: &str| {
         let mut receiver = view(settings(ME, Profile::Dev, Policy::default()), fingerprint("target"));
-        receiver.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer(fingerprint(pinned), Presence::default())))].into());
+        receiver.peers =
+            [(parsed(ORIGIN), Arc::new(peer(fingerprint(pinned), Presence::default())))].into_iter().collect();
         open_receipt(&receiver, &parsed(ORIGIN), envelope, &seal_receipt(&origin_keys(), receipt), now().wall)
     };
     assert_eq!(open(&honest, "origin").as_ref(), Ok(&honest));

@@ -84,7 +84,7 @@ impl Target {
             peer.boot = self.origin_boot.unwrap_or(5);
             peer.trust = if self.is_origin_trusted { TrustState::Trusted } else { TrustState::Untrusted };
             peer.signer = self.knows_delegation.then(|| origin_keys().signer().clone());
-            view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+            view.peers = [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect();
         }
         view
     }

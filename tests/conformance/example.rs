@@ -14,7 +14,7 @@ use trust_runtime::domain::run::{End, Kind, Pointer, Run, RunId};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::word::{Identity, Observation};
 use trust_runtime::wire::mesh::{self, Echo, PointerNews, PointersAsked, PointersPage, Probe};
-use trust_runtime::wire::mesh::{Announced, Part, RunAnswer, RunAsked, RunEvents, RunPiece, Whole};
+use trust_runtime::wire::mesh::{Announced, PIECE_BYTES_MAX, Part, RunAnswer, RunAsked, RunEvents, RunPiece, Whole};
 use trust_runtime::wire::run::{run_end, run_start};
 
 use crate::sealed::{ME, ORIGIN, envelope, fingerprint, origin_keys};
@@ -163,8 +163,9 @@ fn runs_asked() -> Examples {
         ("run_asked.kinds", sealed(events(Some([Kind::Log, Kind::RunEnd].into())))),
         ("run_asked.pointer", sealed(RunAsked::Pointer)),
         ("run_asked.record", sealed(RunAsked::Record)),
-        ("run_asked.result", sealed(RunAsked::Part { part: Part::Result, from: 196_608 })),
-        ("run_asked.error", sealed(RunAsked::Part { part: Part::Error, from: 0 })),
+        ("run_asked.result", sealed(RunAsked::Part { part: Part::Result, from: 196_608, most: PIECE_BYTES_MAX })),
+        ("run_asked.piece", sealed(RunAsked::Part { part: Part::Result, from: 196_608, most: 49_152 })),
+        ("run_asked.error", sealed(RunAsked::Part { part: Part::Error, from: 0, most: PIECE_BYTES_MAX })),
     ]
 }
 
@@ -185,7 +186,7 @@ fn runs_told() -> Examples {
         ("run_answer.denied", sealed(RunAnswer::Denied(denial))),
         ("run_answer.events", sealed(RunAnswer::Events(Box::new(pointer(Some(END))), page))),
         ("run_answer.announced", sealed(announced)),
-        ("run_answer.piece", sealed(RunAnswer::Piece(RunPiece::of("\"done\"", 2).expect("there is more")))),
+        ("run_answer.piece", sealed(RunAnswer::Piece(RunPiece::of("\"done\"", 2, 49_152).expect("there is more")))),
         ("run_answer.pointer", sealed(RunAnswer::Pointer(Box::new(pointer(None))))),
         ("run_answer.record", sealed(record(Some(END), Some("null"), Some("{\"name\":\"Cancelled\"}")))),
         ("run_answer.started", sealed(record(None, None, None))),

@@ -42,7 +42,7 @@ fn target() -> View {
     peer.trust = TrustState::Trusted;
     let peer = Arc::new(peer);
     let peers = ["site-a", "site-b"].map(|site| (parsed(&format!("{site}/origin")), Arc::clone(&peer)));
-    view.peers = Arc::new(BTreeMap::from(peers));
+    view.peers = peers.into_iter().collect();
     view
 }
 

@@ -108,7 +108,7 @@ fn view(profile: Profile, site: &str, who: Who, known: Known) -> View {
     peer.trust = if known == Known::Seen { TrustState::Untrusted } else { TrustState::Trusted };
     peer.boot = if known == Known::Restarted { 9 } else { 1 };
     View {
-        peers: Arc::new([(parsed(&origin(site)), Arc::new(peer))].into()),
+        peers: [(parsed(&origin(site)), Arc::new(peer))].into_iter().collect(),
         clock: if known == Known::ClockUncertain { ClockState::Uncertain } else { ClockState::Certain },
         ..world::view(settings, fingerprint("target"))
     }

@@ -44,7 +44,10 @@ fn view(partner: Option<Standing>) -> View {
     let mut peer = world::peer(fingerprint("origin"), presence);
     peer.trust = TrustState::Trusted;
     peer.identity = Some(Arc::new(identity()));
-    View { peers: Arc::new([(parsed(PARTNER), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+    View {
+        peers: [(parsed(PARTNER), Arc::new(peer))].into_iter().collect(),
+        ..world::view(settings, fingerprint("target"))
+    }
 }
 
 fn identity() -> trust_runtime::engine::word::Identity {
@@ -182,8 +185,8 @@ fn first_contacts_without_proof_leave_room_for_those_with_proof() {
     let mut crowd = Crowd::new(Profile::Dev);
     assert_eq!(crowd.comes("site-a", 600, false), 500);
     assert_eq!(crowd.comes("site-b", 1, true), 1);
-    let before = crowd.0.view().peers.len();
+    let before = crowd.0.view().peers.size();
     let proven = signer(&parsed("site-a/proven"), Fingerprint::of_der(b"proven"), true);
     crowd.0.handle(now(), &mut Zeros, Input::Met { signer: proven, boot: 1 }, &mut Effects::default());
-    assert_eq!(crowd.0.view().peers.len(), before + 1);
+    assert_eq!(crowd.0.view().peers.size(), before + 1);
 }

@@ -27,7 +27,10 @@ use crate::world::{self, now, parsed};
 fn view() -> View {
     let peer = world::peer(fingerprint("origin"), Presence::default());
     let settings = world::settings(ME, Profile::Dev, Policy::default());
-    View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+    View {
+        peers: [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect(),
+        ..world::view(settings, fingerprint("target"))
+    }
 }
 
 /// What an example says.
@@ -62,6 +65,9 @@ fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
         ("a piece of a page", events(|it| it["from"] = json!(1))),
         ("a piece from nowhere", result(|it| drop(it.as_object_mut().expect("an object").remove("from")))),
         ("a piece from before the beginning", result(|it| it["from"] = json!(-1))),
+        ("a piece of nothing", result(|it| it["most"] = json!(0))),
+        ("a piece that is no piece", result(|it| it["most"] = json!(PIECE_BYTES_MAX + 1))),
+        ("a length of the record", events(|it| it["most"] = json!(9))),
         ("a piece of the record", result(|it| it["asked"] = json!("record"))),
         ("a negative number", events(|it| it["events"]["from"] = json!(-1))),
     ] {
@@ -152,7 +158,7 @@ fn a_long_result_is_announced_in_bounds_and_comes_in_pieces_of_them() {
     ] {
         assert_eq!(read, Err(refused), "{what}");
     }
-    let asked = |from| RunAsked::Part { part: Part::Result, from };
+    let asked = |from| RunAsked::Part { part: Part::Result, from, most: PIECE_BYTES_MAX };
     let piece = |change: fn(&mut Value)| open("run_answer.piece", &asked(2), change);
     assert_eq!(piece(|_| {}), Ok(()), "the way of bending bends nothing");
     for (what, read, refused) in [
@@ -174,6 +180,11 @@ fn a_long_result_is_announced_in_bounds_and_comes_in_pieces_of_them() {
             }),
             Refusal::NotItsOwnWord,
         ),
+        (
+            "more than was asked for",
+            open("run_answer.piece", &RunAsked::Part { part: Part::Result, from: 2, most: 1 }, |_| {}),
+            Refusal::NotItsOwnWord,
+        ),
         ("of a record", open("run_answer.piece", &RunAsked::Record, |_| {}), Refusal::NotItsOwnWord),
     ] {
         assert_eq!(read, Err(refused), "{what}");
@@ -193,7 +204,7 @@ fn the_largest_record_and_the_largest_piece_fit_into_an_answer() {
     assert!(matches!(record, RunAnswer::Record(_)));
     assert!(matches!(RunAnswer::of_record(run(text)), RunAnswer::Announced(_)));
     let long = "x".repeat(BROUGHT_BYTES_MAX);
-    let piece = RunAnswer::Piece(RunPiece::of(&long, 0).expect("some"));
+    let piece = RunAnswer::Piece(RunPiece::of(&long, 0, usize::MAX).expect("some"));
     for answer in [record, piece] {
         let sealed = mesh::seal_run_answer(&origin_keys(), Hash::of(ENVELOPE), &answer);
         assert!(sealed.len() <= ANSWER_BYTES_MAX, "{}", sealed.len());
@@ -206,7 +217,7 @@ fn an_answer_about_a_run_counts_only_with_the_pinned_key() {
     for (pinned, wanted) in [("origin", Ok(RunAnswer::Unknown)), ("stranger", Err(Refusal::NotItsOwnWord))] {
         let mut view = view();
         let peer = world::peer(fingerprint(pinned), Presence::default());
-        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+        view.peers = [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect();
         let question = (Hash::of(ENVELOPE), example::pointer(None).run, &RunAsked::Record);
         let opened = mesh::open_run_answer(&view, &parsed(ORIGIN), question, &unknown, now().wall);
         assert_eq!(opened, wanted, "{pinned}");

@@ -164,7 +164,7 @@ impl Row {
     fn verdict(&self) -> String {
         let mut view = world::view(world::settings(ME, Profile::Dev, Policy::default()), fingerprint("target"));
         let pinned = fingerprint(self.pinned.as_deref().unwrap_or("origin"));
-        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(world::peer(pinned, Presence::default())))].into());
+        view.peers = [(parsed(ORIGIN), Arc::new(world::peer(pinned, Presence::default())))].into_iter().collect();
         let question = Hash::of(b"a question");
         match mesh::open_renewed(&view, &parsed(ORIGIN), question, self.bytes.as_bytes(), now().wall) {
             Err(refusal) => refusal.to_string(),

@@ -309,7 +309,7 @@ impl WordRow {
     fn verdict(&self) -> String {
         let mut view: View = world::view(world::settings(ME, Profile::Dev, Policy::default()), fingerprint("target"));
         let pinned = fingerprint(self.pinned.as_deref().unwrap_or("origin"));
-        view.peers = Arc::new([(parsed(ORIGIN), Arc::new(world::peer(pinned, Presence::default())))].into());
+        view.peers = [(parsed(ORIGIN), Arc::new(world::peer(pinned, Presence::default())))].into_iter().collect();
         let asked = mesh::seal_head(&origin_keys(), &shown().head()).1;
         let word = mesh::open_countersignature(&view, &parsed(ORIGIN), asked, self.bytes.as_bytes(), now().wall);
         let word = match word {

@@ -164,7 +164,7 @@ fn know(view: &mut View, bytes: &[u8]) {
     let mut peer = Peer::unheard(received.signer.identity);
     peer.trust = TrustState::Trusted;
     peer.signer = Some(received.signer);
-    view.peers = Arc::new([(parsed(ORIGIN), Arc::new(peer))].into());
+    view.peers = [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect();
 }
 
 /// A node of the own site may run in `dev` and let anybody at its machine say who they are. Here that is not enough.

@@ -41,7 +41,10 @@ const FREE: [&str; 4] = ["body", "error", "params", "result"];
 fn view() -> View {
     let peer = world::peer(fingerprint("origin"), Presence::default());
     let settings = world::settings(ME, Profile::Dev, Policy::default());
-    View { peers: Arc::new([(parsed(ORIGIN), Arc::new(peer))].into()), ..world::view(settings, fingerprint("target")) }
+    View {
+        peers: [(parsed(ORIGIN), Arc::new(peer))].into_iter().collect(),
+        ..world::view(settings, fingerprint("target"))
+    }
 }
 
 /// What signs a kind of message; none for what is not signed.
@@ -96,7 +99,7 @@ fn read(kind: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
                 let question = (Hash::of(ENVELOPE), example::pointer(None).run, asked);
                 mesh::open_run_answer(&view, &origin, question, bytes, at).map_err(told)
             };
-            let others = [RunAsked::Pointer, RunAsked::Record, RunAsked::Part { part: Part::Result, from: 2 }];
+            let others = [RunAsked::Pointer, RunAsked::Record, RunAsked::Part { part: Part::Result, from: 2, most: 9 }];
             let answer = others.iter().fold(open(&events), |opened, asked| opened.or_else(|_| open(asked)))?;
             Ok(Some(mesh::seal_run_answer(&keys, Hash::of(ENVELOPE), &answer)))
         }

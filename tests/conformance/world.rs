@@ -14,7 +14,7 @@ use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::projection::{Limits, Presence};
 use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
-use trust_runtime::engine::view::{ClockState, Peer, Settings, View};
+use trust_runtime::engine::view::{ClockState, Peer, Peers, Settings, View};
 use trust_runtime::engine::word::Identity;
 use trust_runtime::wire::value;
 
@@ -106,7 +106,7 @@ pub(crate) fn view(settings: Settings, identity: Fingerprint) -> View {
         retired: Arc::default(),
         boot: 3,
         started: now(),
-        peers: Arc::default(),
+        peers: Peers::default(),
         witnessing: Arc::default(),
         overlay: Arc::default(),
         runs: Arc::default(),

@@ -249,7 +249,7 @@ impl World {
         let epoch = it.epoch;
         let monotonic = it.monotonic_of(now);
         let Some(live) = it.live.as_mut() else { return };
-        let Some(due) = live.engine.next_deadline(monotonic) else { return };
+        let Some(due) = live.engine.next_deadline() else { return };
         let due_ms = now + due.since(monotonic).0 + 1;
         if live.timer_at.is_none_or(|at| at <= now || due_ms < at) {
             live.timer_at = Some(due_ms);

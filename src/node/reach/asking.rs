@@ -6,24 +6,30 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::is_trusted;
 use crate::domain::action::Action;
 use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::policy::Denial;
 use crate::domain::preflight::Asker;
-use crate::domain::run::RunId;
+use crate::domain::run::{Pointer, RunId};
 use crate::domain::time::Millis;
+use crate::engine::act_draft;
 use crate::engine::view::View;
 use crate::handle::Failure;
 use crate::handle::runs::Absent;
 use crate::mesh::{Mesh, QueryError, Verb};
-use crate::node::clock::Clock;
+use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
+use crate::store::Store;
 use crate::wire::mesh::{self as message, Refusal, RunAnswer, RunAsked};
 
 /// Most runtimes that are asked where a run is. A full mesh has about 50 (DESIGN, *Scale*).
 const ASKED_MAX: usize = 256;
+
+/// As which it is counted that more than one runtime has claimed a run.
+pub(super) const CLAIMED_TWICE: &str = "run_claimed_twice";
 
 /// What an answer may take longer than the owner was asked to wait.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -35,6 +41,8 @@ pub(in crate::node) struct Asking {
     pub(in crate::node) views: Arc<ArcSwap<View>>,
     pub(in crate::node) keyring: Arc<Keyring>,
     pub(in crate::node) mesh: Arc<dyn Mesh>,
+    /// For the chain of reads.
+    pub(in crate::node) audit: Arc<dyn Store>,
     pub(in crate::node) refused: Counters,
     pub(in crate::node) sequence: AtomicU64,
 }
@@ -93,15 +101,43 @@ impl Asking {
         tracing::warn!(runtime_id = %owner, %refusal, "an answer about a run does not verify");
     }
 
-    /// Everybody who may be asked by this actor and is there: the own site first.
-    pub(super) fn reachable(&self, asker: &Asker) -> Vec<RuntimeId> {
+    /// Everybody who may be asked by this actor and is there: those who are believed, and the others.
+    pub(super) fn reachable(&self, asker: &Asker) -> (Vec<RuntimeId>, Vec<RuntimeId>) {
         let view = self.views.load();
-        let mut all: Vec<_> =
-            view.peers.keys().filter(|runtime| check(&view, self.clock, asker, runtime).is_ok()).cloned().collect();
-        all.sort_by_key(|runtime| runtime.site != view.me().site);
-        all.truncate(ASKED_MAX);
-        all
+        let is_there = |runtime: &&RuntimeId| check(&view, self.clock, asker, runtime).is_ok();
+        let all = view.peers.keys().filter(is_there).cloned();
+        let (mut believed, mut others): (Vec<_>, Vec<_>) = all.partition(|runtime| is_believed(&view, runtime));
+        believed.truncate(ASKED_MAX);
+        others.truncate(ASKED_MAX.saturating_sub(believed.len()));
+        (believed, others)
     }
+
+    /// Whether a runtime is one of the own site that is believed about its own runs.
+    pub(super) fn is_believed(&self, runtime: &RuntimeId) -> bool {
+        is_believed(&self.views.load(), runtime)
+    }
+
+    /// More than one runtime has claimed a run: said in the log, in the counters, and in the chain of reads.
+    pub(super) fn note_claims(&self, asker: &Asker, claim: &Pointer, reason: &str) {
+        tracing::warn!(run_id = %claim.run, reason, "a run is claimed by more than one runtime");
+        self.refused.count(CLAIMED_TWICE);
+        let (view, now) = (self.views.load(), self.clock.now());
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let Ok(request_id) = format!("{}.{sequence}", claim.run).parse::<RequestId>() else { return };
+        let read = view.envelope(asker, &request_id, &Action::StatusRead, &claim.owner, now.wall);
+        let Some(read) = read else { return };
+        let denial = Denial::at_origin(Code::Conflict, "run_claims", reason.to_owned());
+        let mut draft = act_draft(now, &mut SystemEntropy, view.settings.policy_hash, &read, Err(&denial));
+        "run_read".clone_into(&mut draft.action);
+        if self.audit.append_read(draft).is_err() {
+            self.refused.count("unrecorded_read");
+        }
+    }
+}
+
+fn is_believed(view: &View, runtime: &RuntimeId) -> bool {
+    let peer = view.peers.get(runtime);
+    peer.is_some_and(|peer| peer.signer.as_ref().is_some_and(|signer| is_trusted(view, peer, signer)))
 }
 
 /// Asks the own rules, as for any read of the owner.

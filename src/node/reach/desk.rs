@@ -190,9 +190,9 @@ impl Desk {
                     RunAnswer::Record(Box::new(Run { pointer: *pointer, result: None, error: None }))
                 }),
             },
-            RunAsked::Part { part, from } => {
+            RunAsked::Part { part, from, most } => {
                 let kept = store.run(run).await?;
-                let piece = kept.as_ref().and_then(|run| RunPiece::of(part.of(run)?, *from));
+                let piece = kept.as_ref().and_then(|run| RunPiece::of(part.of(run)?, *from, *most));
                 piece.map_or(RunAnswer::Unknown, RunAnswer::Piece)
             }
             RunAsked::Events { from, kinds, limit, .. } => {

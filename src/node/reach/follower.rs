@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Patience;
 use super::asking::{Asking, Unanswered, denied};
-use super::resolve::Known;
+use super::known::Known;
+use super::{Patience, millis};
 use crate::domain::preflight::Asker;
 use crate::domain::run::Pointer;
 use crate::domain::time::{Millis, Monotonic};
@@ -108,10 +108,6 @@ impl RemoteFollower {
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Follower for RemoteFollower {

@@ -2,11 +2,16 @@
 //!
 //! Pointers travel ahead of any question: [`replicate`] pulls those of the own site's peers, so that a run is known whose
 //! owner cannot be reached. Records and events stay with the owner: [`asking`] carries an actor's question to it and
-//! [`desk`] answers there. [`resolve`] makes one set of runs of both, and [`follower`] reads one run to its end.
+//! [`desk`] answers there. [`locate`] says where a run is, [`resolve`] makes one set of runs of both, [`fetch`] brings what is
+//! long, and [`follower`] reads one run to its end.
 
 mod asking;
 mod desk;
+mod fetch;
 mod follower;
+mod known;
+mod locate;
+mod places;
 mod replicate;
 mod resolve;
 
@@ -21,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::identity::TrustState;
 use crate::domain::preflight::Profile;
+use crate::domain::time::Millis;
 use crate::engine::view::{Peer, View};
 use crate::engine::word::Signer;
 use crate::handle::runs::Runs;
@@ -34,8 +40,8 @@ use crate::store::runs::feed::Feeds;
 use crate::store::runs::{Registry, RunStore};
 
 use self::asking::Asking;
+use self::known::Known;
 use self::replicate::Replicator;
-use self::resolve::Known;
 
 pub(super) use desk::Desk;
 pub(super) use resolve::MeshRuns;
@@ -58,6 +64,8 @@ pub(super) struct Shelf {
 pub struct Patience {
     /// For one answer.
     pub answer: Duration,
+    /// For all pages or pieces of what is too long for one.
+    pub whole: Duration,
     /// For anybody who knows where a run is.
     pub locate: Duration,
     /// For the next event of a run, at its owner.
@@ -72,6 +80,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(3),
+            whole: Duration::from_secs(60),
             locate: Duration::from_millis(500),
             event: Duration::from_secs(10),
             gone: Duration::from_secs(30),
@@ -166,6 +175,7 @@ impl Reach {
             views: Arc::clone(&parts.views),
             keyring: Arc::clone(&parts.keyring),
             mesh: Arc::clone(&parts.mesh),
+            audit: Arc::clone(&parts.audit),
             refused: parts.refused.clone(),
             sequence: AtomicU64::new(0),
         };
@@ -183,6 +193,10 @@ fn is_trusted(view: &View, peer: &Peer, signer: &Signer) -> bool {
         TrustState::Untrusted => is_dev && view.settings.is_mesh_on_loopback,
     };
     is_accepted && signer.runtime().site == view.me().site && peer.pinned == signer.identity
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

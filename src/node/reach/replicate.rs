@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
+use super::asking::CLAIMED_TWICE;
 use super::{RunsHead, is_trusted};
 use crate::domain::id::RuntimeId;
 use crate::domain::projection::Lifecycle;
@@ -116,7 +117,8 @@ impl Replicator {
     async fn pull(&self, owner: &RuntimeId, upto: Upto) -> Result<Upto, Failed> {
         let page = self.ask(owner, upto).await.ok_or(Failed)?;
         let upto = Upto { number: page.number, floor: page.floor };
-        let changes = page.changes.into_iter().filter_map(|news| self.own_word(owner, news)).collect();
+        let changes: Vec<_> = page.changes.into_iter().filter_map(|news| self.own_word(owner, news)).collect();
+        self.note_claims(&changes).await;
         let replica = Replica { owner: owner.clone(), is_restart: page.is_restart, changes, upto };
         match self.registry.replicate(replica).await {
             Ok(()) => Ok(upto),
@@ -136,6 +138,19 @@ impl Replicator {
             }
             PointerNews::Put(pointer) => Some(PointerChange::Put(pointer)),
             PointerNews::Forgotten(run) => Some(PointerChange::Forgotten(run)),
+        }
+    }
+
+    /// Of a run that another one has claimed before, the registry takes nothing. That is said, because either may lie.
+    async fn note_claims(&self, changes: &[PointerChange]) {
+        for change in changes {
+            let PointerChange::Put(claim) = change else { continue };
+            let kept = self.registry.lookup(claim.run).await.ok().flatten();
+            if let Some(kept) = kept.filter(|kept| kept.owner != claim.owner) {
+                self.refused.count(CLAIMED_TWICE);
+                let (run_id, first, second) = (claim.run, &kept.owner, &claim.owner);
+                tracing::warn!(%run_id, %first, %second, "a run is claimed by more than one runtime, and the first counts");
+            }
         }
     }
 

@@ -47,7 +47,13 @@ struct State {
     asking: BTreeSet<u64>,
     /// What nobody has taken, and who came first after it was over.
     awaited: BTreeMap<RunId, (Awaited, Option<u64>)>,
+    /// Whether nothing will be laid out any more.
+    is_over: bool,
 }
+
+/// Whoever lays out. Once it is dropped, also by a panic or with its task, nobody waits for what it has not laid out.
+#[derive(Debug)]
+pub(super) struct LaysOut(Arc<Ends>);
 
 /// One who asks for a run.
 #[derive(Debug)]
@@ -70,8 +76,12 @@ impl Ends {
         Asking { ends: Arc::clone(self), number }
     }
 
-    /// A run is about to begin. To be called before it does.
-    pub(super) fn lay_out(self: &Arc<Self>, run: RunId, reader: Option<RunReader>) -> Teller {
+    /// What comes from now on is laid out by the one who has this.
+    pub(super) fn lays_out(self: &Arc<Self>) -> LaysOut {
+        LaysOut(Arc::clone(self))
+    }
+
+    fn lay_out(self: &Arc<Self>, run: RunId, reader: Option<RunReader>) -> Teller {
         let (begun, on_begun) = oneshot::channel();
         let (ended, on_ended) = oneshot::channel();
         let awaited = Awaited { begun: on_begun, ended: on_ended, reader };
@@ -105,15 +115,35 @@ impl State {
 }
 
 impl Asking {
-    /// What was laid out for the run that the engine has accepted.
+    /// What was laid out for the run that the engine has accepted. None where nobody is left who would do it.
     pub(super) async fn take(self, run: RunId) -> Option<Awaited> {
         let mut laid_out = self.ends.laid_out.subscribe();
         loop {
-            if let Some((awaited, _)) = self.ends.state().awaited.remove(&run) {
-                return Some(awaited);
+            {
+                let mut state = self.ends.state();
+                if let Some((awaited, _)) = state.awaited.remove(&run) {
+                    return Some(awaited);
+                }
+                if state.is_over {
+                    return None;
+                }
             }
             laid_out.changed().await.ok()?;
         }
+    }
+}
+
+impl LaysOut {
+    /// A run is about to begin. To be called before it does.
+    pub(super) fn lay_out(&self, run: RunId, reader: Option<RunReader>) -> Teller {
+        self.0.lay_out(run, reader)
+    }
+}
+
+impl Drop for LaysOut {
+    fn drop(&mut self) {
+        self.0.state().is_over = true;
+        self.0.laid_out.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -194,6 +224,26 @@ mod tests {
         whole(&ends, run_id(2));
         assert!(taking.await.is_some());
         assert!(ends.state().awaited.is_empty());
+    }
+
+    /// Its task was dropped, or a panic has ended it.
+    #[tokio::test]
+    async fn who_waits_for_a_run_that_nobody_will_begin_is_told_so() {
+        let ends = Arc::new(Ends::default());
+        let lays_out = ends.lays_out();
+        let (waits, late, lucky) = (ends.ask(), ends.ask(), ends.ask());
+        let mut waiting = Box::pin(waits.take(run_id(1)));
+        assert!((&mut waiting).now_or_never().is_none(), "it may come yet");
+        whole(&ends, run_id(2));
+        let panics = tokio_util::task::TaskTracker::new().spawn(async move {
+            let _lays_out = lays_out;
+            panic!("as a test wants it");
+        });
+        assert!(panics.await.is_err());
+        let in_time = |taking| tokio::time::timeout(std::time::Duration::from_secs(60), taking);
+        assert!(in_time(waiting).await.expect("an end").is_none());
+        assert!(late.take(run_id(1)).now_or_never().expect("at once").is_none());
+        assert!(lucky.take(run_id(2)).now_or_never().expect("at once").is_some(), "what was laid out is there");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::node::clock::Clock;
 use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
 use crate::node::runs::conduct::Conduct;
-use crate::node::runs::ends::{Ends, Teller};
+use crate::node::runs::ends::{Ends, LaysOut, Teller};
 use crate::node::runs::held::{Held, Hold};
 use crate::store;
 use crate::store::runs::feed::Feeds;
@@ -98,7 +98,7 @@ impl Keeper {
 
     /// Does what comes until the node stops, and closes these first: they were open when the node started.
     pub(in crate::node) async fn run(self: Arc<Self>, left: Vec<Arc<OpenRun>>, mut errands: mpsc::Receiver<Errand>) {
-        let this = Arc::clone(&self);
+        let (this, lays_out) = (Arc::clone(&self), self.ends.lays_out());
         self.tasks.spawn(async move { this.close_left(left).await });
         while let Some(errand) = errands.recv().await {
             match errand {
@@ -112,7 +112,7 @@ impl Keeper {
                     self.metrics.run_started();
                     let cancel = CancellationToken::new();
                     self.cancels().insert(run.run, cancel.clone());
-                    let teller = self.lay_out(&run);
+                    let teller = self.lay_out(&lays_out, &run);
                     self.tasks.spawn(Conduct::new(Arc::clone(&self), run, cancel, teller).run());
                 }
             }
@@ -120,10 +120,10 @@ impl Keeper {
     }
 
     /// For whoever has started it. A command was answered with its name, and nobody waits for more.
-    fn lay_out(&self, run: &OpenRun) -> Option<Teller> {
+    fn lay_out(&self, lays_out: &LaysOut, run: &OpenRun) -> Option<Teller> {
         let is_agent = run.agent.command().is_none();
         let reader = || run.is_streamed.then(|| self.feeds.reader_of_new(run.run));
-        is_agent.then(|| self.ends.lay_out(run.run, reader()))
+        is_agent.then(|| lays_out.lay_out(run.run, reader()))
     }
 
     /// Waits until the runs under way have ended, within their bound. Programs were told to end when the node began to stop.

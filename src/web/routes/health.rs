@@ -85,7 +85,7 @@ fn clock(view: &View) -> (&'static str, String) {
 
 fn identity(view: &View, now: Wall) -> (&'static str, String) {
     let untrusted = view.peers.values().filter(|peer| peer.trust == TrustState::Untrusted).count();
-    let about = format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.len());
+    let about = format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.size());
     let Some(certificate) = view.settings.certificate else { return (OK, about) };
     let days = certificate.days_left(now);
     match certificate.renewal(now) {
@@ -104,7 +104,7 @@ fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
     let online = states.filter(|lifecycle| is_online(*lifecycle)).count();
     let links = shared.node.mesh_links();
     let status = if links == 0 && !view.peers.is_empty() { DEGRADED } else { OK };
-    (status, format!("{links} transports, {online} of {} peers online", view.peers.len()))
+    (status, format!("{links} transports, {online} of {} peers online", view.peers.size()))
 }
 
 /// A partner whose bundle is too old is read and not written, in both directions.

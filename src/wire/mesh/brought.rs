@@ -87,10 +87,10 @@ pub struct RunPiece {
 }
 
 impl RunPiece {
-    /// The piece of a text that begins there. None where there is nothing.
-    pub fn of(text: &str, from: u64) -> Option<Self> {
+    /// The piece of a text that begins there, and has at most so many bytes. None where there is nothing.
+    pub fn of(text: &str, from: u64, most: usize) -> Option<Self> {
         let rest = usize::try_from(from).ok().and_then(|from| text.as_bytes().get(from..))?;
-        let bytes = rest.get(..PIECE_BYTES_MAX).unwrap_or(rest).to_vec();
+        let bytes = rest.get(..most.min(PIECE_BYTES_MAX)).unwrap_or(rest).to_vec();
         (!bytes.is_empty()).then(|| Self { from, bytes, whole: Whole::of(text) })
     }
 
@@ -118,6 +118,11 @@ impl Assembly {
     pub fn wanted(&self) -> Option<u64> {
         let from = count(self.bytes.len());
         (from < self.whole.bytes).then_some(from)
+    }
+
+    /// How much has come.
+    pub fn has(&self) -> u64 {
+        count(self.bytes.len())
     }
 
     /// Takes the next piece: of the same text, and without a gap.
@@ -196,10 +201,10 @@ impl TryFrom<PieceBody> for RunPiece {
 mod tests {
     use super::*;
 
-    fn fetched(text: &str) -> Result<String, Refusal> {
+    fn fetched(text: &str, most: usize) -> Result<String, Refusal> {
         let mut assembly = Assembly::new(Whole::of(text));
         while let Some(from) = assembly.wanted() {
-            assembly.take(&RunPiece::of(text, from).expect("there is more"))?;
+            assembly.take(&RunPiece::of(text, from, most).expect("there is more"))?;
         }
         assembly.text()
     }
@@ -208,19 +213,22 @@ mod tests {
     fn a_text_comes_whole_in_as_many_pieces_as_it_takes() {
         for length in [0, 1, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, BROUGHT_BYTES_MAX] {
             let text = "x".repeat(length);
-            assert!(fetched(&text).as_ref() == Ok(&text), "{length}");
+            for most in [usize::MAX, PIECE_BYTES_MAX, 7_000] {
+                assert!(fetched(&text, most).as_ref() == Ok(&text), "{length}");
+            }
         }
         // Three bytes each, so that pieces end within one.
         let text = format!("x{}", "\u{fffd}".repeat(PIECE_BYTES_MAX));
-        assert!(fetched(&text).as_ref() == Ok(&text));
-        assert_eq!(RunPiece::of("ab", 2), None);
-        assert_eq!(RunPiece::of("ab", u64::MAX), None);
+        assert!(fetched(&text, PIECE_BYTES_MAX).as_ref() == Ok(&text));
+        assert_eq!(RunPiece::of("abc", 1, 1).map(|piece| piece.bytes), Some(b"b".to_vec()));
+        assert_eq!(RunPiece::of("ab", 2, 9), None);
+        assert_eq!(RunPiece::of("ab", u64::MAX, 9), None);
     }
 
     #[test]
     fn a_piece_that_is_not_the_next_of_this_text_is_refused() {
         let text = "x".repeat(PIECE_BYTES_MAX + 9);
-        let piece = |from| RunPiece::of(&text, from).expect("there is more");
+        let piece = |from| RunPiece::of(&text, from, PIECE_BYTES_MAX).expect("there is more");
         let first = piece(0);
         let second = piece(first.bytes.len() as u64);
         let other = RunPiece { whole: Whole::of("y"), ..second.clone() };
@@ -248,7 +256,9 @@ mod tests {
     #[test]
     fn only_the_text_that_was_announced_is_shown() {
         let mut forged = Assembly::new(Whole::of("abc"));
-        forged.take(&RunPiece { bytes: b"abd".to_vec(), ..RunPiece::of("abc", 0).expect("some") }).expect("its form");
+        forged
+            .take(&RunPiece { bytes: b"abd".to_vec(), ..RunPiece::of("abc", 0, 9).expect("some") })
+            .expect("its form");
         assert_eq!(forged.text(), Err(Refusal::NotItsOwnWord));
         assert_eq!(Assembly::new(Whole::of("abc")).text(), Err(Refusal::NotItsOwnWord), "it has not come yet");
         let digest = Hash::of(&[0xff]);

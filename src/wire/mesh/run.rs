@@ -54,6 +54,8 @@ pub enum RunAsked {
         part: Part,
         /// From this byte on.
         from: u64,
+        /// At most this many bytes: what the link carries in the time that a question has.
+        most: usize,
     },
     /// Where it is and how far.
     Pointer,
@@ -80,8 +82,8 @@ impl RunAsked {
             (Self::Pointer, RunAnswer::Pointer(pointer)) => is_it(pointer),
             (Self::Record, RunAnswer::Record(run)) => is_it(&run.pointer),
             (Self::Record, RunAnswer::Announced(announced)) => is_it(&announced.run.pointer),
-            (Self::Part { from, .. }, RunAnswer::Piece(piece)) => {
-                piece.bytes.len() <= PIECE_BYTES_MAX && piece.begins_at(*from)
+            (Self::Part { from, most, .. }, RunAnswer::Piece(piece)) => {
+                piece.bytes.len() <= *most && piece.begins_at(*from)
             }
             (Self::Events { from, kinds, limit, .. }, RunAnswer::Events(pointer, page)) => {
                 is_it(pointer) && page.events.len() <= *limit && page.continues(*from, kinds.as_ref())
@@ -192,6 +194,9 @@ struct QuestionBody {
     /// Where the piece of a result or an error begins, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<u64>,
+    /// Most bytes of it; [`PIECE_BYTES_MAX`] if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    most: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -286,11 +291,12 @@ pub fn seal_run_question(keys: &Keys, read: &Envelope, run: RunId, asked: &RunAs
         }),
         RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => None,
     };
-    let from = match asked {
-        RunAsked::Part { from, .. } => Some(*from),
-        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => None,
+    let (from, most) = match asked {
+        RunAsked::Part { from, most, .. } => (Some(*from), Some(*most).filter(|most| *most != PIECE_BYTES_MAX)),
+        RunAsked::Events { .. } | RunAsked::Pointer | RunAsked::Record => (None, None),
     };
-    let body = QuestionBody { read: read.into(), run: run.to_string(), asked: asked.as_str().to_owned(), events, from };
+    let (run, asked) = (run.to_string(), asked.as_str().to_owned());
+    let body = QuestionBody { read: read.into(), run, asked, events, from, most };
     let payload = body::write(&body);
     (seal(keys, PayloadType::RunAsked, &payload), Hash::of(&payload))
 }
@@ -303,16 +309,22 @@ pub fn open_run_question(view: &View, claimed: &RuntimeId, bytes: &[u8], now: Wa
     if envelope.action.kind() != ActionKind::StatusRead {
         return Err(Refusal::Malformed);
     }
-    let asked = match (body.asked.as_str(), body.events, body.from) {
-        ("error", None, Some(from)) => RunAsked::Part { part: Part::Error, from },
-        ("events", Some(asked), None) => asked.try_into()?,
-        ("pointer", None, None) => RunAsked::Pointer,
-        ("record", None, None) => RunAsked::Record,
-        ("result", None, Some(from)) => RunAsked::Part { part: Part::Result, from },
+    let asked = match (body.asked.as_str(), body.events, body.from, body.most) {
+        ("error", None, Some(from), most) => piece_of(Part::Error, from, most)?,
+        ("events", Some(asked), None, None) => asked.try_into()?,
+        ("pointer", None, None, None) => RunAsked::Pointer,
+        ("record", None, None, None) => RunAsked::Record,
+        ("result", None, Some(from), most) => piece_of(Part::Result, from, most)?,
         _ => return Err(Refusal::Malformed),
     };
     let read = Received { signer, envelope, digest: Hash::of(&payload) };
     Ok(RunQuestion { read, run: parse(&body.run)?, asked })
+}
+
+fn piece_of(part: Part, from: u64, most: Option<usize>) -> Result<RunAsked, Refusal> {
+    let most = most.unwrap_or(PIECE_BYTES_MAX);
+    let is_legal = (1..=PIECE_BYTES_MAX).contains(&most);
+    is_legal.then_some(RunAsked::Part { part, from, most }).ok_or(Refusal::Malformed)
 }
 
 impl TryFrom<AskedBody> for RunAsked {

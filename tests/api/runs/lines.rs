@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::identity::Role;
+use trust_runtime::handle::runs::Absent;
 use trust_runtime::store;
 use trust_runtime::store::runs::RunStore as _;
 
@@ -158,19 +159,27 @@ async fn a_store_that_fails_refuses_and_leaves_nothing() {
 
 /// RR-81, as far as one node shows it: an owner that is away is no unknown run, and what was known of it is told.
 #[tokio::test]
-async fn a_run_whose_owner_is_away_is_not_unknown() {
+async fn a_run_whose_owner_is_away_or_slow_or_contested_is_not_unknown() {
     let served = serve(|_| {}).await;
     let run = post(&served, "/agents/hello/i1", &[], "{}").await.headers["x-trust-run-id"].clone();
     let page = served.played.store.run(run.parse().unwrap()).await.unwrap().unwrap();
-    served.played.away.lock().unwrap().push(page.pointer);
-    for path in ["", "/events", "/stream"] {
-        let heard = get(&served, &format!("/runs/{run}{path}")).await;
-        let error = &heard.json()["error"];
-        assert_eq!((heard.status, &error["type"]), (503, &"run_owner_unreachable".into()), "{path}");
-        assert_eq!(
-            (&error["meta"]["run"]["runId"], &error["meta"]["owner"]),
-            (&run.clone().into(), &"site-1/a".into())
-        );
+    let known = Box::new(page.pointer);
+    let claims = vec!["site-1/a".parse().unwrap(), "site-1/b".parse().unwrap()];
+    for (absent, status, kind, message, is_known) in [
+        (Absent::OwnerUnreachable(known.clone()), 503, "run_owner_unreachable", "cannot be reached", true),
+        (Absent::OwnerTooSlow(known, "9 of 10 bytes".to_owned()), 504, "run_owner_too_slow", "9 of 10 bytes", true),
+        (Absent::Contested(claims), 409, "run_owner_contested", "site-1/a and site-1/b", false),
+    ] {
+        *served.played.away.lock().unwrap() = vec![(run.parse().unwrap(), absent)];
+        for path in ["", "/events", "/stream"] {
+            let heard = get(&served, &format!("/runs/{run}{path}")).await;
+            let error = &heard.json()["error"];
+            assert_eq!((heard.status, &error["type"]), (status, &kind.into()), "{path}");
+            assert!(error["message"].as_str().is_some_and(|it| it.contains(message)), "{error}");
+            assert!(error["details"].as_str().is_some_and(|it| !it.is_empty()), "{error}");
+            assert_eq!(error["meta"]["run"]["runId"] == run.as_str(), is_known, "{error}");
+            assert_eq!(error["meta"]["owner"] == "site-1/a", is_known, "{error}");
+        }
     }
     served.played.away.lock().unwrap().clear();
     assert_eq!(get(&served, &format!("/runs/{run}")).await.status, 200);

@@ -43,8 +43,8 @@ pub(crate) struct Played {
     pub(crate) is_held: Arc<AtomicBool>,
     /// Whether it has pointers alone.
     pub(crate) is_registry_only: AtomicBool,
-    /// Runs that are at a runtime which cannot be reached.
-    pub(crate) away: Mutex<Vec<Pointer>>,
+    /// Runs that are elsewhere, and why they cannot be shown.
+    pub(crate) away: Mutex<Vec<(RunId, Absent)>>,
 }
 
 impl Played {
@@ -277,8 +277,8 @@ impl Runs for Played {
 
     fn run(&self, _asker: Asker, run: RunId) -> Pending<'_, Result<Run, Absent>> {
         Box::pin(async move {
-            if let Some(pointer) = self.away.lock().unwrap().iter().find(|it| it.run == run) {
-                return Err(Absent::OwnerUnreachable(Box::new(pointer.clone())));
+            if let Some((_, absent)) = self.away.lock().unwrap().iter().find(|(away, _)| *away == run) {
+                return Err(absent.clone());
             }
             self.store.run(run).await.map_err(unread)?.ok_or(Absent::Unknown)
         })

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::{await_status, invoke, written};
 use crate::harness::{Cluster, Running, Setup};
+use crate::proxy::Proxy;
 
 /// Brings, or fails with, one line as long as it is kept, whose bytes are no text: each of them becomes three.
 const LONG: &str = r#"#!/usr/bin/env python3
@@ -50,4 +51,22 @@ fn a_long_result_or_error_is_the_same_at_every_node() {
             assert_eq!(events(&a), events(&b), "{bytes}, {fails}");
         }
     }
+}
+
+/// All of it in one piece takes more than six seconds here, and an answer has three.
+#[test]
+fn a_long_result_comes_over_a_slow_link() {
+    const BYTES_PER_SECOND: u64 = 40 * 1024;
+    let cluster = Cluster::new();
+    let b = cluster.play("b", Setup::new().with(written(&cluster, "long", LONG, 60_000)));
+    let proxy = Proxy::to(b.mesh().parse().expect("an address"));
+    let a = cluster.play("a", Setup::new().dialling_address(proxy.address()));
+    a.await_lifecycle("b", "online");
+    b.await_lifecycle("a", "online");
+    let payload = json!({ "bytes": 150 * 1024, "fails": false, "binary": false });
+    let run = invoke(&b, "long", "long", &payload);
+    await_status(&b, &run, "completed");
+    proxy.slow(BYTES_PER_SECOND);
+    let there = text(&a, &format!("/runs/{run}"));
+    assert!(there == text(&b, &format!("/runs/{run}")), "another record than the owner's");
 }

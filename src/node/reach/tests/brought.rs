@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+use super::liar::Lied;
 use super::support::ended;
 use super::*;
+use crate::node::reach::fetch::FIRST_BYTES;
 use crate::wire::mesh::{Announced, BROUGHT_AT_ONCE_MAX, BROUGHT_BYTES_MAX, PIECE_BYTES_MAX, RunPiece, Whole};
 use crate::workload::LINE_BYTES_MAX;
 
@@ -41,60 +43,43 @@ async fn a_long_result_or_error_is_the_same_at_every_node() {
         }
     }
     let pieces = a.run_reads().iter().filter(|draft| draft.detail.starts_with("result of run_")).count();
-    let wanted: usize = lengths[1..].iter().map(|length| length.div_ceil(PIECE_BYTES_MAX)).sum();
-    assert_eq!(pieces, wanted, "each piece is a read on record");
+    let wanted = |bytes: usize| lengths[1..].iter().map(|length| length.div_ceil(bytes)).sum::<usize>();
+    let is_each_on_record = (wanted(PIECE_BYTES_MAX)..=wanted(FIRST_BYTES)).contains(&pieces);
+    assert!(is_each_on_record, "each piece is a read on record: {pieces}");
     assert_eq!(b.refused("too_large") + b.refused("not_its_own_word"), 0);
 }
 
-/// What one liar says of one run, question by question.
-pub(super) struct Lies {
-    pub(super) b: Member,
-    pub(super) liar: Liar,
-    pub(super) known: Pointer,
+/// What one liar says of one long result.
+struct Lies {
+    lied: Lied,
     whole: Whole,
     text: String,
 }
 
 impl Lies {
-    pub(super) async fn new(patience: Patience) -> Self {
-        let hub = Hub::new().expect("a hub");
-        let b = Member::patient(&hub, "s/b", Kept::new(), patience).await;
-        let liar = Liar::join(&hub, "s/l").await;
-        b.sees_liar(&liar, None).await;
-        let known = pointer(&liar.id, 1);
-        let changes = vec![PointerChange::Put(known.clone())];
-        let replica = Replica { owner: liar.id.clone(), is_restart: false, changes, upto: Upto::default() };
-        b.kept.runs.replicate(replica).await.expect("kept");
-        let text = text(2 * PIECE_BYTES_MAX);
-        Self { whole: Whole::of(&text), b, liar, known, text }
+    async fn new(patience: Patience) -> Self {
+        let text = text(2 * FIRST_BYTES);
+        Self { lied: Lied::new(patience).await, whole: Whole::of(&text), text }
     }
 
     fn announced(&self, whole: Whole) -> RunAnswer {
-        let run = Run { pointer: self.known.clone(), result: None, error: None };
+        let run = Run { pointer: self.lied.known.clone(), result: None, error: None };
         RunAnswer::Announced(Box::new(Announced { run, result: Some(whole), error: None }))
     }
 
-    fn piece(&self, number: u64) -> RunPiece {
-        RunPiece::of(&self.text, number * PIECE_BYTES_MAX as u64).expect("there is more")
-    }
-
-    /// Says these one after the other, and then nothing.
-    pub(super) fn tell(&self, answers: Vec<RunAnswer>) {
-        let (keys, mut answers) = (self.liar.keys(), answers.into_iter().peekable());
-        self.liar.tell(move |_, question| {
-            let answer = answers.next()?;
-            Some(message::seal_run_answer(&keys, question, &answer))
-        });
+    fn piece(&self, from: usize) -> RunPiece {
+        RunPiece::of(&self.text, from as u64, FIRST_BYTES).expect("there is more")
     }
 }
 
 #[tokio::test]
 async fn a_long_result_is_the_text_that_was_announced_or_nothing() {
     let lies = Lies::new(Patience { answer: Duration::from_millis(300), ..patience() }).await;
-    let (first, second, whole) = (lies.piece(0), lies.piece(1), lies.whole);
+    let Lied { b, liar, known, .. } = &lies.lied;
+    let (first, second, whole) = (lies.piece(0), lies.piece(FIRST_BYTES), lies.whole);
     let announced = || lies.announced(whole);
-    lies.tell(vec![announced(), RunAnswer::Piece(first.clone()), RunAnswer::Piece(second.clone())]);
-    let read = in_time(lies.b.all.run(engineer(), lies.known.run)).await.expect("the rig answers");
+    liar.answer(vec![announced(), RunAnswer::Piece(first.clone()), RunAnswer::Piece(second.clone())]);
+    let read = in_time(b.all.run(engineer(), known.run)).await.expect("the rig answers");
     assert!(read.result.as_ref() == Some(&lies.text));
 
     let bent = |bend: fn(&mut RunPiece)| {
@@ -114,42 +99,97 @@ async fn a_long_result_is_the_text_that_was_announced_or_nothing() {
         ("the record again", vec![announced(), announced()], "not_its_own_word"),
         ("more than may be", vec![lies.announced(huge)], "too_large"),
     ] {
-        let before = lies.b.refused(reason);
-        lies.tell(answers);
-        let read = in_time(lies.b.all.run(engineer(), lies.known.run)).await;
-        assert_eq!(read, Err(Absent::OwnerUnreachable(Box::new(lies.known.clone()))), "{what}");
-        assert_eq!(lies.b.refused(reason), before + 1, "{what}");
+        let before = b.refused(reason);
+        liar.answer(answers);
+        let read = in_time(b.all.run(engineer(), known.run)).await;
+        assert_eq!(read, Err(Absent::OwnerUnreachable(Box::new(known.clone()))), "{what}");
+        assert_eq!(b.refused(reason), before + 1, "{what}");
     }
     // It was forgotten in the middle.
-    lies.tell(vec![announced(), RunAnswer::Piece(first), RunAnswer::Unknown]);
-    assert_eq!(in_time(lies.b.all.run(engineer(), lies.known.run)).await, Err(Absent::Unknown));
+    liar.answer(vec![announced(), RunAnswer::Piece(first), RunAnswer::Unknown]);
+    assert_eq!(in_time(b.all.run(engineer(), known.run)).await, Err(Absent::Unknown));
 }
 
-/// An owner that hands out its result byte by byte keeps some places, and not all of what this node has.
-#[tokio::test]
-async fn few_long_records_are_put_together_at_once() {
-    const PLACES: usize = 16;
-    let lies = Lies::new(Patience { answer: Duration::from_millis(500), ..patience() }).await;
+/// Hands out its result byte by byte, for as long as this is true.
+fn is_slow(lies: &Lies) -> Arc<AtomicBool> {
     let (text, announced) = (lies.text.clone(), lies.announced(lies.whole));
-    let (keys, asked) = (lies.liar.keys(), Arc::clone(&lies.liar.asked));
+    let (keys, asked) = (lies.lied.liar.keys(), Arc::clone(&lies.lied.liar.asked));
     let is_slow = Arc::new(AtomicBool::new(true));
     let slow = Arc::clone(&is_slow);
-    lies.liar.tell(move |_, question| {
+    lies.lied.liar.tell(move |_, question| {
         let answer = match asked.lock().expect("whole")["from"].as_u64() {
             None => announced.clone(),
             Some(from) => {
-                let mut piece = RunPiece::of(&text, from).expect("there is more");
-                piece.bytes.truncate(if slow.load(Ordering::Relaxed) { 1 } else { usize::MAX });
-                RunAnswer::Piece(piece)
+                let most = if slow.load(Ordering::Relaxed) { 1 } else { FIRST_BYTES };
+                RunAnswer::Piece(RunPiece::of(&text, from, most).expect("there is more"))
             }
         };
         Some(message::seal_run_answer(&keys, question, &answer))
     });
-    let read = || lies.b.all.run(engineer(), lies.known.run);
-    let mut readers: FuturesUnordered<_> = (0..=PLACES).map(|_| read()).collect();
-    let first = in_time(readers.next()).await.expect("one of them");
-    assert!(matches!(&first, Err(Absent::Failed(failure)) if failure.code == Code::ServerBusy), "{first:?}");
+    is_slow
+}
+
+/// It keeps some places, and not all that there are for it, and none of those for others.
+#[tokio::test]
+async fn one_slow_owner_does_not_take_the_places_of_the_others() {
+    const PLACES: usize = 4;
+    let lies = Lies::new(Patience { answer: Duration::from_millis(500), ..patience() }).await;
+    let is_slow = is_slow(&lies);
+    let Lied { hub, b, liar, known } = &lies.lied;
+    let other = Member::join(hub, "s/o", Kept::new()).await;
+    b.sees(&other.id).await;
+    let long = other.begin(2).await.run;
+    let result = text(2 * BROUGHT_AT_ONCE_MAX);
+    other.end(long, 1, &result).await;
+    b.knows(long, true).await;
+    let read = || b.all.run(engineer(), known.run);
+    // More than there are places in all.
+    let mut readers: FuturesUnordered<_> = (0..20).map(|_| read()).collect();
+    for _ in PLACES..20 {
+        let refused = in_time(readers.next()).await.expect("one of them");
+        let Err(Absent::Failed(failure)) = &refused else { panic!("{refused:?}") };
+        assert_eq!(failure.code, Code::ServerBusy);
+        assert!(failure.reason.contains(&liar.id.to_string()), "{failure:?}");
+    }
+    assert_eq!(readers.len(), PLACES);
+    let (read_of_other, next) = futures_util::future::join(
+        in_time(b.all.run(engineer(), long)),
+        tokio::time::timeout(Duration::from_millis(1), readers.next()),
+    )
+    .await;
+    assert!(next.is_err(), "they are still at it");
+    assert!(read_of_other.expect("there is a place").result.as_ref() == Some(&result));
     drop(readers);
     is_slow.store(false, Ordering::Relaxed);
     assert!(in_time(read()).await.expect("there is a place again").result.as_ref() == Some(&lies.text));
+}
+
+/// The owner is there, and says so again and again.
+#[tokio::test]
+async fn what_comes_too_slowly_is_called_so_and_not_unreachable() {
+    let lies = Lies::new(Patience { whole: Duration::from_millis(300), ..patience() }).await;
+    is_slow(&lies);
+    let Lied { b, liar, known, .. } = &lies.lied;
+    let read = in_time(b.all.run(engineer(), known.run)).await;
+    let Err(Absent::OwnerTooSlow(pointer, reason)) = read else { panic!("{read:?}") };
+    assert_eq!(*pointer, *known);
+    assert!(reason.contains("s/l is too slow for the result: ") && reason.contains("bytes came in 0.3 s"), "{reason}");
+
+    // Page after page has nothing of the kind that is wanted, but for the first.
+    for first in [vec![log(known.run, 0, "one")], Vec::new()] {
+        let (keys, asked) = (liar.keys(), Arc::clone(&liar.asked));
+        let (of, events) = (Box::new(known.clone()), first.clone());
+        liar.tell(move |_, question| {
+            let from = asked.lock().expect("whole")["events"]["from"].as_u64()?;
+            let events = if from == 0 { events.clone() } else { Vec::new() };
+            let page = RunEvents { events, next: from + 1, count: u64::MAX, is_ended: false };
+            Some(message::seal_run_answer(&keys, question, &RunAnswer::Events(of.clone(), page)))
+        });
+        let logs = EventsAsked { kinds: Some([Kind::Log].into()), ..page(known.run, None, 9) };
+        match in_time(b.all.events(engineer(), logs)).await {
+            Ok(read) => assert_eq!((read.len(), read), (1, first), "what has come is a page"),
+            Err(Absent::OwnerTooSlow(_, reason)) => assert!(first.is_empty(), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -7,18 +7,20 @@ use base64::engine::general_purpose::STANDARD;
 
 use tokio_util::task::TaskTracker;
 
-use super::support::{in_time, key};
+use super::support::{Kept, Member, in_time, key, pointer};
 use crate::domain::audit::Hash;
 use crate::domain::envelope::Health;
 use crate::domain::id::RuntimeId;
+use crate::domain::run::Pointer;
 use crate::engine::word::Observation;
 use crate::mesh::memory::{Hub, MemoryMesh};
 use crate::mesh::{Answer, Document, Inbox, Mesh as _, Verb};
 use crate::node::clock::Clock;
 use crate::node::keyring::Keyring;
+use crate::node::reach::Patience;
 use crate::node::tests::parsed;
 use crate::wire::mesh as message;
-use crate::wire::mesh::Keys;
+use crate::wire::mesh::{Keys, RunAnswer};
 
 /// What it makes of the hash of a question.
 pub(super) type Script = Box<dyn FnMut(Verb, Hash) -> Option<Vec<u8>> + Send>;
@@ -72,16 +74,61 @@ impl Liar {
     }
 }
 
+/// A node, and a liar whose run it knows by its pointer.
+pub(super) struct Lied {
+    pub(super) hub: Hub,
+    pub(super) b: Member,
+    pub(super) liar: Liar,
+    pub(super) known: Pointer,
+}
+
+impl Lied {
+    pub(super) async fn new(patience: Patience) -> Self {
+        let hub = Hub::new().expect("a hub");
+        let b = Member::patient(&hub, "s/b", Kept::new(), patience).await;
+        let liar = Liar::join(&hub, "s/l").await;
+        b.sees_liar(&liar, None).await;
+        let known = pointer(&liar.id, 1);
+        b.is_told(known.clone()).await;
+        Self { hub, b, liar, known }
+    }
+}
+
+impl Liar {
+    /// Says these one after the other, and then nothing.
+    pub(super) fn answer(&self, answers: Vec<RunAnswer>) {
+        let (keys, mut answers) = (self.keys(), answers.into_iter().peekable());
+        self.tell(move |_, question| {
+            let answer = answers.next()?;
+            Some(message::seal_run_answer(&keys, question, &answer))
+        });
+    }
+
+    /// Says always the same.
+    pub(super) fn repeat(&self, answer: RunAnswer) {
+        let keys = self.keys();
+        self.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &answer)));
+    }
+}
+
 /// What signs as one runtime with the key of another.
 pub(super) fn keyring(runtime: &str, of: &str) -> Keyring {
     Keyring::new(key(of).into(), parsed(runtime), Clock::start().now().wall).expect("a key signs")
 }
 
+/// What a signed message says.
+pub(super) fn payload(sealed: &[u8]) -> Option<serde_json::Value> {
+    serde_json::from_slice(&signed(sealed)?).ok()
+}
+
+fn signed(sealed: &[u8]) -> Option<Vec<u8>> {
+    let outer: serde_json::Value = serde_json::from_slice(sealed).ok()?;
+    STANDARD.decode(outer.get("payload")?.as_str()?).ok()
+}
+
 async fn answer(mut inbox: Inbox, asked: Arc<Mutex<serde_json::Value>>, script: Arc<Mutex<Script>>) {
     while let Some(incoming) = inbox.queries.recv().await {
-        let Ok(outer) = serde_json::from_slice::<serde_json::Value>(&incoming.payload) else { continue };
-        let Some(payload) = outer.get("payload").and_then(serde_json::Value::as_str) else { continue };
-        let question = STANDARD.decode(payload).expect("base64");
+        let Some(question) = signed(&incoming.payload) else { continue };
         *asked.lock().expect("whole") = serde_json::from_slice(&question).expect("JSON");
         let digest = Hash::of(&question);
         if let Some(bytes) = (script.lock().expect("whole"))(incoming.verb, digest) {

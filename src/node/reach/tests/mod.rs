@@ -1,6 +1,7 @@
 //! Runs of one runtime, read at others, while links and nodes come and go.
 
 mod brought;
+mod claims;
 mod liar;
 mod support;
 mod told;
@@ -10,18 +11,19 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use self::liar::{Liar, keyring};
+use self::liar::{Liar, Lied, keyring};
 use self::support::{Kept, Member, in_time, log, patience, pointer, read_all, until};
 use crate::domain::audit::{Hash, Outcome};
 use crate::domain::code::Code;
 use crate::domain::preflight::Asker;
 use crate::domain::run::{Event, Kind, Pointer, Run, RunId};
+use crate::handle::Pending;
 use crate::handle::runs::{Absent, EventsAsked, Follower, Next};
 use crate::mesh::Verb;
 use crate::mesh::memory::Hub;
 use crate::node::reach::Patience;
 use crate::node::tests::{engineer, parsed};
-use crate::store::runs::{PointerChange, Registry as _, Replica, RunStore, Upto};
+use crate::store::runs::{Registry as _, RunStore};
 use crate::wire::mesh::{self as message, PointerNews, PointersPage, RunAnswer, RunEvents};
 
 async fn site(names: &[&str]) -> (Hub, Vec<Member>) {
@@ -40,6 +42,14 @@ async fn site(names: &[&str]) -> (Hub, Vec<Member>) {
 
 fn page(run: RunId, after: Option<u64>, limit: usize) -> EventsAsked {
     EventsAsked { run, after, kinds: None, limit }
+}
+
+/// Reads the first event, and begins to wait for the next one.
+async fn waits_at_owner(follower: &mut Box<dyn Follower>) -> Pending<'_, Result<Next, Absent>> {
+    assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
+    let mut waiting = follower.next();
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
+    waiting
 }
 
 async fn follow(member: &Member, run: RunId, after: Option<u64>) -> Box<dyn Follower> {
@@ -158,10 +168,7 @@ async fn a_run_that_its_owner_has_forgotten_is_forgotten_everywhere() {
     let [a, b] = members.as_slice() else { panic!("two") };
     let (kept, gone) = (a.begin(1).await, pointer(&a.id, 2));
     b.knows(kept.run, false).await;
-    let upto = b.kept.runs.replicated_upto(a.id.clone()).await.expect("reads");
-    let changes = vec![PointerChange::Put(gone.clone())];
-    let replica = Replica { owner: a.id.clone(), is_restart: false, changes, upto };
-    b.kept.runs.replicate(replica).await.expect("kept");
+    b.is_told(gone.clone()).await;
     assert_eq!(b.all.run(engineer(), gone.run).await, Err(Absent::Unknown));
     assert_eq!(b.kept.runs.lookup(gone.run).await.expect("reads"), None);
     assert_eq!(b.kept.runs.lookup(kept.run).await.expect("reads"), Some(kept), "the other one is still known");
@@ -175,15 +182,10 @@ async fn a_run_that_is_not_what_its_pointer_says_is_unknown_however_it_is_read()
     let real = a.begin(1).await;
     a.end(real.run, 1, "1").await;
     b.knows(real.run, true).await;
-    let upto = b.kept.runs.replicated_upto(a.id.clone()).await.expect("reads");
     let wrong =
         [Pointer { agent: parsed("other"), ..real.clone() }, Pointer { instance: parsed("elsewhere"), ..real.clone() }];
     for wrong in wrong {
-        let point = async || {
-            let changes = vec![PointerChange::Put(wrong.clone())];
-            let replica = Replica { owner: a.id.clone(), is_restart: false, changes, upto };
-            b.kept.runs.replicate(replica).await.expect("kept");
-        };
+        let point = async || b.is_told(wrong.clone()).await;
         let is_dropped = async || b.kept.runs.lookup(real.run).await.expect("reads").is_none();
         point().await;
         assert_eq!(b.all.run(engineer(), real.run).await, Err(Absent::Unknown), "{wrong:?}");
@@ -235,14 +237,9 @@ async fn pages_that_are_cut_by_their_bytes_are_continued_until_one_is_empty() {
 async fn who_waits_at_another_node_reads_a_run_to_its_end_though_it_is_forgotten_by_that() {
     let (_hub, members) = site(&["s/a", "s/b"]).await;
     let [a, b] = members.as_slice() else { panic!("two") };
-    RunStore::set_runs_kept(&a.kept.runs, 1);
-    let oldest = a.begin(1).await.run;
-    let other = a.begin(2).await.run;
-    a.end(other, 1, "1").await;
+    let oldest = a.begin_oldest().await;
     let mut follower = follow(b, oldest, None).await;
-    assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
-    let mut waiting = follower.next();
-    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
+    let waiting = waits_at_owner(&mut follower).await;
     a.say(oldest, 1, "at last").await;
     a.end(oldest, 2, "2").await;
     let mut seen = Vec::new();
@@ -307,8 +304,8 @@ async fn those_who_wait_leave_room_for_other_questions() {
 #[tokio::test]
 async fn another_site_reads_as_reads_are_allowed_and_is_told_no_pointers() {
     let hub = Hub::new().expect("a hub");
-    let a = Member::join(&hub, "s/a", Kept::knowing("t/x").await).await;
-    let x = Member::join(&hub, "t/x", Kept::knowing("s/a").await).await;
+    let a = Member::join(&hub, "s/a", Kept::knowing(&["t/x"]).await).await;
+    let x = Member::join(&hub, "t/x", Kept::knowing(&["s/a"]).await).await;
     x.sees(&a.id).await;
     a.sees(&x.id).await;
     let known = a.begin(1).await;
@@ -339,14 +336,7 @@ async fn another_site_reads_as_reads_are_allowed_and_is_told_no_pointers() {
 /// Every way in which an answer can be another than the one that was asked for.
 #[tokio::test]
 async fn what_is_no_answer_of_the_owner_to_this_question_is_refused_and_counted() {
-    let hub = Hub::new().expect("a hub");
-    let b = Member::join(&hub, "s/b", Kept::new()).await;
-    let liar = Liar::join(&hub, "s/l").await;
-    b.sees_liar(&liar, None).await;
-    let known = pointer(&liar.id, 1);
-    let changes = vec![PointerChange::Put(known.clone())];
-    let upto = Upto::default();
-    b.kept.runs.replicate(Replica { owner: liar.id.clone(), is_restart: false, changes, upto }).await.expect("kept");
+    let Lied { b, liar, known, .. } = Lied::new(patience()).await;
     let record = |pointer: Pointer| RunAnswer::Record(Box::new(Run { pointer, result: None, error: None }));
     let honest = record(known.clone());
     let earlier: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
@@ -369,8 +359,7 @@ async fn what_is_no_answer_of_the_owner_to_this_question_is_refused_and_counted(
         ("another question's", events),
         ("only the pointer", RunAnswer::Pointer(Box::new(known.clone()))),
     ] {
-        let keys = liar.keys();
-        liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &answer)));
+        liar.repeat(answer);
         b.refuses(&known, "not_its_own_word", what).await;
     }
     let (stranger, said) = (keyring("s/l", "s/z"), honest.clone());
@@ -386,29 +375,18 @@ async fn what_is_no_answer_of_the_owner_to_this_question_is_refused_and_counted(
 /// Who says nothing has not said that it does not know the run.
 #[tokio::test]
 async fn a_run_of_which_not_everybody_was_heard_is_not_called_unknown() {
-    let hub = Hub::new().expect("a hub");
-    let b = Member::join(&hub, "s/b", Kept::new()).await;
-    let liar = Liar::join(&hub, "s/l").await;
-    b.sees_liar(&liar, None).await;
-    let run = pointer(&liar.id, 1).run;
+    let Lied { b, liar, .. } = Lied::new(patience()).await;
+    let run = pointer(&liar.id, 2).run;
     liar.tell(|_, _| None);
     assert_eq!(in_time(b.all.run(engineer(), run)).await, Err(Absent::Unanswered));
-    let keys = liar.keys();
-    liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &RunAnswer::Unknown)));
+    liar.repeat(RunAnswer::Unknown);
     assert_eq!(in_time(b.all.run(engineer(), run)).await, Err(Absent::Unknown));
 }
 
 /// A page of events must continue what was read, and be of the run that was asked for.
 #[tokio::test]
 async fn events_with_a_gap_or_of_another_run_are_refused() {
-    let hub = Hub::new().expect("a hub");
-    let b = Member::join(&hub, "s/b", Kept::new()).await;
-    let liar = Liar::join(&hub, "s/l").await;
-    b.sees_liar(&liar, None).await;
-    let known = pointer(&liar.id, 1);
-    let changes = vec![PointerChange::Put(known.clone())];
-    let upto = Upto::default();
-    b.kept.runs.replicate(Replica { owner: liar.id.clone(), is_restart: false, changes, upto }).await.expect("kept");
+    let Lied { b, liar, known, .. } = Lied::new(patience()).await;
     let (run, other) = (known.run, pointer(&liar.id, 2).run);
     let events = |indexes: &[u64]| indexes.iter().map(|index| log(run, *index, "on")).collect::<Vec<_>>();
     let page_of = |events, next| {
@@ -426,9 +404,8 @@ async fn events_with_a_gap_or_of_another_run_are_refused() {
         ("standing still", page_of(Vec::new(), 0), false),
         ("said of another run", of_another, false),
     ] {
-        let keys = liar.keys();
         let before = b.refused("not_its_own_word");
-        liar.tell(move |_, question| Some(message::seal_run_answer(&keys, question, &answer)));
+        liar.repeat(answer);
         let read = b.all.events(engineer(), page(run, None, 2)).await;
         assert_eq!(read.is_ok(), is_taken, "{what}: {read:?}");
         assert_eq!(b.refused("not_its_own_word") - before, u64::from(!is_taken), "{what}");
@@ -461,6 +438,7 @@ async fn a_runtime_speaks_for_its_own_runs_alone() {
     assert_eq!(b.kept.runs.lookup(of_a.run).await.expect("reads"), Some(of_a), "still of a");
     assert_eq!(b.kept.runs.lookup(pointer(&a.id, 2).run).await.expect("reads"), None);
     assert_eq!(b.refused("run_of_another"), 1, "counted once: it is not asked again");
+    assert_eq!(b.refused("run_claimed_twice"), 1, "what is not believed is not passed over in silence");
 }
 
 impl Member {

@@ -22,7 +22,7 @@ use crate::node::tests::{NoFiles, parsed, runs_in_memory, settings};
 use crate::node::{Node, Parts, Witnessing, prepare};
 use crate::store::memory::MemoryStore;
 use crate::store::runs::memory::MemoryRuns;
-use crate::store::runs::{Change, RUNS_KEPT, Registry, RunStore as _};
+use crate::store::runs::{Change, PointerChange, RUNS_KEPT, Registry, Replica, RunStore};
 use crate::store::{Chain, Store as _};
 use crate::wire::run::{Frame, Level, Said, run_end, run_start, said};
 use crate::workload::Program;
@@ -58,16 +58,14 @@ impl Kept {
         Self { runs: MemoryRuns::new(RUNS_KEPT), store: MemoryStore::new() }
     }
 
-    /// One that knows a peer already, as after an approval.
-    pub(super) async fn knowing(peer: &str) -> Self {
+    /// One that knows these already, as after an approval.
+    pub(super) async fn knowing(peers: &[&str]) -> Self {
         let kept = Self::new();
-        let known = record::Peer {
-            runtime: parsed(peer),
-            pinned: key(peer).fingerprint(),
-            trust: TrustState::Trusted,
-            boot: 0,
+        let known = |peer: &&str| {
+            let (runtime, pinned) = (parsed(peer), key(peer).fingerprint());
+            Record::Peer(record::Peer { runtime, pinned, trust: TrustState::Trusted, boot: 0 })
         };
-        let batch = Batch { records: vec![Record::Peer(known)], ..Batch::default() };
+        let batch = Batch { records: peers.iter().map(known).collect(), ..Batch::default() };
         kept.store.commit(batch).await.expect("stored");
         kept
     }
@@ -175,6 +173,23 @@ impl Member {
         let first = run_start(&pointer, "{\"n\":1}");
         self.commit(Change::Create { pointer: pointer.clone(), first }).await;
         pointer
+    }
+
+    /// Begins the oldest run of an instance of which one finished run is kept, and there is one.
+    pub(super) async fn begin_oldest(&self) -> RunId {
+        RunStore::set_runs_kept(&self.kept.runs, 1);
+        let oldest = self.begin(1).await.run;
+        let other = self.begin(2).await.run;
+        self.end(other, 1, "1").await;
+        oldest
+    }
+
+    /// Copies a pointer, as if its owner had said it.
+    pub(super) async fn is_told(&self, pointer: Pointer) {
+        let owner = pointer.owner.clone();
+        let upto = self.kept.runs.replicated_upto(owner.clone()).await.expect("reads");
+        let replica = Replica { owner, is_restart: false, changes: vec![PointerChange::Put(pointer)], upto };
+        self.kept.runs.replicate(replica).await.expect("kept");
     }
 
     /// Adds an event with this text.

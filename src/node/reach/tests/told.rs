@@ -1,19 +1,22 @@
 //! What owners say of runs that end, are forgotten or turn into others while somebody reads them.
 
-use super::brought::Lies;
-use super::support::ended;
+use super::liar::Lied;
+use super::support::{ended, key};
 use super::*;
+use crate::domain::action::Action;
+use crate::domain::envelope::Envelope;
 use crate::domain::run::End;
 use crate::domain::time::{Millis, Wall};
 use crate::engine::input::Invoke;
 use crate::store::memory::Fault;
 use crate::store::runs::Change;
+use crate::wire::mesh::RunAsked;
 
 /// Contract, RR-25: also of what is followed already.
 #[tokio::test]
 async fn a_followed_run_that_turns_into_another_one_is_gone() {
-    let lies = Lies::new(patience()).await;
-    let other = Pointer { agent: parsed("other"), ..lies.known.clone() };
+    let Lied { b, liar, known, .. } = Lied::new(patience()).await;
+    let other = Pointer { agent: parsed("other"), ..known.clone() };
     let page = |of: &Pointer, index| {
         let events = vec![log(of.run, index, "on")];
         RunAnswer::Events(
@@ -21,25 +24,25 @@ async fn a_followed_run_that_turns_into_another_one_is_gone() {
             RunEvents { events, next: index + 1, count: index + 1, is_ended: false },
         )
     };
-    lies.tell(vec![page(&lies.known, 0), page(&lies.known, 1), page(&other, 2)]);
-    let mut follower = follow(&lies.b, lies.known.run, None).await;
+    liar.answer(vec![page(&known, 0), page(&known, 1), page(&other, 2)]);
+    let mut follower = follow(&b, known.run, None).await;
     for _ in 0..2 {
         assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
     }
     assert_eq!(in_time(follower.next()).await, Ok(Next::Gone));
-    assert_eq!(lies.b.kept.runs.lookup(lies.known.run).await, Ok(None), "whoever looks again asks everybody");
+    assert_eq!(b.kept.runs.lookup(known.run).await, Ok(None), "whoever looks again asks everybody");
 }
 
 /// The copy of its pointer may come later, or never.
 #[tokio::test]
 async fn an_end_that_was_read_is_known_while_its_owner_is_away() {
-    let lies = Lies::new(Patience { answer: Duration::from_millis(300), ..patience() }).await;
+    let Lied { b, liar, known, .. } = Lied::new(Patience { answer: Duration::from_millis(300), ..patience() }).await;
     let end = End { at: Wall::from_millis(9_000), is_error: false, duration: Millis(7) };
-    let over = Pointer { end: Some(end), ..lies.known.clone() };
+    let over = Pointer { end: Some(end), ..known.clone() };
     let run = Run { pointer: over.clone(), result: Some("1".to_owned()), error: None };
-    lies.tell(vec![RunAnswer::Record(Box::new(run.clone()))]);
-    assert_eq!(in_time(lies.b.all.run(engineer(), over.run)).await, Ok(run));
-    let away = in_time(lies.b.all.run(engineer(), over.run)).await;
+    liar.answer(vec![RunAnswer::Record(Box::new(run.clone()))]);
+    assert_eq!(in_time(b.all.run(engineer(), over.run)).await, Ok(run));
+    let away = in_time(b.all.run(engineer(), over.run)).await;
     assert_eq!(away, Err(Absent::OwnerUnreachable(Box::new(over))));
 }
 
@@ -48,14 +51,9 @@ async fn an_end_that_was_read_is_known_while_its_owner_is_away() {
 async fn the_rest_of_a_forgotten_run_is_told_whole_or_not_at_all() {
     let (_hub, members) = site(&["s/a", "s/b"]).await;
     let [a, b] = members.as_slice() else { panic!("two") };
-    RunStore::set_runs_kept(&a.kept.runs, 1);
-    let oldest = a.begin(1).await.run;
-    let other = a.begin(2).await.run;
-    a.end(other, 1, "1").await;
+    let oldest = a.begin_oldest().await;
     let mut follower = follow(b, oldest, None).await;
-    assert!(matches!(in_time(follower.next()).await, Ok(Next::Events(events)) if events.len() == 1));
-    let mut waiting = follower.next();
-    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
+    let waiting = waits_at_owner(&mut follower).await;
     let events = (1..=5).map(|index| log(oldest, index, &"x".repeat(200_000))).collect();
     let batch = vec![Change::Append { run: oldest, events }, ended(oldest, 6, "1", false)];
     assert_eq!(a.kept.runs.commit(batch).await.expect("committed").forgotten, [oldest]);
@@ -84,4 +82,37 @@ async fn a_forgotten_run_is_unknown_elsewhere_while_its_engine_has_not_heard_of_
     assert_eq!(in_time(b.all.run(engineer(), run)).await, Err(Absent::Unknown));
     assert_eq!(in_time(b.all.follow(engineer(), run, None)).await.map(drop), Err(Absent::Unknown));
     assert!(a.node.operations().view().runs.contains_key(&run), "the engine has not heard of it yet");
+}
+
+/// Nobody is told more than he has asked for: a reader that takes two does not take three.
+#[tokio::test]
+async fn the_rest_of_a_forgotten_run_is_not_told_to_whoever_asked_for_less() {
+    for (limit, said) in [(2, "unknown"), (3, "events")] {
+        let hub = Hub::new().expect("a hub");
+        let a = Member::join(&hub, "s/a", Kept::new()).await;
+        let asker = Liar::join(&hub, "s/l").await;
+        a.sees_liar(&asker, None).await;
+        let oldest = a.begin_oldest().await;
+        let (view, now) = (a.node.operations().view(), a.node.operations().now());
+        let read = view.envelope(&engineer(), &parsed("asked-1"), &Action::StatusRead, &asker.id, now.wall);
+        let target_key = key("s/a").fingerprint();
+        let read = Envelope {
+            origin: asker.id.clone(),
+            target: a.id.clone(),
+            target_key,
+            boot: 1,
+            sequence: 1,
+            ..read.expect("known")
+        };
+        let asked = RunAsked::Events { from: 1, kinds: None, limit, wait: Millis(9_000) };
+        let (sealed, _) = message::seal_run_question(&asker.keys(), &read, oldest, &asked);
+        let asking = hub.ask_foreign(&a.id, "truST/s/a/svc/rpc/run/s/l", sealed);
+        let mut waiting = std::pin::pin!(asking);
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
+        let events = vec![log(oldest, 1, "one"), log(oldest, 2, "two")];
+        let batch = vec![Change::Append { run: oldest, events }, ended(oldest, 3, "1", false)];
+        assert_eq!(a.kept.runs.commit(batch).await.expect("committed").forgotten, [oldest]);
+        let answer = in_time(waiting).await.expect("an answer");
+        assert_eq!(liar::payload(&answer).expect("signed")["said"], said, "{limit} were asked for");
+    }
 }

@@ -362,7 +362,7 @@ pub(super) fn rows(view: &View, workload: Option<&workload::Status>, now: Now) -
 
 fn fleet(view: &View, workload: Option<&workload::Status>, now: Now) -> Fleet {
     let own = &view.me().site;
-    let known = view.peers.len().saturating_add(1);
+    let known = view.peers.size().saturating_add(1);
     let peers = view.peers.iter().map(|(runtime, peer)| node(view, runtime, peer, now));
     let nodes: Vec<_> = std::iter::once(own_node(view, workload, now)).chain(peers).take(NODES_MAX).collect();
     let (edges, edges_known) = edges(view, now);
