@@ -13,7 +13,9 @@ use crate::domain::config::Value;
 use crate::domain::envelope::dsse::PublicKey;
 use crate::domain::envelope::{Delegation, Envelope, Health, Ruling, Voucher};
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::identity::anchors::Trust;
+use crate::domain::identity::authority::Authority;
+use crate::domain::identity::{Fingerprint, Mapping, Naming, Role, TrustState};
 use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::Profile;
@@ -36,6 +38,12 @@ impl Entropy for Zeros {
     }
 }
 
+/// A trust in which nobody is known by an anchor: what is vouched for under its name counts.
+pub(super) fn authority() -> Authority {
+    let trust_domain = "trust".parse().expect("legal");
+    Authority::new(Trust::new(Naming { trust_domain, mapping: Mapping::PathSite }))
+}
+
 /// Those of runtime `s/a` in `dev`.
 pub(super) fn settings() -> Settings {
     Settings {
@@ -46,7 +54,7 @@ pub(super) fn settings() -> Settings {
         is_secure: false,
         policy: Policy::default(),
         policy_hash: Hash([0; 32]),
-        authority: None,
+        authority: Some(authority()),
         certificate: None,
         partners: BTreeMap::new(),
         damaged: BTreeMap::new(),

@@ -21,6 +21,7 @@ use trust_runtime::engine::view::{ClockState, Settings};
 use trust_runtime::engine::word::Signer;
 use trust_runtime::engine::{Engine, Entropy};
 
+use crate::authority::authority;
 use crate::disk::Facts;
 use crate::model::oracle::{self, Expected, Known, Watch};
 use crate::model::step::{Content, Fate, Source, Step};
@@ -114,7 +115,7 @@ static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
         not_before: Wall(0),
         not_after: Wall(u64::MAX),
     };
-    let vouched = Vouched { until: Wall(u64::MAX), authority: Hash([1; 32]) };
+    let vouched = Vouched { until: Wall(u64::MAX), authority: authority(Profile::Plant).expect("one in plant").name() };
     let delegation = Arc::new(delegation);
     Signer { delegation, delegation_hash: Hash([2; 32]), identity: fingerprint(ORIGIN), vouched: Some(vouched) }
 });
