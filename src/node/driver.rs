@@ -60,8 +60,8 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
-/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
-/// cancellations again.
+/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and about as many
+/// cancellations again. The loop waits when it is full.
 pub(super) const ERRANDS_MAX: usize = 512;
 
 /// Something to do on this machine, durable as accepted.
@@ -177,14 +177,14 @@ impl Driver {
                 Ok(positions) => positions,
                 Err(error) => {
                     self.fall_back(&error).await;
-                    self.ask_again(&mut waiting);
+                    self.ask_again(&mut waiting).await;
                     waiting.fail(&error);
                     return;
                 }
             }
         };
         self.views.store(Arc::new(self.engine.view()));
-        self.release(effects.after, &mut waiting, &ids.into_iter().zip(positions).collect());
+        self.release(effects.after, &mut waiting, &ids.into_iter().zip(positions).collect()).await;
         for met in waiting.met {
             // Whoever went away no longer needs to know.
             if met.send(()).is_err() {}
@@ -206,7 +206,7 @@ impl Driver {
 
     /// Asks the engine again, now without the failed batch and without writing: a write that was done before gets its stored
     /// receipt, any other a signed refusal. An unsigned word would prove nothing to its origin. An outcome is put off.
-    fn ask_again(&mut self, waiting: &mut Waiting) {
+    async fn ask_again(&mut self, waiting: &mut Waiting) {
         let mut effects = Effects::default();
         for (query, received) in std::mem::take(&mut waiting.acts) {
             self.handle(Input::Act { query, received: *received }, &mut effects);
@@ -214,7 +214,7 @@ impl Driver {
         for (reply, request) in std::mem::take(&mut waiting.outcomes) {
             self.handle(Input::Request { reply, request }, &mut effects);
         }
-        self.release(effects.after, waiting, &BTreeMap::new());
+        self.release(effects.after, waiting, &BTreeMap::new()).await;
     }
 
     /// Nothing of the failed batch happened: forget it and go on without writing.
@@ -257,7 +257,7 @@ impl Driver {
         false
     }
 
-    fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
+    async fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
         for effect in after {
             match effect {
                 Effect::Answer { query, receipt } => {
@@ -275,9 +275,9 @@ impl Driver {
                         waiting.turn_away(waiter, full);
                     }
                 }
-                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)),
-                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)),
-                Effect::StartRun(run) => self.hand_over(Errand::Start(run)),
+                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)).await,
+                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)).await,
+                Effect::StartRun(run) => self.hand_over(Errand::Start(run)).await,
                 Effect::Refuse { query, code } => {
                     self.tell(waiting, query, Err(code));
                     if let Some(responder) = waiting.queries.remove(&query) {
@@ -301,9 +301,10 @@ impl Driver {
         }
     }
 
-    /// The queue holds all that the engine accepts at once; what does not fit is a cancellation more than there are runs.
-    fn hand_over(&self, errand: Errand) {
-        if self.errands.try_send(errand).is_err() {
+    /// Waits where the queue is full, as it is of many cancellations at once: what was accepted must not be lost, and whoever
+    /// does it waits for nobody. He is gone only when the node stops, and the next start closes what is open then.
+    async fn hand_over(&self, errand: Errand) {
+        if self.errands.send(errand).await.is_err() {
             tracing::warn!("an accepted errand finds nobody who does it");
         }
     }
@@ -400,6 +401,7 @@ mod tests {
     use crate::domain::audit::{Hash, Outcome};
     use crate::domain::envelope::{Envelope, Response, Ruling};
     use crate::domain::identity::IdentityKey;
+    use crate::domain::time::Wall;
     use crate::engine::effect::Started;
     use crate::engine::input::{Conclusion, Write};
     use crate::node::tests::{engineer, parsed, settings};
@@ -433,6 +435,26 @@ mod tests {
     fn ping(id: &str, target: &str) -> Write {
         let targets = vec![parsed(target)];
         Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
+    }
+
+    /// As where many runs are cancelled at once. A run whose errand is dropped would be open and never begun, and whoever
+    /// started it would wait for ever.
+    #[tokio::test]
+    async fn what_finds_no_room_in_the_queue_waits_for_it_and_is_not_lost() {
+        let mut driver = driver(&MemoryStore::new());
+        let (errands, mut accepted) = mpsc::channel(1);
+        driver.errands = errands;
+        let runs: Vec<_> = (1..=4).map(|number| RunId::new(Wall::from_millis(1), [number; 10])).collect();
+        let after = runs.iter().copied().map(Effect::CancelRun).collect();
+        let release = async move { driver.release(after, &mut Waiting::default(), &BTreeMap::new()).await };
+        let take = async {
+            let mut taken = Vec::new();
+            while let Some(errand) = accepted.recv().await {
+                taken.extend(if let Errand::Cancel(run) = errand { Some(run) } else { None });
+            }
+            taken
+        };
+        assert_eq!(tokio::join!(release, take).1, runs);
     }
 
     /// One turn with one request in it.
