@@ -286,7 +286,10 @@ pub enum Identity {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// On the node: check that the anchors that came back are of the authority that made the token.
+    /// On the node: check that the anchors that came back are those of the authority, before the node is started with them.
+    ///
+    /// Whoever carries them might exchange them together with the certificate. They are compared with the join token, or with
+    /// the words that the authority showed when it issued the certificate; without either nothing is accepted.
     Accept {
         /// The folder with the anchors.
         #[arg(long, value_name = "DIR")]
@@ -295,8 +298,11 @@ pub enum Identity {
         #[arg(long)]
         site: String,
         /// The file of the join token, or - for standard input.
-        #[arg(long, value_name = "PATH")]
-        join_token: PathBuf,
+        #[arg(long, value_name = "PATH", conflicts_with = "anchors")]
+        join_token: Option<PathBuf>,
+        /// The words of the anchors as the authority showed them, heard by another way than the files came, or their 64 digits.
+        #[arg(long, value_name = "WORDS")]
+        anchors: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

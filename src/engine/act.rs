@@ -1,7 +1,7 @@
 //! Writes that arrive: judged, carried out once, answered with a receipt.
 //!
 //! Acceptance, effect and receipt are one transaction. A repeated request gets the stored receipt; the same id with another
-//! content is a conflict. Refusals change nothing, so they need no memory and cost no disk write.
+//! content is a conflict. Refusals change nothing and cost no disk write; a signed one stands for every copy of its envelope.
 
 use std::sync::Arc;
 
@@ -60,22 +60,51 @@ impl Engine {
             }
             return;
         }
-        let outcome = match judge::judge(&view, received, now.wall) {
-            Err(denial) => Err(denial),
-            Ok(_rule) if matches!(memory, Memory::Other) => {
-                let reason = "this request id was used for another request";
-                Err(Denial::at_target(Code::Conflict, "request_id", reason))
-            }
-            Ok(_rule) if envelope.issued <= self.dropped_until.plus(SKEW) => {
-                let reason = "it is older than a receipt that was dropped, so it may have been carried out before";
-                Err(Denial::at_target(Code::Replayed, "receipts", reason))
-            }
-            Ok(_rule) => self.carry_out(now, entropy, envelope, effects),
+        let outcome = match self.refusals.get(&received.digest) {
+            // Its origin has told its caller so, whatever holds by now.
+            Some(denial) => Err(denial.clone()),
+            None => self.decide(now, entropy, received, matches!(memory, Memory::Other), effects),
         };
         match outcome {
             Ok(receipt) => self.answer(query, received, receipt, false, effects),
             Err(denial) => self.refuse_act(now, entropy, query, received, denial, effects),
         }
+    }
+
+    /// Judges a write that was not carried out yet, and carries it out if it may be.
+    fn decide(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+        received: &Received,
+        is_reused: bool,
+        effects: &mut Effects,
+    ) -> Result<Receipt, Denial> {
+        let envelope = &received.envelope;
+        judge::judge(&self.view(), received, now.wall)?;
+        if is_reused {
+            let reason = "this request id was used for another request";
+            return Err(Denial::at_target(Code::Conflict, "request_id", reason));
+        }
+        if envelope.issued <= self.dropped_until.plus(SKEW) {
+            let reason = "it is older than a receipt that was dropped, so it may have been carried out before";
+            return Err(Denial::at_target(Code::Replayed, "receipts", reason));
+        }
+        self.carry_out(now, entropy, envelope, effects)
+    }
+
+    /// Remembers that this envelope was refused. Gives whether there was room.
+    fn note_refusal(&mut self, received: &Received, denial: &Denial, now: Now) -> bool {
+        let is_known = judge::identify(&self.view(), received, now.wall).is_ok();
+        let account = is_known.then_some(&received.envelope.origin);
+        let over = received.envelope.expires.plus(SKEW);
+        let mut is_kept = self.refusals.keep(account, received.digest, denial, over);
+        // By a clock that is not believed no window is over.
+        if !is_kept && self.clock.state() == ClockState::Certain {
+            self.refusals.forget_over(now.wall);
+            is_kept = self.refusals.keep(account, received.digest, denial, over);
+        }
+        is_kept
     }
 
     /// Says what became of a write, and changes nothing: a request never seen stays unseen.
@@ -180,6 +209,11 @@ impl Engine {
         self.count_refused(denial.code.as_str());
         let envelope = &received.envelope;
         let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, Err(&denial));
+        if !self.note_refusal(received, &denial, now) {
+            effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
+            effects.then(Effect::Refuse { query, code: denial.code });
+            return;
+        }
         let receipt = envelope::Receipt {
             envelope: received.digest,
             target: self.me().clone(),

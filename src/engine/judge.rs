@@ -105,6 +105,11 @@ fn check_origin(view: &View, received: &Received, now: Wall) -> Result<(), Denia
             format!("no certificate vouches for {origin}"),
         ));
     }
+    // It may have waited since it was checked: a ban counts for what is carried out after it, not for what arrives after it.
+    if !view.settings.vouches_still(&received.signer, now) {
+        let reason = format!("the certificate that vouched for {origin} when its request came counts no more");
+        return Err(Denial::at_target(Code::UntrustedIdentity, "trust", reason));
+    }
     if received.envelope.action.kind().is_read() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ mod observe;
 mod receipts;
 pub mod record;
 mod recover;
+mod refusals;
 mod reload;
 mod run;
 mod steady;
@@ -46,6 +47,7 @@ use crate::engine::input::{Input, Request};
 use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
+use crate::engine::refusals::Refusals;
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{Category, Event, Peers, RetiredKey, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
@@ -86,6 +88,7 @@ pub struct Engine {
     unsaved_boots: BTreeSet<RuntimeId>,
     overlay: Arc<Overlay>,
     receipts: Receipts,
+    refusals: Refusals,
     /// When the youngest dropped receipt was given: what is not younger may have been carried out.
     dropped_until: Wall,
     intents: BTreeMap<IntentKey, Intent>,

@@ -116,7 +116,9 @@ impl Engine {
     /// Pins an unknown peer's key, refuses a changed one, and moves on to a new boot.
     fn admit(&mut self, now: Now, signer: &Signer, boot: u64, effects: &mut Effects) -> Result<(), &'static str> {
         let runtime = signer.runtime();
-        if self.settings.profile != Profile::Dev && signer.vouched.is_none() {
+        // It may have waited since it was checked, behind a ban on the very key that it would bring.
+        let counts = self.settings.vouches_still(signer, now.wall);
+        if !counts || (self.settings.profile != Profile::Dev && signer.vouched.is_none()) {
             return Err(Code::UntrustedIdentity.as_str());
         }
         let Some(known) = self.peers.get(runtime) else {

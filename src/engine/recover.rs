@@ -13,6 +13,7 @@ use crate::engine::effect::Effects;
 use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, OpenRun, Peer, Record};
+use crate::engine::refusals::Refusals;
 use crate::engine::steady::SteadyClock;
 use crate::engine::view::{self, Settings, Witnessing};
 use crate::engine::{Engine, Entropy, audit_id};
@@ -85,6 +86,7 @@ impl Engine {
             unsaved_boots: BTreeSet::new(),
             overlay: Arc::new(facts.overlay),
             receipts: Receipts::default(),
+            refusals: Refusals::default(),
             dropped_until: facts.dropped_until,
             under_way: BTreeMap::new(),
             intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
@@ -159,6 +161,7 @@ impl Engine {
         engine.clock = self.clock.with_durable_mark(mark);
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);
+        engine.refusals.clone_from(&self.refusals);
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.lapses.clone_from(&self.lapses);

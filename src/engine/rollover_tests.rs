@@ -13,7 +13,7 @@ use crate::domain::time::Wall;
 use crate::engine::Engine;
 use crate::engine::effect::Effects;
 use crate::engine::input::{Input, QueryId, ReplyId, Request};
-use crate::engine::tests::{ME, THERE, Zeros, act, at, engine, letter, ruling, settings, signed_by};
+use crate::engine::tests::{ME, THERE, Zeros, act, at, authority, engine, letter, ruling, settings, signed_by};
 use crate::engine::view::{OwnCertificate, Settings};
 use crate::engine::word::{Observation, Signer, Word};
 
@@ -29,7 +29,7 @@ fn signer(runtime: &str, identity: Fingerprint, from: u64) -> Signer {
     Arc::make_mut(&mut signer.delegation).not_before = at(from).wall;
     signer.delegation_hash = Hash(identity.0);
     signer.identity = identity;
-    signer.vouched = Some(Vouched { until: Wall(u64::MAX), authority: Hash([0; 32]) });
+    signer.vouched = Some(Vouched { until: Wall(u64::MAX), authority: authority().name() });
     signer
 }
 
@@ -68,6 +68,17 @@ fn take_certificate(engine: &mut Engine, second: u64, key: Fingerprint) {
     let settings = Arc::new(Settings { certificate, ..settings() });
     let request = Request::Reload { asker, settings, detail: "certificates".to_owned() };
     tell(engine, second, Input::Request { reply: ReplyId(1), request });
+}
+
+/// What introduces a key has waited, and the certificate behind it counts no more: no key is taken by it.
+#[test]
+fn a_key_that_was_proved_under_another_trust_is_not_taken() {
+    let mut engine = engine(&["s/b"]);
+    let mut late = signer("s/b", NEXT, 2);
+    late.vouched = Some(Vouched { until: Wall(u64::MAX), authority: Hash([7; 32]) });
+    tell(&mut engine, 2, Input::Met { signer: late, boot: 1 });
+    let known = engine.view().peers[&"s/b".parse::<RuntimeId>().expect("legal")].clone();
+    assert_eq!((known.pinned, engine.view().refused.get("untrusted_identity")), (THERE, Some(&1)));
 }
 
 #[test]

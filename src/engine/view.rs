@@ -125,6 +125,17 @@ pub struct Settings {
     pub version: String,
 }
 
+impl Settings {
+    /// Whether what proved a signer when it was checked counts by the trust of now. Whom no certificate proved, none can fail.
+    pub fn vouches_still(&self, signer: &Signer, now: Wall) -> bool {
+        match (&signer.vouched, &self.authority) {
+            (None, _) => true,
+            (Some(vouched), Some(authority)) => authority.still_holds(vouched, now),
+            (Some(_), None) => false,
+        }
+    }
+}
+
 /// A key that another one has followed while its owner went on running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetiredKey {

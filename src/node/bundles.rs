@@ -77,6 +77,17 @@ pub(super) struct Known {
     pub(super) standings: BTreeMap<SiteId, Standing>,
     /// Whose file cannot be read, and why.
     pub(super) damaged: BTreeMap<SiteId, String>,
+    /// Who was a partner and is only named by anchors now, which may be older than those of its bundle; and what to do.
+    pub(super) left: BTreeMap<SiteId, String>,
+}
+
+impl Known {
+    /// The anchors that take the place of those in the settings. Nobody speaks for a site whose bundle cannot be read, or which
+    /// was a partner: the anchors that the settings name may be older than those in it, and of a key that was taken back since.
+    pub(super) fn in_place(&self) -> Vec<(SiteId, Vec<CertificateDer<'static>>)> {
+        let nobodys = self.damaged.keys().chain(self.left.keys()).map(|site| (site.clone(), Vec::new()));
+        self.anchors.iter().cloned().chain(nobodys).collect()
+    }
 }
 
 /// Where one project keeps the bundles of its partners.
@@ -85,18 +96,25 @@ pub struct Bundles {
     folder: PathBuf,
     naming: Naming,
     partners: Vec<BundlePartner>,
+    /// Sites that are known by anchors in the settings and by nothing else.
+    anchored: Vec<SiteId>,
 }
 
 impl Bundles {
     /// Those of the project whose state folder this is.
     pub fn of(state: &Path, settings: &Settings) -> Self {
         let Settings { identity, .. } = settings;
-        Self { folder: state.join(FOLDER), naming: identity.naming(), partners: identity.partners.clone() }
+        let is_partner = |site: &SiteId| identity.partners.iter().any(|it| it.site == *site);
+        let anchored = identity.anchors.iter().map(|it| it.site.clone());
+        let anchored = anchored.filter(|site| site != settings.site() && !is_partner(site)).collect();
+        let (folder, naming) = (state.join(FOLDER), identity.naming());
+        Self { folder, naming, partners: identity.partners.clone(), anchored }
     }
 
     /// The files of all partners, whether they are there or not.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.partners.iter().map(|partner| self.path(&partner.site)).collect()
+        let sites = self.partners.iter().map(|partner| &partner.site).chain(&self.anchored);
+        sites.map(|site| self.path(site)).collect()
     }
 
     /// What is known of a site's bundle.
@@ -125,7 +143,22 @@ impl Bundles {
                 }
             }
         }
+        known.left = self.anchored.iter().filter_map(|site| Some((site.clone(), self.has_left(site)?))).collect();
         known
+    }
+
+    /// What to do about a site of which a bundle is kept, and which the settings name by anchors alone. One whose file cannot be
+    /// looked for may be such a site.
+    fn has_left(&self, site: &SiteId) -> Option<String> {
+        let path = self.path(site);
+        path.try_exists().unwrap_or(true).then(|| {
+            let path = path.display();
+            format!(
+                "runtime.identity.anchors names {site}, which is no runtime.identity.partner in this run: the anchors may be older \
+                 than its bundle in {path}, so nobody speaks for {site}; take it out of runtime.identity.anchors too, or remove \
+                 that file if they are to count"
+            )
+        })
     }
 
     /// Takes a bundle of a partner, durably, or refuses it and changes nothing.
@@ -182,7 +215,7 @@ pub fn bans(project: &Path, settings: &Settings) -> Result<Bans, Error> {
 pub(super) struct Federation {
     /// How far each partner may be relied on.
     pub(super) partners: BTreeMap<SiteId, Standing>,
-    /// Whose file cannot be read, and why.
+    /// For whom nobody speaks as the files are, and why.
     pub(super) damaged: BTreeMap<SiteId, String>,
     /// The own site's bundle, where it is served.
     pub(super) own: Option<Arc<Bundle>>,
@@ -191,11 +224,11 @@ pub(super) struct Federation {
 impl Federation {
     /// What the files say of partners. Whose file cannot be read is as far relied on as before: what was in force stays.
     pub(super) fn of_partners(state: &Path, settings: &Settings, before: Option<&Self>) -> Self {
-        let Known { anchors: _, mut standings, damaged } = Bundles::of(state, settings).all();
+        let Known { anchors: _, mut standings, damaged, left } = Bundles::of(state, settings).all();
         for (site, standing) in standings.iter_mut().filter(|(site, _)| damaged.contains_key(site)) {
             *standing = before.and_then(|before| before.partners.get(site)).copied().unwrap_or_default();
         }
-        Self { partners: standings, damaged, own: None }
+        Self { partners: standings, damaged: damaged.into_iter().chain(left).collect(), own: None }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
-use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::id::RuntimeId;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
@@ -57,7 +57,7 @@ pub(super) fn load(
 ) -> Result<tls::Snapshot, Error> {
     let (known, naming) = (Bundles::of(state, settings).all(), settings.identity.naming());
     let own = Subject::of_runtime(&settings.runtime_id);
-    let read = tls::load_with(sources, &with_damaged(&known), &naming, &own, now)?;
+    let read = tls::load_with(sources, &known.in_place(), &naming, &own, now)?;
     Ok(keeping(&known, settings, before, &read).unwrap_or(read))
 }
 
@@ -69,13 +69,8 @@ pub(super) fn load_beside(
     in_use: &tls::Snapshot,
 ) -> Option<tls::Snapshot> {
     let known = Bundles::of(state, settings).all();
-    let read = tls::load_beside(sources, &with_damaged(&known), &settings.identity.naming(), in_use)?;
+    let read = tls::load_beside(sources, &known.in_place(), &settings.identity.naming(), in_use)?;
     Some(keeping(&known, settings, Some(in_use), &read).unwrap_or(read))
-}
-
-/// Nobody speaks for a site whose bundle cannot be read: the anchors that the settings name may be older than those in it.
-fn with_damaged(known: &bundles::Known) -> Vec<(SiteId, Vec<CertificateDer<'static>>)> {
-    known.anchors.iter().cloned().chain(known.damaged.keys().map(|site| (site.clone(), Vec::new()))).collect()
 }
 
 /// With the anchors that are in force for the sites whose bundle cannot be read.

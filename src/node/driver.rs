@@ -20,7 +20,7 @@ use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::Receipt;
 use crate::domain::run::RunId;
-use crate::domain::time::{Millis, Monotonic};
+use crate::domain::time::{Millis, Monotonic, Wall};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Effects, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
@@ -30,6 +30,7 @@ use crate::engine::word::Signer;
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::metrics::Metrics;
+use crate::node::arrived::Arrived;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::keyring::Keyring;
 use crate::node::trace;
@@ -38,6 +39,9 @@ use crate::wire;
 
 /// Mails waiting for the loop: a second of observations from 1,000 peers. Senders wait when it is full.
 pub(super) const MAILBOX_MAX: usize = 1_024;
+
+/// Mails that go before all others: reloads, of which there is one at a time.
+pub(super) const URGENT_MAX: usize = 4;
 
 /// Most inputs that share one commit, so that the first of them does not wait for the last of many.
 const BATCH_INPUTS_MAX: usize = 256;
@@ -53,7 +57,7 @@ pub(super) enum Mail {
     /// A request of this node's own callers.
     Request(Request, oneshot::Sender<Result<Answer, Failure>>),
     /// A write from the mesh.
-    Act(Box<Received>, Responder),
+    Act(Box<Arrived>, Responder),
     /// A question for an outcome from the mesh.
     AskOutcome(Box<Received>, Responder),
     /// An unknown signer; answered when the view knows it or never will.
@@ -103,6 +107,8 @@ pub(super) struct Driver {
     pub(super) tasks: TaskTracker,
     pub(super) apply: ApplySettings,
     pub(super) mailbox: mpsc::Receiver<Mail>,
+    /// What is taken back counts for everything that waits.
+    pub(super) urgent: mpsc::Receiver<Mail>,
     /// To whoever starts programs.
     pub(super) errands: mpsc::Sender<Errand>,
     pub(super) metrics: Arc<Metrics>,
@@ -145,6 +151,10 @@ impl Driver {
         }
         tokio::select! {
             biased;
+            Some(mail) = self.urgent.recv() => {
+                mails.push(mail);
+                false
+            }
             _count = self.mailbox.recv_many(mails, BATCH_INPUTS_MAX) => false,
             () = stop.cancelled() => false,
             () = tokio::time::sleep(sleep) => false,
@@ -155,14 +165,15 @@ impl Driver {
         self.engine.view().is_read_only && !matches!(self.store.fault(), Some(store::Error::Broken { .. }))
     }
 
-    async fn turn(&mut self, mails: &mut Vec<Mail>) {
+    pub(super) async fn turn(&mut self, mails: &mut Vec<Mail>) {
         let mut waiting = Waiting::default();
         let mut effects = Effects::default();
         if mails.is_empty() {
             self.handle(Input::Timer, &mut effects);
         }
-        for mail in mails.drain(..) {
-            let input = waiting.admit(mail);
+        let urgent = std::iter::from_fn(|| self.urgent.try_recv().ok()).collect::<Vec<_>>();
+        for mail in urgent.into_iter().chain(mails.drain(..)) {
+            let input = waiting.admit(mail, &self.engine, self.clock.now().wall);
             self.handle(input, &mut effects);
         }
         // Not at every turn: each failure costs the answers of its batch.
@@ -326,7 +337,7 @@ impl Driver {
 }
 
 impl Waiting {
-    fn admit(&mut self, mail: Mail) -> Input {
+    fn admit(&mut self, mail: Mail, engine: &Engine, now: Wall) -> Input {
         self.next = self.next.saturating_add(1);
         let (query, reply) = (QueryId(self.next), ReplyId(self.next));
         match mail {
@@ -338,12 +349,13 @@ impl Waiting {
                 }
                 Input::Request { reply, request }
             }
-            Mail::Act(received, responder) => {
+            Mail::Act(arrived, responder) => {
                 self.queries.insert(query, responder);
+                let received = arrived.by_now(&engine.view(), now);
                 let envelope = &received.envelope;
                 self.asked.insert(query, (envelope.action.kind(), trace::of_envelope(envelope)));
-                self.acts.insert(query, received.clone());
-                Input::Act { query, received: *received }
+                self.acts.insert(query, Box::new(received.clone()));
+                Input::Act { query, received }
             }
             Mail::AskOutcome(received, responder) => {
                 self.queries.insert(query, responder);
@@ -395,7 +407,7 @@ fn until(now: Monotonic, at: Monotonic) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::action::Action;
     use crate::domain::audit::{Hash, Outcome};
@@ -408,7 +420,7 @@ mod tests {
     use crate::store::memory::{Fault, MemoryStore};
     use crate::store::{Chain, READ_QUEUE_MAX};
 
-    fn driver(store: &MemoryStore) -> Driver {
+    pub(in crate::node) fn driver(store: &MemoryStore) -> Driver {
         let clock = Clock::start();
         let now = clock.now();
         let keyring =
@@ -416,6 +428,7 @@ mod tests {
         let identity = keyring.keys().signer().identity;
         let engine = Engine::recover(settings(), identity, [], now).expect("no removal");
         let (_nobody, mailbox) = mpsc::channel(1);
+        let urgent = mpsc::channel(1).1;
         Driver {
             clock,
             store: Arc::new(store.clone()),
@@ -425,6 +438,7 @@ mod tests {
             tasks: TaskTracker::new(),
             apply: Box::new(|_values| {}),
             mailbox,
+            urgent,
             errands: mpsc::channel(1).0,
             metrics: Arc::default(),
             retry_at: Monotonic::default(),
@@ -554,7 +568,9 @@ mod tests {
                 });
             }
             let (responder, answer) = Responder::channel();
-            driver.turn(&mut vec![Mail::Act(Box::new(misdirected(&driver)), responder)]).await;
+            driver
+                .turn(&mut vec![Mail::Act(Box::new(Arrived::new(misdirected(&driver), Vec::new())), responder)])
+                .await;
             match answer.await.expect("answered") {
                 mesh::Answer::Reply(_) => assert!(!is_full, "a signed refusal without its record"),
                 mesh::Answer::Refusal(text) => assert_eq!((is_full, text.as_str()), (true, "server_busy")),

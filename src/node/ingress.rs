@@ -20,6 +20,7 @@ use crate::engine::view::View;
 use crate::engine::{self};
 use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
 use crate::metrics::Metrics;
+use crate::node::arrived::Arrived;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
 use crate::node::issuer::Issuer;
@@ -184,11 +185,12 @@ impl Ingress {
                     self.send(Mail::AskOutcome(Box::new(received), responder)).await;
                 }
                 Ok(received) if received.envelope.action.kind().is_read() => {
-                    arrived(&received, "a read has arrived").in_scope(|| self.answer_read(&received, responder));
+                    let span = arrived(&received, "a read has arrived");
+                    span.in_scope(|| self.answer_read(Arrived::new(received, payload), responder));
                 }
                 Ok(received) => {
                     arrived(&received, "a write has arrived");
-                    self.send(Mail::Act(Box::new(received), responder)).await;
+                    self.send(Mail::Act(Box::new(Arrived::new(received, payload)), responder)).await;
                 }
             },
         }
@@ -235,10 +237,11 @@ impl Ingress {
     }
 
     /// Answers a read from the snapshot. It leaves a record that nobody waits for.
-    fn answer_read(&self, received: &Received, responder: Responder) {
+    fn answer_read(&self, arrived: Arrived, responder: Responder) {
         let now = self.clock.now();
         let view = self.views.load();
-        let result = judge::judge(&view, received, now.wall);
+        let received = arrived.by_now(&view, now.wall);
+        let result = judge::judge(&view, &received, now.wall);
         let mut draft = engine::act_draft(
             now,
             &mut SystemEntropy,

@@ -5,6 +5,7 @@
 
 mod admin_token;
 pub mod archive;
+mod arrived;
 pub mod assemble;
 mod audit_key;
 pub mod bundles;
@@ -237,6 +238,7 @@ impl Prepared {
         let Self { clock, engine, store, keyring, metrics } = self;
         let views = Arc::new(ArcSwap::from_pointee(engine.view()));
         let (mailbox, mails) = mpsc::channel(MAILBOX_MAX);
+        let (urgent, first) = mpsc::channel(driver::URGENT_MAX);
         let (work, core) = (TaskTracker::new(), TaskTracker::new());
         let stop_core = CancellationToken::new();
         let probe_ms = Arc::new(AtomicU64::new(probe_period(&engine, parts.probe_ms)));
@@ -252,6 +254,7 @@ impl Prepared {
             tasks: work.clone(),
             apply,
             mailbox: mails,
+            urgent: first,
             errands: errands.clone(),
             metrics: Arc::clone(&metrics),
             retry_at: clock.now().monotonic,
@@ -280,6 +283,7 @@ impl Prepared {
             clock,
             views,
             mailbox,
+            urgent,
             keyring,
             store,
             mesh,
@@ -322,6 +326,7 @@ struct Assembly {
     clock: Clock,
     views: Arc<ArcSwap<View>>,
     mailbox: mpsc::Sender<driver::Mail>,
+    urgent: mpsc::Sender<driver::Mail>,
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
     mesh: Arc<dyn Mesh>,
@@ -446,6 +451,7 @@ impl Assembly {
             clock: self.clock,
             views: Arc::clone(&self.views),
             mailbox: self.mailbox.clone(),
+            urgent: self.urgent.clone(),
             store: Arc::clone(&self.store),
             courier: Arc::new(courier),
             ingress: Arc::clone(ingress),

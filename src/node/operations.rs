@@ -41,6 +41,7 @@ pub(super) struct NodeOperations {
     pub(super) clock: Clock,
     pub(super) views: Arc<ArcSwap<View>>,
     pub(super) mailbox: mpsc::Sender<Mail>,
+    pub(super) urgent: mpsc::Sender<Mail>,
     pub(super) store: Arc<dyn Store>,
     pub(super) courier: Arc<Courier>,
     pub(super) ingress: Arc<Ingress>,
@@ -211,10 +212,19 @@ impl NodeOperations {
     }
 
     pub(super) async fn ask_engine(&self, request: EngineRequest) -> Result<Answer, Failure> {
-        let (tx, rx) = oneshot::channel();
-        self.mailbox.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
-        rx.await.map_err(|_dropped| stopping())?
+        ask_by(&self.mailbox, request).await
     }
+
+    /// The same, before whatever waits.
+    pub(super) async fn ask_engine_first(&self, request: EngineRequest) -> Result<Answer, Failure> {
+        ask_by(&self.urgent, request).await
+    }
+}
+
+async fn ask_by(mails: &mpsc::Sender<Mail>, request: EngineRequest) -> Result<Answer, Failure> {
+    let (tx, rx) = oneshot::channel();
+    mails.send(Mail::Request(request, tx)).await.map_err(|_closed| stopping())?;
+    rx.await.map_err(|_dropped| stopping())?
 }
 
 fn stopping() -> Failure {

@@ -75,6 +75,7 @@ impl NodeOperations {
         Ok(reloaded)
     }
 
+    /// Before all that waits: what is taken back must not be done by an envelope that came before and was held up by the disk.
     /// A store that fails at this very moment goes read-only, and then holds nothing up: what is taken back must not go on
     /// because it cannot be put on record.
     async fn tell_engine(&self, asker: &Asker, settings: &Arc<view::Settings>, detail: &str) -> Result<(), Failure> {
@@ -83,8 +84,8 @@ impl NodeOperations {
             settings: Arc::clone(settings),
             detail: detail.to_owned(),
         };
-        match self.ask_engine(ask()).await {
-            Err(failure) if failure.code == Code::StorageUnavailable => self.ask_engine(ask()).await.map(drop),
+        match self.ask_engine_first(ask()).await {
+            Err(failure) if failure.code == Code::StorageUnavailable => self.ask_engine_first(ask()).await.map(drop),
             answer => answer.map(drop),
         }
     }

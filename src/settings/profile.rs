@@ -1,7 +1,7 @@
 //! What the profiles `plant` and `wan` ask for before the node answers anything.
 //!
 //! A missing piece is no fault of the file: `validate` takes it, and `play` refuses to start, naming the setting. What can go
-//! missing while a node runs, such as a certificate that ends, is asked again at each request (`web::routes::state`). A token that is there and worthless is a fault, because it looks like protection.
+//! missing while a node runs, such as a certificate that ends, is asked again at each request (`web::promise`). A token that is there and worthless is a fault, because it looks like protection.
 
 use crate::settings::problem::Faults;
 use crate::settings::raw::Node;

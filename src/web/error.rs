@@ -169,9 +169,10 @@ impl Problem {
         Self::new(Kind::Failed(Code::ServerBusy), detail)
     }
 
-    /// Whether the node failed, and says so in words that are not for every reader.
-    pub(crate) const fn is_own_fault(&self) -> bool {
-        matches!(self.kind, Kind::Failed(_))
+    /// Whether the node failed, and says so in words that are not for every reader. Which setting lacks, whoever asks anew is
+    /// told too.
+    pub(crate) fn is_own_fault(&self) -> bool {
+        matches!(self.kind, Kind::Failed(code) if code != Code::NotConfigured)
     }
 
     /// As an answer; `own_name` names the request where the caller did not.
@@ -352,7 +353,10 @@ pub(crate) mod described {
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
         (415, "The body is not application/json."),
-        (503, "Too many requests, or the store takes no writes; Retry-After says when to ask again."),
+        (
+            503,
+            "Too many requests, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
+        ),
     ];
     /// Of a route that takes a body about a peer.
     pub(crate) const PEER: &[(u16, &str)] = &[
@@ -364,7 +368,10 @@ pub(crate) mod described {
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
         (415, "The body is not application/json."),
-        (503, "Too many requests, or the store takes no writes; Retry-After says when to ask again."),
+        (
+            503,
+            "Too many requests, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
+        ),
     ];
     /// Of an invocation.
     pub(crate) const INVOKE: &[(u16, &str)] = &[
@@ -381,7 +388,10 @@ pub(crate) mod described {
         (415, "The payload is not application/json."),
         (500, "The run ended with an error; its record says which."),
         (501, "This node keeps no runs."),
-        (503, "Too many requests, streams or runs, or the store takes no writes; nothing was started."),
+        (
+            503,
+            "Too many requests, streams or runs, the store takes no writes, or a setting that the profile needs is absent; nothing was started.",
+        ),
     ];
     /// Of a run that is read.
     pub(crate) const RUN: &[(u16, &str)] = &[
@@ -396,7 +406,10 @@ pub(crate) mod described {
         (409, "More than one runtime claims the run."),
         (500, "The node failed."),
         (501, "This node keeps no runs."),
-        (503, "Too many requests or streams, the store cannot be read, or the run's owner cannot be reached."),
+        (
+            503,
+            "Too many requests or streams, the store cannot be read, the run's owner cannot be reached, or a setting that the profile needs is absent.",
+        ),
         (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
     /// Of the admin listener.
@@ -411,7 +424,7 @@ pub(crate) mod described {
         (405, "Wanted GET."),
         (409, "More than one runtime claims the run."),
         (501, "This node keeps no runs."),
-        (503, "Too many requests, or the store cannot be read."),
+        (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
         (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
 }

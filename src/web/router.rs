@@ -21,7 +21,9 @@ use super::error::{Kind, Problem};
 use super::guard::Hosts;
 use super::limit;
 use super::places::Places;
+use super::promise::Unmet;
 use super::rate::Rates;
+use super::routes::actions::Refusal;
 use super::routes::{actions, openapi};
 use super::serve::PeerAddress;
 use super::table::{Access, Form, Handler, ROUTES, Route};
@@ -302,6 +304,7 @@ impl Shared {
         let presented =
             Presented { peer: parts.extensions.get().copied(), certificate: parts.extensions.get().cloned() };
         let caller = self.admit(route, &parts.headers, presented.connection())?;
+        self.check_promise(route, caller.as_ref())?;
         let path = parts.uri.path().strip_prefix(self.options.surface.mount()).unwrap_or_default().to_owned();
         let mut call = Call { caller, uri: parts.uri, headers: parts.headers, body: Bytes::new(), path, presented };
         if let Handler::Reading(handler) = route.handler {
@@ -341,18 +344,31 @@ impl Shared {
             return Err(Problem::busy("this credential sends too many requests"));
         }
         if !caller.opens(&self.options.surface) {
-            self.record_refusal(&view, &caller, route);
+            self.record_refusal(Code::PermissionDenied, route, |verb| Refusal::of_route(&caller, verb));
             let detail = "this credential is not for this listener; `token create --audience` makes one for either";
             return Err(Problem::new(Kind::Forbidden, detail));
         }
         match least.filter(|least| caller.role() < *least) {
             None => Ok(Some(caller)),
             Some(least) => {
-                self.record_refusal(&view, &caller, route);
+                self.record_refusal(Code::PermissionDenied, route, |verb| Refusal::of_route(&caller, verb));
                 let detail = format!("this needs the role {least}, the credential has {}", caller.role());
                 Err(Problem::new(Kind::Forbidden, detail))
             }
         }
+    }
+
+    /// Refuses what rests on what the profile promises while that is not so. A refused write goes on record.
+    fn check_promise(&self, route: &Route, caller: Option<&Caller>) -> Result<(), Problem> {
+        let missing = match route.unmet {
+            Unmet::Answered | Unmet::Told => None,
+            Unmet::Refused => self.lacking(&self.node.view()),
+        };
+        let Some(missing) = missing else { return Ok(()) };
+        if let Some(caller) = caller.filter(|_| route.method == "POST") {
+            self.record_refusal(Code::NotConfigured, route, |verb| Refusal::of_promise(caller, verb, missing.clone()));
+        }
+        Err(Problem::new(Kind::Failed(Code::NotConfigured), missing))
     }
 
     /// Puts bad credentials on record, at most one record a second: whoever guesses must not fill the audit log.
@@ -369,16 +385,16 @@ impl Shared {
         let others = self.bad_credentials.swap(0, Ordering::Relaxed);
         let peer = peer.map_or_else(|| "nowhere".to_owned(), |peer| peer.0.ip().to_string());
         let Some(nobody) = auth::nobody(view) else { return };
-        if let Err(failure) = actions::record(self, view, &actions::Refusal::of_credential(nobody, &peer, others)) {
+        if let Err(failure) = actions::record(self, view, &Refusal::of_credential(nobody, &peer, others)) {
             tracing::warn!(code = %failure.code, "a bad credential could not be recorded");
         }
     }
 
-    fn record_refusal(&self, view: &View, caller: &Caller, route: &Route) {
-        self.node.metrics().denied(Code::PermissionDenied, Stage::Origin);
+    fn record_refusal(&self, code: Code, route: &Route, refusal: impl FnOnce(&str) -> Refusal) {
+        self.node.metrics().denied(code, Stage::Origin);
         let mut words = route.path.rsplit('/').filter(|word| !word.starts_with('{'));
         let verb = words.next().unwrap_or_default().replace('-', "_");
-        if let Err(failure) = actions::record(self, view, &actions::Refusal::of_route(caller, &verb)) {
+        if let Err(failure) = actions::record(self, &self.node.view(), &refusal(&verb)) {
             tracing::warn!(code = %failure.code, "a refusal could not be recorded");
         }
     }

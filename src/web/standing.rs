@@ -36,7 +36,7 @@ pub(crate) enum Waited<T> {
     Silent,
     /// The credentials have changed, and this one holds still.
     Again,
-    /// The credential holds no more.
+    /// The credential holds no more, or not what the profile promises.
     Lapsed(Problem),
     /// The node stops.
     Stopped,
@@ -85,7 +85,7 @@ impl Standing {
         self.changes.has_changed().unwrap_or(false)
     }
 
-    /// Why the credential holds no more, if so.
+    /// Why the credential holds no more, or not what the profile promises, if so.
     fn ask_again(&mut self) -> Option<Problem> {
         self.asked = Instant::now();
         self.changes.mark_unchanged();
@@ -96,7 +96,8 @@ impl Standing {
             caller.holder() == self.holder && caller.role() == self.role && caller.opens(&options.surface)
         };
         let detail = "the credential with which this stream was opened holds no more";
-        caller.ok().filter(is_same).is_none().then(|| Problem::new(Kind::BadCredential, detail))
+        let lapsed = caller.ok().filter(is_same).is_none().then(|| Problem::new(Kind::BadCredential, detail));
+        lapsed.or_else(|| self.shared.broken_promise())
     }
 }
 

@@ -8,6 +8,7 @@ use axum::body::Body;
 
 use super::error::described;
 use super::limit::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use super::promise::Unmet;
 use super::router::{Answered, Call, Shared, Waiting};
 use super::routes::{
     actions, admin, audit, bundle, config, control, health, invoke, metrics, openapi, runs, state, watch,
@@ -35,6 +36,8 @@ pub struct Route {
     pub path: &'static str,
     /// Who may ask.
     pub access: Access,
+    /// What becomes of it while the node lacks what its profile promises.
+    pub unmet: Unmet,
     /// Most bytes of a body; 0 where none is read.
     pub body_bytes_max: usize,
     /// What it does, in one sentence.
@@ -78,6 +81,7 @@ const fn get(path: &'static str, access: Access, summary: &'static str, answer: 
         method: "GET",
         path,
         access,
+        unmet: Unmet::Refused,
         body_bytes_max: 0,
         summary,
         request: Described::None,
@@ -95,6 +99,7 @@ const fn post(path: &'static str, least: Role, summary: &'static str, bodies: Bo
         method: "POST",
         path,
         access: Access::Least(least),
+        unmet: Unmet::Refused,
         body_bytes_max: BODY_BYTES_MAX,
         summary,
         request: bodies.0,
@@ -120,6 +125,11 @@ const fn taking(mut route: Route, query: Query) -> Route {
     route
 }
 
+const fn when_unmet(unmet: Unmet, mut route: Route) -> Route {
+    route.unmet = unmet;
+    route
+}
+
 const fn as_run(id: &'static str, problems: &'static [(u16, &'static str)], mut route: Route) -> Route {
     route.form = Form::Envelope;
     route.id = Some(id);
@@ -134,48 +144,87 @@ const OF_PEER: Bodies = (Described::Peer, Described::Done);
 /// Every route of the public listener.
 pub static ROUTES: [Route; 22] = [
     failing(
-        get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
+        when_unmet(
+            Unmet::Answered,
+            get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
+        ),
         described::PUBLIC,
     ),
     failing(
-        get("/livez", Access::Anyone, "Whether the process answers.", Described::Health, Handler::Now(health::live)),
+        when_unmet(
+            Unmet::Answered,
+            get(
+                "/livez",
+                Access::Anyone,
+                "Whether the process answers.",
+                Described::Health,
+                Handler::Now(health::live),
+            ),
+        ),
         described::PUBLIC,
     ),
     failing(
-        get("/readyz", Access::Anyone, "Whether requests are taken.", Described::Health, Handler::Now(health::ready)),
+        when_unmet(
+            Unmet::Answered,
+            get(
+                "/readyz",
+                Access::Anyone,
+                "Whether requests are taken.",
+                Described::Health,
+                Handler::Now(health::ready),
+            ),
+        ),
         described::PROBE,
     ),
     failing(
         taking(
-            get(
-                "/healthz",
-                Access::AnyoneOrMore,
-                "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
-                Described::Health,
-                Handler::Now(health::report),
+            when_unmet(
+                Unmet::Answered,
+                get(
+                    "/healthz",
+                    Access::AnyoneOrMore,
+                    "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
+                    Described::Health,
+                    Handler::Now(health::report),
+                ),
             ),
             Query::Health,
         ),
         described::HEALTH,
     ),
     failing(
-        get("/openapi.json", Access::Anyone, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
+        when_unmet(
+            Unmet::Answered,
+            get(
+                "/openapi.json",
+                Access::Anyone,
+                "This description.",
+                Described::OpenApi,
+                Handler::Now(openapi::document),
+            ),
+        ),
         described::PUBLIC,
     ),
-    get(
-        "/metrics",
-        VIEWER,
-        "What this node counts and measures, as Prometheus reads it (OpenMetrics 1.0).",
-        Described::Metrics,
-        Handler::Now(metrics::read),
+    when_unmet(
+        Unmet::Answered,
+        get(
+            "/metrics",
+            VIEWER,
+            "What this node counts and measures, as Prometheus reads it (OpenMetrics 1.0).",
+            Described::Metrics,
+            Handler::Now(metrics::read),
+        ),
     ),
     failing(
-        get(
-            "/api/runtime-cloud/bundle",
-            Access::Anyone,
-            "The trust bundle of this runtime's site, as a SPIFFE bundle endpoint serves it.",
-            Described::Bundle,
-            Handler::Now(bundle::read),
+        when_unmet(
+            Unmet::Answered,
+            get(
+                "/api/runtime-cloud/bundle",
+                Access::Anyone,
+                "The trust bundle of this runtime's site, as a SPIFFE bundle endpoint serves it.",
+                Described::Bundle,
+                Handler::Now(bundle::read),
+            ),
         ),
         described::BUNDLE,
     ),
@@ -199,19 +248,25 @@ pub static ROUTES: [Route; 22] = [
         ),
         described::READ,
     ),
-    post(
-        "/api/runtime-cloud/actions/preflight",
-        Role::Viewer,
-        "Would this be allowed now? One decision per target, no effects.",
-        (Described::Question, Described::Preflight),
-        Handler::Now(actions::preflight),
+    when_unmet(
+        Unmet::Told,
+        post(
+            "/api/runtime-cloud/actions/preflight",
+            Role::Viewer,
+            "Would this be allowed now? One decision per target, no effects.",
+            (Described::Question, Described::Preflight),
+            Handler::Now(actions::preflight),
+        ),
     ),
-    post(
-        "/api/runtime-cloud/actions/dispatch",
-        Role::Viewer,
-        "Decides again and carries it out; every target reports for itself.",
-        (Described::Action, Described::Dispatch),
-        Handler::Later(actions::dispatch),
+    when_unmet(
+        Unmet::Told,
+        post(
+            "/api/runtime-cloud/actions/dispatch",
+            Role::Viewer,
+            "Decides again and carries it out; every target reports for itself.",
+            (Described::Action, Described::Dispatch),
+            Handler::Later(actions::dispatch),
+        ),
     ),
     taking(
         get(
@@ -230,19 +285,25 @@ pub static ROUTES: [Route; 22] = [
         Described::Config,
         Handler::Now(config::read),
     ),
-    post(
-        "/api/runtime-cloud/control/reload",
-        Role::Admin,
-        "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
-        (Described::Control, Described::Reloaded),
-        Handler::Later(control::reload),
+    when_unmet(
+        Unmet::Answered,
+        post(
+            "/api/runtime-cloud/control/reload",
+            Role::Admin,
+            "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
+            (Described::Control, Described::Reloaded),
+            Handler::Later(control::reload),
+        ),
     ),
-    post(
-        "/api/runtime-cloud/control/shutdown",
-        Role::Admin,
-        "Stops this node.",
-        OF_NODE,
-        Handler::Later(control::shutdown),
+    when_unmet(
+        Unmet::Answered,
+        post(
+            "/api/runtime-cloud/control/shutdown",
+            Role::Admin,
+            "Stops this node.",
+            OF_NODE,
+            Handler::Later(control::shutdown),
+        ),
     ),
     failing(
         post(
@@ -333,7 +394,10 @@ const fn of_admin(id: &'static str, route: Route) -> Route {
 pub static ADMIN_ROUTES: [Route; 6] = [
     of_admin(
         "adminDescribe",
-        get("/openapi.json", OPERATOR, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
+        when_unmet(
+            Unmet::Answered,
+            get("/openapi.json", OPERATOR, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
+        ),
     ),
     of_admin(
         "adminListAgents",

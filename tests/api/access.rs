@@ -19,7 +19,7 @@ const DISPATCH: &str = "/api/runtime-cloud/actions/dispatch";
 const CONTROL: &str = "/api/runtime-cloud/control";
 
 /// A good body for each route that takes one.
-fn body_of(path: &str) -> &'static str {
+pub(crate) fn body_of(path: &str) -> &'static str {
     match path {
         PREFLIGHT | DISPATCH => READ,
         path if path.contains("/peers-") => r#"{"runtime_id":"b"}"#,
@@ -27,42 +27,46 @@ fn body_of(path: &str) -> &'static str {
     }
 }
 
-fn request(route: &Route) -> Request<Body> {
+pub(crate) fn request(route: &Route) -> Request<Body> {
     let mut request = post(route.path, body_of(route.path));
     *request.method_mut() = route.method.parse().unwrap();
     request
 }
 
-/// Every route once, with the least role that may ask. A new route fails here until it has its row.
+/// Every route once, with the least role that may ask, and what becomes of it while the profile lacks what it promises. A new
+/// route fails here until it has its row.
 #[test]
 fn the_table_says_who_may_ask() {
     let rows: BTreeSet<String> = ROUTES
         .iter()
-        .map(|route| format!("{} {} {:?} {}", route.method, route.path, route.access, route.body_bytes_max))
+        .map(|route| {
+            let Route { method, path, access, body_bytes_max, unmet, .. } = route;
+            format!("{method} {path} {access:?} {body_bytes_max} {unmet:?}")
+        })
         .collect();
     let expected = [
-        "GET / Anyone 0",
-        "GET /api/runtime-cloud/audit Least(Viewer) 0",
-        "GET /api/runtime-cloud/bundle Anyone 0",
-        "GET /api/runtime-cloud/config Least(Viewer) 0",
-        "GET /api/runtime-cloud/state Least(Viewer) 0",
-        "GET /api/runtime-cloud/state/stream Least(Viewer) 0",
-        "GET /healthz AnyoneOrMore 0",
-        "GET /livez Anyone 0",
-        "GET /metrics Least(Viewer) 0",
-        "GET /openapi.json Anyone 0",
-        "GET /readyz Anyone 0",
-        "GET /runs/{runId} Least(Viewer) 0",
-        "GET /runs/{runId}/events Least(Viewer) 0",
-        "GET /runs/{runId}/stream Least(Viewer) 0",
-        "POST /agents/{name}/{id} Least(Viewer) 1048576",
-        "POST /api/runtime-cloud/actions/dispatch Least(Viewer) 262144",
-        "POST /api/runtime-cloud/actions/preflight Least(Viewer) 262144",
-        "POST /api/runtime-cloud/control/peers-approve Least(Admin) 262144",
-        "POST /api/runtime-cloud/control/peers-forget Least(Admin) 262144",
-        "POST /api/runtime-cloud/control/reload Least(Admin) 262144",
-        "POST /api/runtime-cloud/control/shutdown Least(Admin) 262144",
-        "POST /api/runtime-cloud/control/time-reset Least(Admin) 262144",
+        "GET / Anyone 0 Answered",
+        "GET /api/runtime-cloud/audit Least(Viewer) 0 Refused",
+        "GET /api/runtime-cloud/bundle Anyone 0 Answered",
+        "GET /api/runtime-cloud/config Least(Viewer) 0 Refused",
+        "GET /api/runtime-cloud/state Least(Viewer) 0 Refused",
+        "GET /api/runtime-cloud/state/stream Least(Viewer) 0 Refused",
+        "GET /healthz AnyoneOrMore 0 Answered",
+        "GET /livez Anyone 0 Answered",
+        "GET /metrics Least(Viewer) 0 Answered",
+        "GET /openapi.json Anyone 0 Answered",
+        "GET /readyz Anyone 0 Answered",
+        "GET /runs/{runId} Least(Viewer) 0 Refused",
+        "GET /runs/{runId}/events Least(Viewer) 0 Refused",
+        "GET /runs/{runId}/stream Least(Viewer) 0 Refused",
+        "POST /agents/{name}/{id} Least(Viewer) 1048576 Refused",
+        "POST /api/runtime-cloud/actions/dispatch Least(Viewer) 262144 Told",
+        "POST /api/runtime-cloud/actions/preflight Least(Viewer) 262144 Told",
+        "POST /api/runtime-cloud/control/peers-approve Least(Admin) 262144 Refused",
+        "POST /api/runtime-cloud/control/peers-forget Least(Admin) 262144 Refused",
+        "POST /api/runtime-cloud/control/reload Least(Admin) 262144 Answered",
+        "POST /api/runtime-cloud/control/shutdown Least(Admin) 262144 Answered",
+        "POST /api/runtime-cloud/control/time-reset Least(Admin) 262144 Refused",
     ];
     assert_eq!(rows, expected.into_iter().map(str::to_owned).collect());
     assert_eq!(rows.len(), ROUTES.len(), "no route stands twice");

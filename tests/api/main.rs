@@ -18,6 +18,7 @@ mod fleet;
 mod guard;
 mod hostile;
 mod metrics;
+mod promise;
 mod rates;
 mod routes;
 mod runs;

@@ -426,3 +426,39 @@ fn a_partner_whose_entry_is_taken_away_is_nobody_at_once() {
     let added = south.command(&["ctl", "reload"]);
     assert_eq!(added["needs_restart"], json!(["runtime.identity"]), "{added}");
 }
+
+/// North is known by anchors in the settings and by its bundle. With its entry it goes, and the older anchors do not take its
+/// place until a person says so.
+#[test]
+fn the_anchors_of_a_partner_whose_entry_is_taken_away_count_for_nobody() {
+    let desk = Desk::new(&["north", "south"]);
+    let known = "[[runtime.identity.partner]]\nsite = \"north\"";
+    let text = settings(&desk, "south", "s", &["south", "north"], &[], known);
+    let south = play(&desk, "south", "s", &text);
+    let north = play(&desk, "north", "a", &settings(&desk, "north", "a", &["north", "south"], &[&south.mesh], ""));
+    let (alice, stick) = (Alice::of(&desk), Stick { node: &south });
+    let file = desk.text("north.json");
+    words_of(&desk, "north", &file);
+    stick.takes(&file, None);
+    alice.writes_until(&north, "south/s", "ok", "target", SEEN_MAX);
+    let without = text.replace(known, "");
+    fs::write(south.project.join("runtime.toml"), &without).expect("written");
+    let nobody_writes = |north: &Plant| {
+        wait_until("no write is carried out", SEEN_MAX, || {
+            let answer = alice.writes(north, "south/s");
+            if outcome(&answer) == "ok" { Err(answer.to_string()) } else { Ok(()) }
+        });
+    };
+    nobody_writes(&north);
+    let told = partners(&desk, "south", &south)["detail"].to_string();
+    let is_named = ["runtime.identity.anchors", "runtime.identity.partner"].iter().all(|it| told.contains(it));
+    assert!(is_named && told.contains("north.json"), "{told}");
+    let south = again(south, &without);
+    let north = again(north, &settings(&desk, "north", "a", &["north", "south"], &[&south.mesh], ""));
+    north.sees("south/s", "lifecycle_state", "online");
+    nobody_writes(&north);
+    assert_eq!(partners(&desk, "south", &south)["status"], "degraded");
+    fs::remove_file(south.project.join("state/bundles/north.json")).expect("kept");
+    south.command(&["ctl", "reload"]);
+    alice.writes_until(&north, "south/s", "ok", "target", SEEN_MAX);
+}

@@ -110,6 +110,41 @@ fn a_token_is_for_one_name_kind_site_and_request_and_its_answer_is_known() {
     assert_eq!(accept("a"), Some(5));
 }
 
+/// Without a token the words of the anchors stand for it, as the authority has shown them beside the certificate.
+#[test]
+fn anchors_are_accepted_by_the_words_that_the_authority_showed_and_by_nothing_else() {
+    let desk = Desk::new(&["north", "south"]);
+    let out = desk.text("a");
+    let enrolled = identity(&["enrol", "--node", "north/a", "--out", &out, "--json"]);
+    let enrolled: Json = serde_json::from_slice(&enrolled.stdout).expect("JSON");
+    let (ca, request) = (desk.text("ca-north"), format!("{out}/node-a.csr"));
+    let key = enrolled["words"].as_str().expect("words");
+    let issued = identity(&["approve", "--ca", &ca, "--request", &request, "--fingerprint", key, "--json"]);
+    let issued: Json = serde_json::from_slice(&issued.stdout).expect("JSON");
+    let words = issued["anchors_words"].as_str().expect("words").to_owned();
+    let accept = |rest: &[&str]| identity(&[&["accept", "--out", &out, "--site", "north"], rest].concat());
+    let by_words = || accept(&["--anchors", &words]).status.code();
+    assert_eq!(by_words(), Some(0));
+    assert_eq!(accept(&["--anchors", &words.to_uppercase()]).status.code(), Some(0));
+    let shown = accept(&[]);
+    let told = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(shown.status.code() == Some(2) && told.contains(&words) && told.contains("--anchors"), "{shown:?}");
+    assert_eq!(accept(&["--anchors", key]).status.code(), Some(5), "the words of something else");
+    let (first, rest) = words.split_once(' ').expect("many words");
+    assert_eq!(accept(&["--anchors", rest]).status.code(), Some(5), "without {first}");
+    assert_eq!(accept(&["--anchors", &words, "--join-token", "-"]).status.code(), Some(2), "one of both");
+
+    // The stick comes back with a certificate and the anchors of somebody else, or with his beside the right ones.
+    let anchors = desk.path("a/anchors-north.pem");
+    let right = fs::read_to_string(&anchors).expect("anchors");
+    for exchanged in [foreign(&desk), right.clone() + &foreign(&desk), String::new()] {
+        fs::write(&anchors, exchanged).expect("written");
+        assert_eq!(by_words(), Some(5));
+    }
+    fs::write(&anchors, right).expect("written");
+    assert_eq!(by_words(), Some(0));
+}
+
 /// The id in the name of a token's file.
 fn id_of(token: &str) -> &str {
     token.rsplit_once('-').expect("an id").1

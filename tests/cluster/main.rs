@@ -48,6 +48,7 @@ mod shutdown;
 mod sites;
 #[cfg(feature = "spire")]
 mod spire;
+mod stolen;
 mod streams;
 mod walkthrough;
 mod witness;

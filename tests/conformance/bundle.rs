@@ -229,17 +229,63 @@ fn a_confirmation_adds_to_what_is_known_and_a_new_set_begins_anew() {
     let expires = now.plus(Millis::from_hours(48));
     let by_file = after(None, bundle(5, vec![der.clone()]), Way::File { expires }).expect("taken");
     let both = after(Some(&by_file), bundle(5, vec![der.clone()]), Way::Endpoint).expect("confirmed");
-    assert_eq!((both.file_expires, both.endpoint_at), (Some(expires), Some(now)));
+    assert_eq!((both.file_expires, both.endpoint_at), (None, Some(now)), "the endpoint speaks for itself");
+    let again = after(Some(&both), bundle(5, vec![der.clone()]), Way::File { expires }).expect("the same");
+    assert_eq!((again.file_expires, again.endpoint_at), (Some(expires), Some(now)), "a person says that it holds");
     let shorter = Way::File { expires: now.plus(Millis::from_hours(1)) };
-    let again = after(Some(&both), bundle(5, vec![der.clone()]), shorter).expect("the same");
+    let again = after(Some(&again), bundle(5, vec![der.clone()]), shorter).expect("the same");
     assert_eq!(again.file_expires, Some(expires), "an earlier file takes nothing back");
-    let next = after(Some(&both), bundle(6, vec![der, anchor()]), Way::Endpoint).expect("new");
+    let next = after(Some(&again), bundle(6, vec![der, anchor()]), Way::Endpoint).expect("new");
     assert_eq!(next.file_expires, None, "the file spoke of another set");
 
     assert!(bundle::is_worth_keeping(None, &both, day) && bundle::is_worth_keeping(Some(&both), &next, day));
     assert!(!bundle::is_worth_keeping(Some(&both), &both, day), "nothing new");
     let later = Taken { confirmed: now.plus(Millis::from_hours(3)), ..both.clone() };
     assert!(bundle::is_worth_keeping(Some(&both), &later, day), "an eighth of the age");
+}
+
+/// An endpoint that falls silent stops writes, however long a file from before would have lasted.
+#[test]
+fn a_file_does_not_outlive_the_endpoint_that_has_spoken_after_it() {
+    let (now, day, der) = (now().wall, Millis::from_hours(24), anchor());
+    let later = |hours| now.plus(Millis::from_hours(hours));
+    let at = |known, way, now| {
+        Taken::after(Some(known), bundle(5, vec![der.clone()]), way, &naming(), &site(), now).expect("taken")
+    };
+    let file = Way::File { expires: later(90 * 24) };
+    let imported = after(None, bundle(5, vec![der.clone()]), file).expect("taken");
+    assert!(imported.standing(day).check(later(48)).is_ok(), "no endpoint has spoken");
+    let spoken = at(&imported, Way::Endpoint, later(1));
+    assert!(bundle::is_worth_keeping(Some(&imported), &spoken, day), "a restart must not bring the file back");
+    assert_eq!(spoken.standing(day).check(later(25)), Ok(()));
+    assert!(matches!(spoken.standing(day).check(later(26)), Err(Stale::Over(_))), "it is silent");
+    let by_hand = at(&spoken, file, later(26));
+    assert_eq!(by_hand.standing(day).check(later(60)), Ok(()), "a person says that it holds");
+    assert!(at(&by_hand, Way::Endpoint, later(61)).standing(day).check(later(86)).is_err(), "it has spoken again");
+}
+
+/// What a clock that ran ahead has noted ends with the next confirmation by the right time, and lengthens nothing.
+#[test]
+fn a_clock_that_ran_ahead_is_mended_by_the_next_confirmation() {
+    let (now, day, der) = (now().wall, Millis::from_hours(24), anchor());
+    let later = |hours| now.plus(Millis::from_hours(hours));
+    let at = |known: Option<&Taken>, way, now| {
+        Taken::after(known, bundle(5, vec![der.clone()]), way, &naming(), &site(), now).expect("taken")
+    };
+    let ahead = at(None, Way::Endpoint, later(9_000));
+    assert_eq!(ahead.standing(day).check(now), Err(Stale::Ahead));
+    let fetched = at(Some(&ahead), Way::Endpoint, now);
+    assert!(bundle::is_worth_keeping(Some(&ahead), &fetched, day), "it has to outlast the next start");
+    assert_eq!(fetched.standing(day).check(now), Ok(()));
+    assert!(fetched.standing(day).check(later(25)).is_err());
+    let imported = at(Some(&ahead), Way::File { expires: later(1) }, now);
+    assert_eq!(imported.standing(day).check(now), Ok(()));
+    assert!(imported.standing(day).check(later(2)).is_err(), "the endpoint has not said so in the future");
+    let a_little = at(None, Way::Endpoint, now.plus(Millis::from_secs(200)));
+    assert!(
+        !bundle::is_worth_keeping(Some(&a_little), &at(Some(&a_little), Way::Endpoint, now), day),
+        "within the skew"
+    );
 }
 
 #[test]

@@ -148,7 +148,8 @@ fn received(site: &str, who: Who, known: Known, action: &Action) -> Received {
         not_after: wall.plus(Millis::from_hours(1)),
     };
     let is_proved = !matches!(known, Known::Approved | Known::Seen);
-    let vouched = Vouched { until: wall.plus(Millis::from_hours(1)), authority: Hash::of(b"trust") };
+    let vouched =
+        Vouched { until: wall.plus(Millis::from_hours(1)), authority: Hash::of(b"the trust of the receiver") };
     let signer = Signer {
         delegation: Arc::new(delegation),
         delegation_hash: Hash::of(b"a delegation"),
@@ -161,7 +162,11 @@ fn received(site: &str, who: Who, known: Known, action: &Action) -> Received {
 /// One cell: the rule that allows it, or the code and the rule of the denial.
 fn judged(profile: Profile, site: &str, who: Who, known: Known, action: &Action) -> String {
     let view = view(profile, site, who, known);
-    match judge(&view, &received(site, who, known, action), now().wall) {
+    let mut received = received(site, who, known, action);
+    if let (Some(vouched), Some(authority)) = (&mut received.signer.vouched, &view.settings.authority) {
+        vouched.authority = authority.name();
+    }
+    match judge(&view, &received, now().wall) {
         Ok(rule) => format!("allow by {rule}"),
         Err(denial) => format!("{} by {}", denial.code, denial.rule),
     }

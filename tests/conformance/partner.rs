@@ -112,8 +112,8 @@ fn signer(runtime: &RuntimeId, key: Fingerprint, is_proven: bool) -> Signer {
         not_before: now().wall,
         not_after: now().wall.plus(Millis::from_hours(1)),
     };
-    let vouched =
-        is_proven.then(|| Vouched { until: now().wall.plus(Millis::from_hours(1)), authority: Hash::of(b"trust") });
+    let vouched = is_proven
+        .then(|| Vouched { until: now().wall.plus(Millis::from_hours(1)), authority: world::authority().name() });
     Signer { delegation: Arc::new(delegation), delegation_hash: Hash::of(key.0.as_slice()), identity: key, vouched }
 }
 

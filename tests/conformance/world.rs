@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use trust_runtime::domain::action::{Action, ActionKind};
 use trust_runtime::domain::audit::Hash;
-use trust_runtime::domain::identity::{Fingerprint, IdentityKey};
+use trust_runtime::domain::identity::anchors::Trust;
+use trust_runtime::domain::identity::authority::Authority;
+use trust_runtime::domain::identity::{Fingerprint, IdentityKey, Mapping, Naming};
 use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
@@ -64,6 +66,11 @@ pub(crate) fn policy(own_site: &str, rules: &toml::Table) -> Policy {
     settings.unwrap_or_else(|problems| panic!("{problems}\n{text}")).policy
 }
 
+/// A trust in which nobody is known by an anchor: what is vouched for under its name counts, and nothing new is.
+pub(crate) fn authority() -> Authority {
+    Authority::new(Trust::new(Naming { trust_domain: parsed("trust"), mapping: Mapping::PathSite }))
+}
+
 /// Settings of `me` with these rules.
 pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
     Settings {
@@ -74,7 +81,7 @@ pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
         is_secure: true,
         policy,
         policy_hash: Hash::of(b"a policy"),
-        authority: None,
+        authority: Some(authority()),
         certificate: None,
         partners: BTreeMap::new(),
         damaged: BTreeMap::new(),

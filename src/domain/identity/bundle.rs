@@ -81,7 +81,7 @@ pub struct Taken {
     pub confirmed: Wall,
     /// When the endpoint last said so.
     pub endpoint_at: Option<Wall>,
-    /// Until when its file lets it be relied on.
+    /// Until when a file lets it be relied on that came after the endpoint has last spoken.
     pub file_expires: Option<Wall>,
 }
 
@@ -106,13 +106,17 @@ impl Taken {
                 if sorted(&known.bundle) != sorted(&taken.bundle) {
                     return Err(Refused::SameSequence(known_at));
                 }
-                // The same again: what confirmed it before goes on to count.
-                taken.endpoint_at = known.endpoint_at;
+                // The same again: what confirmed it before goes on to count, but for a moment that a clock which ran ahead has noted.
+                taken.endpoint_at = known.endpoint_at.filter(|at| *at <= now.plus(SKEW));
                 taken.file_expires = known.file_expires;
             }
         }
         match way {
-            Way::Endpoint => taken.endpoint_at = Some(now),
+            // Whoever is asked speaks for himself: a file from before must not outlive his silence.
+            Way::Endpoint => {
+                taken.endpoint_at = Some(now);
+                taken.file_expires = None;
+            }
             Way::File { expires } if expires < now => return Err(Refused::Expired),
             Way::File { expires } => {
                 taken.file_expires = taken.file_expires.max(Some(expires.min(now.plus(FILE_LIFE_MAX))))
@@ -200,11 +204,14 @@ pub fn refresh_after(hint: Option<Millis>, age_max: Millis) -> Millis {
     hint.unwrap_or(REFRESH_DEFAULT).clamp(REFRESH_MIN, latest)
 }
 
-/// Whether a confirmation is worth a write to the disk: not each one, and often enough that a restart costs little.
+/// Whether a confirmation is worth a write to the disk: not each one, and often enough that a restart costs little. One that
+/// takes the place of a file, or of a moment that a clock which ran ahead has noted, is written at once.
 pub fn is_worth_keeping(known: Option<&Taken>, taken: &Taken, age_max: Millis) -> bool {
     let Some(known) = known else { return true };
     let step = Millis(age_max.0.wrapping_div(8));
-    known.bundle != taken.bundle || known.endpoint_at.is_none_or(|at| at.plus(step) <= taken.confirmed)
+    let is_ahead = taken.confirmed.plus(SKEW) < known.confirmed;
+    let is_of_another_kind = known.bundle != taken.bundle || known.file_expires != taken.file_expires;
+    is_of_another_kind || is_ahead || known.endpoint_at.is_none_or(|at| at.plus(step) <= taken.confirmed)
 }
 
 /// Whether one of these authorities signed the message, one that is neither over nor banned.

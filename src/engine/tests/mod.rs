@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use crate::domain::action::{self, Action};
 use crate::domain::audit::Hash;
+use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::PublicKey;
 use crate::domain::envelope::{Delegation, Envelope, Health, Ruling, Voucher};
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{Fingerprint, Role, TrustState};
+use crate::domain::identity::anchors::Trust;
+use crate::domain::identity::authority::Authority;
+use crate::domain::identity::{Fingerprint, Mapping, Naming, Role, TrustState};
 use crate::domain::offer::Offer;
 use crate::domain::policy::Policy;
 use crate::domain::preflight::Profile;
@@ -21,6 +24,7 @@ use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received};
 use crate::engine::record::{Peer, Record};
+use crate::engine::refusals::REFUSALS_OF_ORIGIN_MAX;
 use crate::engine::view::Settings;
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
 use crate::engine::{Engine, Entropy};
@@ -34,6 +38,12 @@ impl Entropy for Zeros {
     }
 }
 
+/// A trust in which nobody is known by an anchor: what is vouched for under its name counts.
+pub(super) fn authority() -> Authority {
+    let trust_domain = "trust".parse().expect("legal");
+    Authority::new(Trust::new(Naming { trust_domain, mapping: Mapping::PathSite }))
+}
+
 /// Those of runtime `s/a` in `dev`.
 pub(super) fn settings() -> Settings {
     Settings {
@@ -44,7 +54,7 @@ pub(super) fn settings() -> Settings {
         is_secure: false,
         policy: Policy::default(),
         policy_hash: Hash([0; 32]),
-        authority: None,
+        authority: Some(authority()),
         certificate: None,
         partners: BTreeMap::new(),
         damaged: BTreeMap::new(),
@@ -71,12 +81,15 @@ pub(super) fn at(seconds: u64) -> Now {
 
 /// An engine that knows these peers by one key.
 pub(super) fn engine(peers: &[&str]) -> Engine {
+    Engine::start(Arc::new(settings()), ME, records(peers), at(0), &mut Zeros).expect("facts").0
+}
+
+fn records(peers: &[&str]) -> Vec<Record> {
     let peer = |name: &&str| {
         let runtime: RuntimeId = name.parse().expect("legal");
         Record::Peer(Peer { runtime, pinned: THERE, trust: TrustState::Trusted, boot: 1 })
     };
-    let records: Vec<Record> = peers.iter().map(peer).collect();
-    Engine::start(Arc::new(settings()), ME, records, at(0), &mut Zeros).expect("facts").0
+    peers.iter().map(peer).collect()
 }
 
 pub(super) fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope {
@@ -110,7 +123,9 @@ pub(super) fn signed_by(runtime: &str, envelope: Envelope) -> Received {
     };
     let delegation_hash = Hash([3; 32]);
     let signer = Signer { delegation: Arc::new(delegation), delegation_hash, identity: THERE, vouched: None };
-    Received { signer, envelope, digest: Hash([4; 32]) }
+    // Letters that differ in anything differ in their bytes.
+    let digest = Hash::of(format!("{envelope:?}").as_bytes());
+    Received { signer, envelope, digest }
 }
 
 pub(super) fn act(engine: &mut Engine, now: Now, envelope: Envelope) -> Effects {
@@ -286,4 +301,40 @@ fn a_failed_commit_does_not_make_a_mark_due_that_the_disk_has() {
     // The disk took the mark; of a later batch it did not.
     let mut engine = engine.rebuilt([Record::ClockMark { wall: at(61).wall }], at(70)).expect("facts");
     assert_eq!((marks(&mut engine, 120), marks(&mut engine, 121)), (0, 1));
+}
+
+/// A network may bring a letter twice, and whoever has seen it may keep it back.
+#[test]
+fn a_copy_of_a_refused_write_is_refused_whatever_holds_by_then() {
+    let mut engine = engine(&["s/b"]);
+    engine.stop_writing();
+    let envelope = letter("s/b", "r", "debug", at(1));
+    let refused = |effects: &Effects| matches!(ruling(effects), Some(Ruling::Refused(denial)) if denial.code == Code::StorageUnavailable);
+    assert!(refused(&act(&mut engine, at(1), envelope.clone())));
+    let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
+    engine.resume_writing(&mut Effects::default());
+    assert!(refused(&act(&mut engine, at(2), envelope.clone())), "a copy of the same letter");
+    let mut effects = Effects::default();
+    let again = Received { digest: Hash([5; 32]), ..signed_by("s/b", envelope) };
+    engine.handle(at(2), &mut Zeros, Input::Act { query: QueryId(2), received: again }, &mut effects);
+    assert!(matches!(ruling(&effects), Some(Ruling::Done(_))), "a letter of its own for the same request");
+}
+
+/// What cannot be remembered is not claimed: the origin hears no signed word, and asks what became of it.
+#[test]
+fn a_refusal_that_finds_no_room_is_not_signed() {
+    let mut engine = engine(&["s/b"]);
+    engine.stop_writing();
+    let mut refuse = |number: usize| {
+        let mut effects = Effects::default();
+        let received = Received {
+            digest: Hash::of(&number.to_be_bytes()),
+            ..signed_by("s/b", letter("s/b", &format!("r{number}"), "debug", at(1)))
+        };
+        engine.handle(at(1), &mut Zeros, Input::Act { query: QueryId(1), received }, &mut effects);
+        ruling(&effects).is_some()
+    };
+    assert!((0..REFUSALS_OF_ORIGIN_MAX).all(&mut refuse));
+    assert!(!refuse(REFUSALS_OF_ORIGIN_MAX));
+    assert!(refuse(0), "this one is remembered");
 }

@@ -13,7 +13,8 @@ use zenoh::{Session, Wait};
 
 use crate::mesh::authority::{Authority, address};
 use crate::mesh::support::{any_answer, hears, wait_until};
-use crate::mesh::zenoh::session;
+use crate::mesh::zenoh::secure::PROTOCOL;
+use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
 use crate::mesh::zenoh::{Options, Partner, Role, ZenohMesh, open};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, Verb};
@@ -51,6 +52,13 @@ impl Site {
     async fn open(&self, partners: Vec<Partner>) -> Member {
         let options = self.options("router", Arc::clone(&self.router));
         Member::open(Options { role: Role::Router, partners, ..options }).await
+    }
+
+    /// Opens a second router of the site, linked with the first.
+    async fn second(&self, name: &str, router: &Member) -> Member {
+        let connect = vec![router.mesh.listening().remove(0)];
+        let options = self.options(name, self.authority.node(name));
+        Member::open(Options { role: Role::Router, connect, ..options }).await
     }
 
     /// Opens a node that knows its own site's authority alone, as a client of the router.
@@ -283,10 +291,19 @@ async fn a_partner_goes_with_its_anchors_or_a_ban_and_comes_back_with_them() {
 
 /// A session that keeps no rule of its own, in the partner's place.
 async fn lawless(site: &Site, to: &Site, at: &str) -> (Session, Tunnel) {
+    lawless_before(site, to, at, Vec::new()).await
+}
+
+/// The same, with links of its own making behind it.
+async fn lawless_before(site: &Site, to: &Site, at: &str, behind: Vec<String>) -> (Session, Tunnel) {
     let options = Options { role: Role::Router, ..site.options("router", Arc::clone(&site.router)) };
     let options = Options { partners: vec![dialling(to, at)], ..options };
     let tunnel = Tunnel::open(&options, &site.router).await.expect("opens");
-    let mut config = session::config(&options, &tunnel.partners[0]).expect("accepted");
+    let mut wires = tunnel.partners[0].clone();
+    wires.connect.extend(behind);
+    let mut config = session::config(&options, &wires).expect("accepted");
+    let protocols = serde_json::json!([PROTOCOL, "tcp"]).to_string();
+    config.insert_json5("transport/link/protocols", &protocols).expect("accepted");
     config.insert_json5("access_control", "{ enabled: false }").expect("accepted");
     (zenoh::open(config).await.expect("opens"), tunnel)
 }
@@ -344,6 +361,75 @@ async fn a_partner_speaks_for_itself_and_hears_what_it_is_told() {
     let only = |noted: &Mutex<Vec<String>>, key: &str| noted.lock().expect("sound").iter().all(|it| it == key);
     assert!(only(&asked, "truST/south/router/svc/rpc/act/north/n"), "{asked:?}");
     assert!(only(&heard, &observation("north/n")), "{heard:?}");
+}
+
+/// Routers believe each other's lists. A partner's router lists one by the id of a second router of ours, and one that nobody
+/// knows: what ours say to each other may end in its gate then, where nobody hears it. It is over when he is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routers_that_a_partner_invents_hear_nothing_and_are_gone_with_him() {
+    let [north, south] = Site::known(["north", "south"]);
+    let router = north.open(vec![listening(&south)]).await;
+    let second = north.second("second", &router).await;
+    let n = north.client("n", &router).await;
+    let mut m = north.client("m", &second).await;
+    n.asks(&mut m).await;
+
+    let id = second.mesh.core.session().expect("open").zid().to_string();
+    let invented = [invented(&south, Some(&id)).await, invented(&south, None).await];
+    let behind = invented.iter().flat_map(|it| it.runtime.get_locators()).map(|it| it.to_string()).collect();
+    let (liar, _tunnel) = lawless_before(&south, &north, &router.partner_at(0), behind).await;
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    for session in invented.iter().map(|it| &it.session).chain([&liar]) {
+        let (asked, heard) = (Arc::clone(&noted), Arc::clone(&noted));
+        let note = move |query: Query| asked.lock().expect("sound").push(format!("asked {}", query.key_expr()));
+        for key in ["truST/**", "truST/north/m/svc/rpc/**", "truST/north/victim/svc/rpc/**"] {
+            let queryable = session.declare_queryable(key).complete(true);
+            queryable.callback(note.clone()).background().wait().expect("declared");
+        }
+        let note = move |sample: Sample| heard.lock().expect("sound").push(format!("heard {}", sample.key_expr()));
+        for pattern in ["truST/**", "truST/*/*/_meta/identity", "truST/*/*/diag/observation"] {
+            session.declare_subscriber(pattern).callback(note.clone()).background().wait().expect("declared");
+        }
+    }
+    let ask = async |from: &Member, target: &str| {
+        let target = target.parse().expect("legal");
+        drop(from.mesh.query(&target, Verb::Act, Vec::new(), Duration::from_millis(20), &any_answer).await);
+    };
+    let talk = async || {
+        ask(&n, "north/m").await;
+        ask(&m, "north/n").await;
+        ask(&n, "north/victim").await;
+        drop(n.mesh.publish(Document::Observation, b"n".to_vec()).await);
+    };
+    wait_until("he hears what is told to partners", async || {
+        talk().await;
+        noted.lock().expect("sound").iter().any(|it| it.starts_with("heard"))
+    })
+    .await;
+    for _ in 0..20 {
+        talk().await;
+    }
+    let told = ["heard truST/north/n/diag/observation", "heard truST/north/n/_meta/identity"];
+    let overheard: Vec<_> =
+        noted.lock().expect("sound").iter().filter(|it| !told.contains(&it.as_str())).cloned().collect();
+    assert!(overheard.is_empty(), "{overheard:?}");
+
+    drop(liar.close().await);
+    for it in invented {
+        it.close().await;
+    }
+    n.asks(&mut m).await;
+}
+
+/// A router of a partner's making, in the place of the one that has this id.
+async fn invented(site: &Site, id: Option<&str>) -> session::Opened {
+    let options = Options { role: Role::Router, tls: None, ..site.options("invented", Arc::clone(&site.router)) };
+    let wires = Wires { listen: vec!["tcp/127.0.0.1:0".to_owned()], connect: Vec::new() };
+    let mut config = session::config(&options, &wires).expect("accepted");
+    if let Some(id) = id {
+        config.insert_json5("id", &format!("{id:?}")).expect("accepted");
+    }
+    session::start(config).await.expect("opens")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

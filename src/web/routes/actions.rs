@@ -16,7 +16,6 @@ use crate::handle::{Dispatched, Failure, Request};
 use crate::web::auth::Caller;
 use crate::web::error::Problem;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
-use crate::web::routes::state::unmet;
 use crate::wire::api::v1::action::{self, Ask, Reading, Refused, Wanted};
 use crate::wire::api::v1::decision::{self, dispatch_answer, dispatch_refusal, preflight_answer, preflight_refusal};
 
@@ -59,7 +58,7 @@ fn read(shared: &Shared, call: &Call, view: &View, ask: Ask) -> Result<Result<Ad
         Reading::Refused(refused) => return Ok(Err(*refused)),
         Reading::Wanted(wanted) => *wanted,
     };
-    if let Some(missing) = unmet(&shared.options, view, shared.node.now().wall) {
+    if let Some(missing) = shared.lacking(view) {
         return Ok(Err(wanted.refuse(Denial::at_origin(Code::NotConfigured, "profile", missing))));
     }
     let asker = match caller.asker_for(&wanted.actor) {
@@ -183,6 +182,12 @@ impl Refusal {
         let detail = format!("the role {} is too low", caller.role());
         let code = Code::PermissionDenied;
         Self { asker: caller.asker(), action: verb.to_owned(), target: None, request_id: None, code, detail }
+    }
+
+    /// Of a route that rests on what the profile promises.
+    pub(crate) fn of_promise(caller: &Caller, verb: &str, missing: String) -> Self {
+        let code = Code::NotConfigured;
+        Self { asker: caller.asker(), action: verb.to_owned(), target: None, request_id: None, code, detail: missing }
     }
 
     /// Of credentials that are not ours, with how many others there were since the last record.

@@ -109,11 +109,10 @@ fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
 
 /// A partner whose bundle is too old is read and not written, in both directions.
 fn partners(view: &View, now: Wall) -> (&'static str, String) {
-    let partners = &view.settings.partners;
-    if partners.is_empty() {
+    let (partners, damaged) = (&view.settings.partners, &view.settings.damaged);
+    if partners.is_empty() && damaged.is_empty() {
         return (NOT_CONFIGURED, "no partner is configured".to_owned());
     }
-    let damaged = &view.settings.damaged;
     let is_stale = partners.values().any(|standing| standing.check(now).is_err());
     let shown = partners.iter().map(|(site, standing)| partner(site, standing, now));
     let shown: Vec<String> = shown.chain(damaged.iter().map(|(site, reason)| format!("{site}: {reason}"))).collect();

@@ -5,13 +5,9 @@ use std::sync::Arc;
 use axum::http::header::{ETAG, HeaderMap, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderValue, Response};
 
-use crate::domain::code::Code;
-use crate::domain::preflight::Profile;
-use crate::domain::time::Wall;
-use crate::engine::view::{ClockState, Renewal, View};
-use crate::web::error::{Kind, Problem, not_modified};
+use crate::engine::view::View;
+use crate::web::error::not_modified;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
-use crate::web::{Auth, Options};
 use crate::wire::api::v1::state::Snapshot;
 
 /// Answers with the state, or with nothing if the reader has it.
@@ -22,9 +18,6 @@ pub(crate) fn read(shared: Arc<Shared>, call: Call) -> Waiting {
 async fn answer(shared: &Shared, call: &Call) -> Answered {
     let caller = call.caller()?;
     let view = shared.node.view();
-    if let Some(missing) = unmet(&shared.options, &view, shared.node.now().wall) {
-        return Err(Problem::new(Kind::Failed(Code::NotConfigured), missing));
-    }
     let snapshot = current(shared, view).await;
     let tag = format!("W/\"{}\"", snapshot.etag);
     let mut response = if is_known(&call.headers, &tag) {
@@ -73,22 +66,4 @@ fn label<B>(response: &mut Response<B>, tag: &str) {
     }
     // The same name is given to every reader, but the body says who reads.
     response.headers_mut().insert(VARY, HeaderValue::from_static("Authorization"));
-}
-
-/// Which setting the profile needs and does not have.
-pub(crate) fn unmet(options: &Options, view: &View, now: Wall) -> Option<String> {
-    let settings = &view.settings;
-    let profile = settings.profile.as_str();
-    if settings.profile == Profile::Dev {
-        return None;
-    }
-    if !settings.is_secure {
-        return Some(format!("the profile {profile} needs runtime.tls.mode to be self-managed or provisioned"));
-    }
-    let is_over = settings.certificate.is_some_and(|certificate| certificate.renewal(now) == Renewal::Overdue);
-    // A clock that is not believed says nothing about a certificate. It grants nothing either, and reads go on.
-    if is_over && view.clock == ClockState::Certain {
-        return Some(format!("the profile {profile} needs a certificate that holds: renew runtime.identity.svid_path"));
-    }
-    (options.auth == Auth::Local).then(|| format!("the profile {profile} needs runtime.web.auth = \"token\""))
 }

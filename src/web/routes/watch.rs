@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 
-use crate::domain::code::Code;
-use crate::web::error::{Kind, Problem};
 use crate::web::router::{Answered, Call, Shared, Waiting};
-use crate::web::routes::state::unmet;
 use crate::web::standing::Standing;
 use crate::web::stream::{lasting, place, wanted};
 use crate::web::watch::Watching;
@@ -20,9 +17,6 @@ pub(crate) fn read(shared: Arc<Shared>, call: Call) -> Waiting {
 
 fn follow(shared: &Arc<Shared>, call: &Call) -> Answered {
     let asker = call.caller()?.asker();
-    if let Some(missing) = unmet(&shared.options, &shared.node.view(), shared.node.now().wall) {
-        return Err(Problem::new(Kind::Failed(Code::NotConfigured), missing));
-    }
     let place = place(shared, call)?;
     let standing = Standing::new(shared, call)?;
     let form = wanted(&call.headers).unwrap_or(Form::EventStream);

@@ -223,12 +223,7 @@ fn find_signer(view: &View, claimed: &RuntimeId, outer: &Outer<'_>, now: Wall) -
 
 /// Whether what was checked once still counts: no chain is checked again while nothing has changed.
 fn still_holds(view: &View, signer: &Signer, now: Wall) -> bool {
-    let counts = match (&signer.vouched, &view.settings.authority) {
-        (None, _) => true,
-        (Some(vouched), Some(authority)) => authority.still_holds(vouched, now),
-        (Some(_), None) => false,
-    };
-    counts && signer.delegation.holds_at(now)
+    view.settings.vouches_still(signer, now) && signer.delegation.holds_at(now)
 }
 
 pub(super) fn check_signature(

@@ -1,11 +1,13 @@
 //! Who follows something does so for as long as the credential holds, and keeps nobody else out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use trust_runtime::domain::identity::token::{Audience, TokenId, TokenRecord};
+use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::web;
 
@@ -35,10 +37,15 @@ async fn rest(mut stream: TcpStream, first: String) -> (u16, String) {
 
 #[track_caller]
 fn assert_told(body: &str) {
+    assert_ended_by(body, "unauthorized");
+}
+
+#[track_caller]
+fn assert_ended_by(body: &str, kind: &str) {
     let frames = frames(body);
     let (last, before) = frames.split_last().expect("something came");
     let error: Json = serde_json::from_str(&last.data).expect("JSON");
-    assert_eq!((last.event.as_str(), &error["error"]["type"]), ("error", &"unauthorized".into()), "{last:?}");
+    assert_eq!((last.event.as_str(), &error["error"]["type"]), ("error", &kind.into()), "{last:?}");
     assert!(before.iter().all(|frame| frame.event != "error"), "{before:?}");
 }
 
@@ -90,6 +97,26 @@ async fn an_expired_token_ends_its_streams_within_a_heartbeat() {
     served.bench.node.pass(1_000);
     for (stream, first) in open_ones {
         assert_told(&rest(stream, first).await.1);
+    }
+}
+
+/// What the profile promises is asked of those who read on, as it is of those who come.
+#[tokio::test]
+async fn a_profile_that_lacks_something_ends_the_streams_within_a_heartbeat() {
+    let served = serve(|options| options.limits.heartbeat = Duration::from_millis(20)).await;
+    let run = begin(&served, "/agents/slow/i1", "{\"n\":2,\"ms\":3600000}").await;
+    let mut open_ones = Vec::new();
+    for path in [STATE.to_owned(), format!("/runs/{run}/stream")] {
+        open_ones.push(open(&served, &path, &served.public, "").await);
+    }
+    served.bench.node.change(|view| {
+        let mut settings = (*view.settings).clone();
+        settings.profile = Profile::Plant;
+        settings.is_secure = false;
+        view.settings = Arc::new(settings);
+    });
+    for (stream, first) in open_ones {
+        assert_ended_by(&rest(stream, first).await.1, "not_configured");
     }
 }
 

@@ -158,7 +158,17 @@ fn follow(target: &mut Target, steps: &[Step]) {
 fn a_full_table_gives_up_no_receipt_early_or_by_a_clock_in_doubt() {
     const ARRIVE: Step = Step::Arrive(Source::New(Content::First), Fate::Kept);
     let on_time = [Step::Pass(KEPT_MS - 1), ARRIVE, Step::Pass(1), ARRIVE];
-    let in_doubt = [Step::Jump(NOTICED_MS), ARRIVE, Step::SetRight, Step::Pass(KEPT_MS), ARRIVE, Step::Reset, ARRIVE];
+    let in_doubt = [
+        Step::Jump(NOTICED_MS),
+        ARRIVE,
+        Step::SetRight,
+        Step::Pass(KEPT_MS),
+        ARRIVE,
+        Step::Reset,
+        // A letter of its own: the one before was refused, and stays so.
+        Step::Pass(1),
+        ARRIVE,
+    ];
     let over_a_start =
         [Step::Pass(KEPT_MS - 1), Step::Crash, Step::Start, ARRIVE, Step::Crash, Step::Pass(1), Step::Start];
     for profile in [Profile::Plant, Profile::Dev] {

@@ -34,12 +34,17 @@ pub(super) struct Known<'a> {
     pub(super) has_room: bool,
     pub(super) receipt: Option<&'a Receipt>,
     pub(super) dropped: Option<Wall>,
+    /// Why this very letter was refused in this life.
+    pub(super) refused: Option<Code>,
 }
 
 pub(super) fn expected(known: &Known<'_>, letter: &Envelope) -> Expected {
     let is_same = |receipt: &&Receipt| receipt.digest == letter.digest();
     if let Some(receipt) = known.receipt.filter(is_same) {
         return Expected::Stored(Box::new(receipt.clone()));
+    }
+    if let Some(code) = known.refused {
+        return Expected::Refused(code);
     }
     let is_in_time = letter.issued <= known.now.plus(SKEW) && known.now <= letter.issued.plus(WINDOW).plus(SKEW);
     let is_older = known.dropped.is_some_and(|dropped| letter.issued <= dropped.plus(SKEW));

@@ -21,6 +21,7 @@ use trust_runtime::engine::view::{ClockState, Settings};
 use trust_runtime::engine::word::Signer;
 use trust_runtime::engine::{Engine, Entropy};
 
+use crate::authority::authority;
 use crate::disk::Facts;
 use crate::model::oracle::{self, Expected, Known, Watch};
 use crate::model::step::{Content, Fate, Source, Step};
@@ -82,6 +83,8 @@ pub(super) struct Live {
     /// What will be durable once the batch is.
     soon: Memory,
     watch: Watch,
+    /// What was refused in this life, and why: no copy of it may be carried out.
+    refused: BTreeMap<LetterName, Code>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,7 +115,7 @@ static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
         not_before: Wall(0),
         not_after: Wall(u64::MAX),
     };
-    let vouched = Vouched { until: Wall(u64::MAX), authority: Hash([1; 32]) };
+    let vouched = Vouched { until: Wall(u64::MAX), authority: authority(Profile::Plant).expect("one in plant").name() };
     let delegation = Arc::new(delegation);
     Signer { delegation, delegation_hash: Hash([2; 32]), identity: fingerprint(ORIGIN), vouched: Some(vouched) }
 });
@@ -304,7 +307,14 @@ impl Target {
         let mut soon = self.durable.clone();
         soon.take(&effects.batch.records, None)?;
         let watch = Watch::start(now, self.durable_watch);
-        self.live = Some(Live { engine, booted_at: self.true_ms, held: Some((effects, Vec::new())), soon, watch });
+        self.live = Some(Live {
+            engine,
+            booted_at: self.true_ms,
+            held: Some((effects, Vec::new())),
+            soon,
+            watch,
+            refused: BTreeMap::new(),
+        });
         self.meet(Fate::Kept)
     }
 
@@ -338,7 +348,8 @@ impl Target {
 
     fn receive(&mut self, letter: (Content, Envelope)) -> Result<(), String> {
         let signer = Signer { vouched: SIGNER.vouched.filter(|_| self.profile != Profile::Dev), ..SIGNER.clone() };
-        let received = Received { signer, envelope: letter.1.clone(), digest: Hash([4; 32]) };
+        let digest = Hash::of(format!("{:?}", letter.1).as_bytes());
+        let received = Received { signer, envelope: letter.1.clone(), digest };
         self.handle(Input::Act { query: QueryId(0), received }, Some(&letter))
     }
 
@@ -376,8 +387,12 @@ impl Target {
             has_room: before.has_room(now.wall, is_uncertain),
             receipt: before.facts.receipts.get(&key(*content)),
             dropped: before.dropped,
+            refused: live.refused.get(&(*content, letter.issued)).copied(),
         };
         let expected = oracle::expected(&known, letter);
+        if let Expected::Refused(code) = expected {
+            live.refused.insert((*content, letter.issued), code);
+        }
         let given = given(&effects.after[spoken..])?;
         self.repeated += usize::from(matches!(expected, Expected::Stored(_)));
         hold(
@@ -460,8 +475,8 @@ impl Target {
         let Self { true_ms, fault_ms, is_fault_free, letters, durable, durable_watch, live, .. } = self;
         let letters: Vec<_> = letters.iter().map(|(content, letter)| (content, letter.issued)).collect();
         let live = live.as_ref().map(|live| {
-            let Live { engine, booted_at, held, soon, watch } = live;
-            format!("{}{booted_at}{held:?}{soon:?}{watch:?}", decisive(engine))
+            let Live { engine, booted_at, held, soon, watch, refused } = live;
+            format!("{}{booted_at}{held:?}{soon:?}{watch:?}{refused:?}", decisive(engine))
         });
         Hash::of(
             format!("{true_ms} {fault_ms} {is_fault_free} {letters:?} {durable:?} {durable_watch} {live:?}").as_bytes(),

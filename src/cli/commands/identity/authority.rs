@@ -207,6 +207,11 @@ impl Authority {
         self.state.anchors().into_iter().map(|number| Ok(pem(&self.certificate(number)?))).collect()
     }
 
+    /// Names the anchors as they are handed out: what is spoken where they are accepted.
+    pub(super) fn anchors_print(&self) -> Result<Fingerprint, Failure> {
+        Ok(Fingerprint::of_der(self.bundle()?.as_bytes()))
+    }
+
     pub(super) fn anchors_path(&self) -> PathBuf {
         self.folder.join(anchors_file(&self.site))
     }

@@ -123,7 +123,7 @@ fn create(
         };
         rows.remove(old);
     }
-    let pin = Fingerprint::of_der(authority.bundle()?.as_bytes());
+    let pin = authority.anchors_print()?;
     let token = JoinToken::new(u32::from_be_bytes(random()?), random()?, pin);
     let until = now.plus(Millis::from_secs(u64::from(minutes).saturating_mul(60)));
     rows.push(Row {
@@ -213,7 +213,7 @@ pub(super) fn redeem(
     let issued = authority.issue(&asked.subject, &asked.names, &asked.key, life, now)?;
     let files = hand_out(authority, &asked.subject, &issued, out)?;
     output::note(&format!("words        {}: what the node shows", words::spoken(&asked.fingerprint)));
-    say_issued(as_json, &issued, &files)
+    say_issued(as_json, authority, &issued, &files)
 }
 
 /// The open token that this request proves, for this subject.
@@ -246,22 +246,38 @@ fn admitted<'a>(
     }
 }
 
-/// On the node: whether the answer is of the authority that made the token, and for the key that is here.
-pub(super) fn accept(folder: &Path, site: &SiteId, token: &Path, as_json: bool) -> Result<(), Failure> {
-    let token = read_token(token)?;
+/// By what the anchors that came back are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Witness<'a> {
+    /// The file of the join token, which names them.
+    Token(&'a Path),
+    /// Words, as somebody at the authority has said them.
+    Words(&'a str),
+}
+
+/// On the node: whether the answer is of the authority that was asked. Without a witness it is only shown.
+pub(super) fn accept(folder: &Path, site: &SiteId, witness: Option<Witness<'_>>, as_json: bool) -> Result<(), Failure> {
     let path = folder.join(anchors_file(site));
-    if Fingerprint::of_der(disk::read(&path)?.as_bytes()) != token.pin() {
-        let message = format!("{}: not the anchors of the authority that made the token", path.display());
+    let came = Fingerprint::of_der(disk::read(&path)?.as_bytes());
+    let spoken = words::spoken(&came);
+    let (is_meant, of_whom) = match witness {
+        Some(Witness::Token(token)) => (read_token(token)?.pin() == came, "of the authority that made the token"),
+        Some(Witness::Words(said)) => (words::is_spoken(&came, said), "those of the words"),
+        None => {
+            output::note(&format!("words        {spoken}"));
+            let message = "nothing is accepted yet: compare the words with those that the authority showed when it issued \
+                           the certificate, by another way than the files came, then say --anchors; or give --join-token";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    };
+    if !is_meant {
+        let message = format!("{}: not the anchors {of_whom}: they may have been exchanged", path.display());
         return Err(Failure::new(Exit::Denied, message));
     }
-    let spoken = words::spoken(&token.pin());
     say(
         as_json,
         &json!({ "anchors": path, "authority": spoken }),
-        &[
-            format!("anchors      {}: of the authority that made the token", path.display()),
-            format!("authority    {spoken}"),
-        ],
+        &[format!("anchors      {}: {of_whom}", path.display()), format!("authority    {spoken}")],
     )
 }
 

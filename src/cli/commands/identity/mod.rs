@@ -46,7 +46,7 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
                 RuntimeId::parse_in(text, &authority.site).map_err(|error| error.to_string())
             })?;
             issue(&authority, &who, &Names::new(&subject.dns, &subject.ip)?, life(&who, *days, *minutes), out, now)
-                .and_then(|(issued, files)| say_issued(ca.json, &issued, &files))
+                .and_then(|(issued, files)| say_issued(ca.json, &authority, &issued, &files))
         }
         Identity::Enrol { subject, naming, out, join_token, json } => {
             enrol(subject, naming, out, join_token.as_deref(), *json)
@@ -59,10 +59,11 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
             let life = life(&asked.subject, *days, *minutes);
             join::redeem(&authority, request, &asked, life, (&folder, ca.json), now)
         }
-        Identity::Accept { out, site, join_token, json } => {
+        Identity::Accept { out, site, join_token, anchors, json } => {
             let site = site.parse();
             let site = site.map_err(|error| Failure::new(Exit::Usage, format!("--site: {error}")))?;
-            join::accept(out, &site, join_token, *json)
+            let token = join_token.as_deref().map(join::Witness::Token);
+            join::accept(out, &site, token.or(anchors.as_deref().map(join::Witness::Words)), *json)
         }
         Identity::Approve { ca, request, fingerprint, days, minutes, out } => {
             let authority = Authority::open(&ca.ca)?;
@@ -71,7 +72,7 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
             compare(&asked, fingerprint.as_deref())?;
             let life = life(&asked.subject, *days, *minutes);
             let (issued, files) = approve(&authority, &asked, life, &folder, now)?;
-            say_issued(ca.json, &issued, &files)
+            say_issued(ca.json, &authority, &issued, &files)
         }
         Identity::Renew { ca, certificate } => renew::run(ca, certificate, now),
         Identity::Rotate(step) => rotate(step, now),
@@ -278,7 +279,8 @@ fn ban(authority: &Authority, what: &BanArgs, reason: &str, as_json: bool) -> Re
 }
 
 /// Files as a node's settings name them.
-fn say_issued(as_json: bool, issued: &Issued, files: &[PathBuf]) -> Result<(), Failure> {
+fn say_issued(as_json: bool, authority: &Authority, issued: &Issued, files: &[PathBuf]) -> Result<(), Failure> {
+    let anchors = words::spoken(&authority.anchors_print()?);
     let until = list::shown(issued.svid.not_after)?;
     let mut lines = vec![
         format!("id           {}", issued.svid.id),
@@ -287,6 +289,7 @@ fn say_issued(as_json: bool, issued: &Issued, files: &[PathBuf]) -> Result<(), F
         format!("certificate  {}", issued.svid.certificate),
     ];
     lines.extend(files.iter().map(|file| format!("file         {}", file.display())));
+    lines.push(format!("anchors      {anchors}"));
     let body = json!({
         "id": issued.svid.id.to_string(),
         "serial": issued.serial,
@@ -294,6 +297,7 @@ fn say_issued(as_json: bool, issued: &Issued, files: &[PathBuf]) -> Result<(), F
         "certificate": issued.svid.certificate.to_string(),
         "key": issued.svid.key.to_string(),
         "files": files,
+        "anchors_words": anchors,
     });
     say(as_json, &body, &lines)
 }
