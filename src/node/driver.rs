@@ -64,8 +64,7 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
-/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and about as many
-/// cancellations again. The loop waits when it is full.
+/// Errands waiting for whoever starts programs: runs and commands under way, and cancellations. The loop waits for room.
 pub(super) const ERRANDS_MAX: usize = 512;
 
 /// Something to do on this machine, durable as accepted.
@@ -312,8 +311,7 @@ impl Driver {
         }
     }
 
-    /// Waits where the queue is full, as it is of many cancellations at once: what was accepted must not be lost, and whoever
-    /// does it waits for nobody. He is gone only when the node stops, and the next start closes what is open then.
+    /// Waits for room: whoever takes from the queue waits for nobody. Where he is gone, the next start closes what is open.
     async fn hand_over(&self, errand: Errand) {
         if self.errands.send(errand).await.is_err() {
             tracing::warn!("an accepted errand finds nobody who does it");
@@ -451,20 +449,18 @@ pub(super) mod tests {
         Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
     }
 
-    /// As where many runs are cancelled at once. A run whose errand is dropped would be open and never begun, and whoever
-    /// started it would wait for ever.
+    /// A run whose errand is dropped would be open and never begun, and whoever started it would wait for ever.
     #[tokio::test]
     async fn what_finds_no_room_in_the_queue_waits_for_it_and_is_not_lost() {
-        let mut driver = driver(&MemoryStore::new());
         let (errands, mut accepted) = mpsc::channel(1);
-        driver.errands = errands;
-        let runs: Vec<_> = (1..=4).map(|number| RunId::new(Wall::from_millis(1), [number; 10])).collect();
-        let after = runs.iter().copied().map(Effect::CancelRun).collect();
+        let driver = Driver { errands, ..driver(&MemoryStore::new()) };
+        let runs = [1, 2, 3, 4].map(|number| RunId::new(Wall::from_millis(1), [number; 10]));
+        let after = runs.map(Effect::CancelRun).into();
         let release = async move { driver.release(after, &mut Waiting::default(), &BTreeMap::new()).await };
         let take = async {
             let mut taken = Vec::new();
-            while let Some(errand) = accepted.recv().await {
-                taken.extend(if let Errand::Cancel(run) = errand { Some(run) } else { None });
+            while let Some(Errand::Cancel(run)) = accepted.recv().await {
+                taken.push(run);
             }
             taken
         };
