@@ -26,8 +26,9 @@ use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::envelope::dsse::PublicKey;
 use trust_runtime::domain::envelope::{Delegation, Health, Voucher};
 use trust_runtime::domain::id::RuntimeId;
-use trust_runtime::domain::identity::authority::Vouched;
-use trust_runtime::domain::identity::{Fingerprint, Role};
+use trust_runtime::domain::identity::anchors::Trust;
+use trust_runtime::domain::identity::authority::{Authority, Vouched};
+use trust_runtime::domain::identity::{Fingerprint, Mapping, Naming, Role};
 use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
@@ -67,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rows = Vec::new();
     for size in FLEETS {
         let mut fleet = Fleet::of(size);
-        rows.push(row(format!("a word heard, {size} peers"), rounds, 1.0, || (fleet.hear(), check_signatures())));
+        rows.push(row(format!("a word heard, {size} peers"), rounds, 0.25, || (fleet.hear(), check_signatures())));
         if FLEETS[0] < size {
             rows.push(row(format!("state, {size} nodes: a change"), rounds, 2.0, || fleet.change()));
             rows.push(row(format!("state, {size} nodes: a reader"), rounds, 1.5, || fleet.read()));
@@ -179,7 +180,7 @@ fn signer(number: usize, now: Wall) -> Signer {
         not_before: now,
         not_after: now.plus(Millis::from_hours(24)),
     };
-    let vouched = Some(Vouched { until: now.plus(Millis::from_hours(24)), authority: Hash::of(b"an authority") });
+    let vouched = Some(Vouched { until: now.plus(Millis::from_hours(24)), authority: authority().name() });
     Signer { delegation: Arc::new(delegation), delegation_hash: Hash::of(&identity.0), identity, vouched }
 }
 
@@ -205,6 +206,12 @@ fn observation(runtime: RuntimeId, size: usize, spoken: usize, now: Wall) -> Obs
     }
 }
 
+/// A trust in which nobody is known by an anchor: what is vouched for under its name counts.
+fn authority() -> Authority {
+    let trust_domain = "trust".parse().expect("legal");
+    Authority::new(Trust::new(Naming { trust_domain, mapping: Mapping::PathSite }))
+}
+
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         me: "site-a/me".parse().expect("legal"),
@@ -214,7 +221,7 @@ fn settings() -> Arc<Settings> {
         is_secure: true,
         policy: Policy::default(),
         policy_hash: Hash::of(b"a policy"),
-        authority: None,
+        authority: Some(authority()),
         certificate: None,
         partners: BTreeMap::new(),
         damaged: BTreeMap::new(),

@@ -64,8 +64,7 @@ pub(super) enum Mail {
     Met(Signer, u64, oneshot::Sender<()>),
 }
 
-/// Errands waiting for whoever starts programs: as many runs and commands as the engine accepts at once, and as many
-/// cancellations again.
+/// Errands waiting for whoever starts programs: runs and commands under way, and cancellations. The loop waits for room.
 pub(super) const ERRANDS_MAX: usize = 512;
 
 /// Something to do on this machine, durable as accepted.
@@ -188,14 +187,14 @@ impl Driver {
                 Ok(positions) => positions,
                 Err(error) => {
                     self.fall_back(&error).await;
-                    self.ask_again(&mut waiting);
+                    self.ask_again(&mut waiting).await;
                     waiting.fail(&error);
                     return;
                 }
             }
         };
         self.views.store(Arc::new(self.engine.view()));
-        self.release(effects.after, &mut waiting, &ids.into_iter().zip(positions).collect());
+        self.release(effects.after, &mut waiting, &ids.into_iter().zip(positions).collect()).await;
         for met in waiting.met {
             // Whoever went away no longer needs to know.
             if met.send(()).is_err() {}
@@ -217,7 +216,7 @@ impl Driver {
 
     /// Asks the engine again, now without the failed batch and without writing: a write that was done before gets its stored
     /// receipt, any other a signed refusal. An unsigned word would prove nothing to its origin. An outcome is put off.
-    fn ask_again(&mut self, waiting: &mut Waiting) {
+    async fn ask_again(&mut self, waiting: &mut Waiting) {
         let mut effects = Effects::default();
         for (query, received) in std::mem::take(&mut waiting.acts) {
             self.handle(Input::Act { query, received: *received }, &mut effects);
@@ -225,7 +224,7 @@ impl Driver {
         for (reply, request) in std::mem::take(&mut waiting.outcomes) {
             self.handle(Input::Request { reply, request }, &mut effects);
         }
-        self.release(effects.after, waiting, &BTreeMap::new());
+        self.release(effects.after, waiting, &BTreeMap::new()).await;
     }
 
     /// Nothing of the failed batch happened: forget it and go on without writing.
@@ -268,7 +267,7 @@ impl Driver {
         false
     }
 
-    fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
+    async fn release(&self, after: Vec<Effect>, waiting: &mut Waiting, positions: &BTreeMap<AuditId, Position>) {
         for effect in after {
             match effect {
                 Effect::Answer { query, receipt } => {
@@ -286,9 +285,9 @@ impl Driver {
                         waiting.turn_away(waiter, full);
                     }
                 }
-                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)),
-                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)),
-                Effect::StartRun(run) => self.hand_over(Errand::Start(run)),
+                Effect::CancelRun(run) => self.hand_over(Errand::Cancel(run)).await,
+                Effect::Perform(deed) => self.hand_over(Errand::Perform(deed)).await,
+                Effect::StartRun(run) => self.hand_over(Errand::Start(run)).await,
                 Effect::Refuse { query, code } => {
                     self.tell(waiting, query, Err(code));
                     if let Some(responder) = waiting.queries.remove(&query) {
@@ -312,9 +311,9 @@ impl Driver {
         }
     }
 
-    /// The queue holds all that the engine accepts at once; what does not fit is a cancellation more than there are runs.
-    fn hand_over(&self, errand: Errand) {
-        if self.errands.try_send(errand).is_err() {
+    /// Waits for room: whoever takes from the queue waits for nobody. Where he is gone, the next start closes what is open.
+    async fn hand_over(&self, errand: Errand) {
+        if self.errands.send(errand).await.is_err() {
             tracing::warn!("an accepted errand finds nobody who does it");
         }
     }
@@ -412,6 +411,7 @@ pub(super) mod tests {
     use crate::domain::audit::{Hash, Outcome};
     use crate::domain::envelope::{Envelope, Response, Ruling};
     use crate::domain::identity::IdentityKey;
+    use crate::domain::time::Wall;
     use crate::engine::effect::Started;
     use crate::engine::input::{Conclusion, Write};
     use crate::node::tests::{engineer, parsed, settings};
@@ -447,6 +447,24 @@ pub(super) mod tests {
     fn ping(id: &str, target: &str) -> Write {
         let targets = vec![parsed(target)];
         Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
+    }
+
+    /// A run whose errand is dropped would be open and never begun, and whoever started it would wait for ever.
+    #[tokio::test]
+    async fn what_finds_no_room_in_the_queue_waits_for_it_and_is_not_lost() {
+        let (errands, mut accepted) = mpsc::channel(1);
+        let driver = Driver { errands, ..driver(&MemoryStore::new()) };
+        let runs = [1, 2, 3, 4].map(|number| RunId::new(Wall::from_millis(1), [number; 10]));
+        let after = runs.map(Effect::CancelRun).into();
+        let release = async move { driver.release(after, &mut Waiting::default(), &BTreeMap::new()).await };
+        let take = async {
+            let mut taken = Vec::new();
+            while let Some(Errand::Cancel(run)) = accepted.recv().await {
+                taken.push(run);
+            }
+            taken
+        };
+        assert_eq!(tokio::join!(release, take).1, runs);
     }
 
     /// One turn with one request in it.

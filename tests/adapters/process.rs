@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use trust_runtime::workload::memory::Script;
 use trust_runtime::workload::{Exit, Launcher, Process, Program, StartError};
 
-use crate::support::{Folder, PROGRAM, is_alive, parent, signal, until};
+use crate::support::{Folder, PROGRAM, children, is_alive, is_suspended, parent, signal, until};
 use crate::workload::contract::{Rig, holds, in_time};
 
 /// The suite's programs as scripts.
@@ -117,6 +117,32 @@ while time.time() < end:
     process.control.kill();
     assert!(matches!(in_time(process.ended).await, Exit::Signal(9)));
     assert_eq!(in_time(lines.next()).await.expect("readable"), None, "somebody still holds the stream");
+}
+
+/// Those that are started between the look for all and the signal to their parent are met by a further look alone.
+#[tokio::test]
+async fn a_family_that_grows_while_it_is_suspended_is_suspended_whole() {
+    const ENOUGH: usize = 150;
+    let folder = Folder::new();
+    let text = "#!/usr/bin/env python3
+import os, time
+print(os.getpid(), flush=True)
+for number in range(1500):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+";
+    let (process, _lines, said) = folder.said(folder.script("grows", text)).await;
+    let program: u32 = said[0].parse().expect("a number");
+    until("there are many of it", || ENOUGH <= children(program).len()).await;
+    process.control.stop();
+    until("its program is suspended", || is_suspended(program)).await;
+    let family = children(program);
+    assert!(family.len() < 1_500, "it was done with growing before: {}", family.len());
+    until("all of it is suspended", || family.iter().all(|pid| is_suspended(*pid))).await;
+    process.control.kill();
+    assert!(matches!(in_time(process.ended).await, Exit::Signal(9)));
 }
 
 #[tokio::test]

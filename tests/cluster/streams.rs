@@ -66,7 +66,7 @@ impl Following {
     }
 
     /// Everything, once the node has closed the stream.
-    fn finish(self) -> Vec<String> {
+    pub(crate) fn finish(self) -> Vec<String> {
         self.reading.join().expect("no panic");
         Self { reading: std::thread::spawn(|| ()), ..self }.frames()
     }

@@ -157,10 +157,12 @@ fn runs_asked() -> Examples {
     let sealed = |asked: RunAsked| {
         mesh::seal_run_question(&origin_keys(), &envelope(Action::StatusRead), pointer(None).run, &asked).0
     };
-    let events = |kinds| RunAsked::Events { from: 3, kinds, limit: 1_000, wait: Millis(10_000) };
+    let events =
+        |kinds, takes_held| RunAsked::Events { from: 3, kinds, limit: 1_000, wait: Millis(10_000), takes_held };
     vec![
-        ("run_asked.events", sealed(events(None))),
-        ("run_asked.kinds", sealed(events(Some([Kind::Log, Kind::RunEnd].into())))),
+        ("run_asked.events", sealed(events(None, false))),
+        ("run_asked.held", sealed(events(None, true))),
+        ("run_asked.kinds", sealed(events(Some([Kind::Log, Kind::RunEnd].into()), false))),
         ("run_asked.pointer", sealed(RunAsked::Pointer)),
         ("run_asked.record", sealed(RunAsked::Record)),
         ("run_asked.result", sealed(RunAsked::Part { part: Part::Result, from: 196_608, most: PIECE_BYTES_MAX })),
@@ -186,6 +188,7 @@ fn runs_told() -> Examples {
         ("run_answer.denied", sealed(RunAnswer::Denied(denial))),
         ("run_answer.events", sealed(RunAnswer::Events(Box::new(pointer(Some(END))), page))),
         ("run_answer.announced", sealed(announced)),
+        ("run_answer.held_up", sealed(RunAnswer::HeldUp(Box::new(pointer(None))))),
         ("run_answer.piece", sealed(RunAnswer::Piece(RunPiece::of("\"done\"", 2, 49_152).expect("there is more")))),
         ("run_answer.pointer", sealed(RunAnswer::Pointer(Box::new(pointer(None))))),
         ("run_answer.record", sealed(record(Some(END), Some("null"), Some("{\"name\":\"Cancelled\"}")))),

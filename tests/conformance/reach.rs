@@ -69,6 +69,7 @@ fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
         ("a piece that is no piece", result(|it| it["most"] = json!(PIECE_BYTES_MAX + 1))),
         ("a length of the record", events(|it| it["most"] = json!(9))),
         ("a piece of the record", result(|it| it["asked"] = json!("record"))),
+        ("an unclear word", events(|it| it["events"]["takes_held"] = json!(null))),
         ("a negative number", events(|it| it["events"]["from"] = json!(-1))),
     ] {
         assert_eq!(read, Err(Refusal::Malformed), "{what}");
@@ -84,9 +85,23 @@ fn a_question_about_a_run_is_a_read_and_asks_for_what_there_is() {
     assert_eq!(open(&read), Err(Refusal::Malformed), "nor is another message");
 }
 
+/// Whoever has not said that he understands it is not told, so that whoever is told has asked.
+#[test]
+fn that_a_run_is_held_up_is_an_answer_to_whoever_takes_it_alone() {
+    let of = |owner: &str, takes_held| {
+        let asked = RunAsked::Events { from: 0, kinds: None, limit: 9, wait: Millis(9), takes_held };
+        let question = (Hash::of(ENVELOPE), example::pointer(None).run, &asked);
+        let bytes = bent("run_answer.held_up", PayloadType::RunAnswer, |it| it["pointer"]["owner"] = json!(owner));
+        mesh::open_run_answer(&view(), &parsed(ORIGIN), question, &bytes, now().wall)
+    };
+    assert_eq!(of(ORIGIN, true), Ok(RunAnswer::HeldUp(Box::new(example::pointer(None)))));
+    assert_eq!(of(ORIGIN, false), Err(Refusal::NotItsOwnWord));
+    assert_eq!(of(ME, true), Err(Refusal::NotItsOwnWord));
+}
+
 #[test]
 fn a_runs_answer_says_one_thing_on_whole_lines() {
-    let asked = RunAsked::Events { from: 0, kinds: None, limit: 9, wait: Millis(0) };
+    let asked = RunAsked::Events { from: 0, kinds: None, limit: 9, wait: Millis(0), takes_held: false };
     let open = |bytes: &[u8]| {
         let question = (Hash::of(ENVELOPE), example::pointer(None).run, &asked);
         mesh::open_run_answer(&view(), &parsed(ORIGIN), question, bytes, now().wall).map(|_answer| ())

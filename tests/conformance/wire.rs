@@ -94,7 +94,7 @@ fn read(kind: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
             Ok(Some(mesh::seal_pointers_asked(&keys, &asked).0))
         }
         "run_answer" => {
-            let events = RunAsked::Events { from: 0, kinds: None, limit: 2, wait: Millis(0) };
+            let events = RunAsked::Events { from: 0, kinds: None, limit: 2, wait: Millis(0), takes_held: true };
             let open = |asked| {
                 let question = (Hash::of(ENVELOPE), example::pointer(None).run, asked);
                 mesh::open_run_answer(&view, &origin, question, bytes, at).map_err(told)

@@ -54,6 +54,8 @@ pub(super) enum Unanswered {
     Busy,
     /// The question was not sent, for this reason.
     Denied(Denial),
+    /// The owner does not know what this question asks, as one of an earlier version. That is nobody's signed word.
+    Misunderstood,
     /// The owner cannot be reached, or does not answer.
     Silent,
 }
@@ -91,6 +93,9 @@ impl Asking {
         match (self.mesh.query(owner, Verb::Run, sealed, budget, &accept).await, opened.into_inner()) {
             (_, Some(answer)) => Ok(answer),
             (Err(QueryError::Refused(code)), None) if code == Code::ServerBusy.as_str() => Err(Unanswered::Busy),
+            (Err(QueryError::Refused(code)), None) if code == Code::ContractViolation.as_str() => {
+                Err(Unanswered::Misunderstood)
+            }
             (Ok(_) | Err(_), None) => Err(Unanswered::Silent),
         }
     }

@@ -256,13 +256,32 @@ impl Desk {
         wait: Duration,
     ) -> Result<RunAnswer, store::Error> {
         // Whether there is something, the store says.
-        let heard = tokio::time::timeout(wait, self.bell(question.run, next)).await;
+        let bell = tokio::time::timeout(wait, self.bell(question.run, next));
+        let (heard, is_held) = tokio::select! {
+            biased;
+            heard = bell => (heard, false),
+            () = self.held_up(question) => (Ok(Ok(None)), true),
+        };
         match (self.look_up(question).await?, heard) {
+            // What came meanwhile comes first.
+            (RunAnswer::Events(pointer, page), _) if is_held && page.events.is_empty() && !page.is_ended => {
+                Ok(RunAnswer::HeldUp(pointer))
+            }
             (RunAnswer::Unknown, Ok(Ok(Some((reader, events))))) => {
                 let rest = rest(&question.asked, reader, events).await?;
                 Ok(rest.map_or(RunAnswer::Unknown, |page| RunAnswer::Events(pointer, page)))
             }
             (answer, _) => Ok(answer),
+        }
+    }
+
+    /// Until the run is held up for too long, for whoever understands that.
+    async fn held_up(&self, question: &RunQuestion) {
+        match question.asked {
+            RunAsked::Events { takes_held: true, .. } => self.shelf.held.too_long(question.run).await,
+            RunAsked::Events { .. } | RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => {
+                std::future::pending().await
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct RemoteFollower {
     pub(super) is_over: bool,
     /// The page with which it began.
     pub(super) first: Option<RunEvents>,
+    /// Whether the owner may say that the run is held up: until it turns out not to know of that.
+    pub(super) takes_held: bool,
     /// When the owner was last heard.
     pub(super) heard: Monotonic,
 }
@@ -57,6 +59,11 @@ impl RemoteFollower {
         Ok(Next::End)
     }
 
+    fn asked(&self, wait: Millis) -> RunAsked {
+        let (from, limit, takes_held) = (self.next, EVENTS_MAX, self.takes_held);
+        RunAsked::Events { from, kinds: None, limit, wait, takes_held }
+    }
+
     fn is_overdue(&self) -> bool {
         millis(self.patience.gone) <= self.asking.clock.now().monotonic.since(self.heard)
     }
@@ -68,12 +75,14 @@ impl RemoteFollower {
         let (mut pause, mut wait) = (PAUSE, if is_overdue { Millis(0) } else { millis(self.patience.event) });
         loop {
             let asked_at = self.asking.clock.now().monotonic;
-            let asked = RunAsked::Events { from: self.next, kinds: None, limit: EVENTS_MAX, wait };
+            let asked = self.asked(wait);
             let question = (self.pointer.run, &asked);
             let answer = self.asking.ask(&self.asker, &self.pointer.owner, question, self.patience.answer).await;
             match answer {
                 // Another run by the same id (contract, RR-25).
-                Ok(RunAnswer::Events(pointer, _)) if !pointer.is_of_one_run_with(&self.pointer) => {
+                Ok(RunAnswer::Events(pointer, _) | RunAnswer::HeldUp(pointer))
+                    if !pointer.is_of_one_run_with(&self.pointer) =>
+                {
                     self.known.forget(&self.pointer).await;
                     return Ok(None);
                 }
@@ -90,14 +99,23 @@ impl RemoteFollower {
                     }
                     // There was no place to wait at the owner, or it let nobody wait: look again after a pause.
                 }
+                Ok(RunAnswer::HeldUp(_)) => {
+                    self.heard = self.asking.clock.now().monotonic;
+                    return Err(Absent::HeldUp);
+                }
                 Ok(RunAnswer::Unknown) => {
                     self.known.forget(&self.pointer).await;
                     return Ok(None);
                 }
                 Ok(RunAnswer::Denied(denial)) | Err(Unanswered::Denied(denial)) => return Err(denied(&denial)),
-                // A page is all that is accepted as an answer to this.
+                // Asked at once in the words of before.
+                Err(Unanswered::Misunderstood) if self.takes_held => {
+                    self.takes_held = false;
+                    continue;
+                }
+                // Nothing else is accepted as an answer to this.
                 Ok(RunAnswer::Announced(_) | RunAnswer::Piece(_) | RunAnswer::Pointer(_) | RunAnswer::Record(_))
-                | Err(Unanswered::Silent) => {
+                | Err(Unanswered::Misunderstood | Unanswered::Silent) => {
                     if self.is_overdue() {
                         return Err(Absent::OwnerUnreachable(Box::new(self.pointer.clone())));
                     }

@@ -117,8 +117,14 @@ impl MeshRuns {
                 Ok(RunAnswer::Pointer(pointer)) => Word::Claim(pointer),
                 Ok(RunAnswer::Denied(_) | RunAnswer::Unknown) | Err(Unanswered::Denied(_)) => Word::No,
                 // The form of an answer is checked: others than these do not come.
-                Ok(RunAnswer::Announced(_) | RunAnswer::Events(..) | RunAnswer::Piece(_) | RunAnswer::Record(_))
-                | Err(Unanswered::Busy | Unanswered::Silent) => Word::Nothing,
+                Ok(
+                    RunAnswer::Announced(_)
+                    | RunAnswer::Events(..)
+                    | RunAnswer::HeldUp(_)
+                    | RunAnswer::Piece(_)
+                    | RunAnswer::Record(_),
+                )
+                | Err(Unanswered::Busy | Unanswered::Misunderstood | Unanswered::Silent) => Word::Nothing,
             }
         };
         let mut answers: FuturesUnordered<_> = owners.iter().map(ask).collect();

@@ -34,7 +34,7 @@ use crate::mesh::Mesh;
 use crate::node::clock::Clock;
 use crate::node::ingress::Counters;
 use crate::node::keyring::Keyring;
-use crate::node::runs::LocalRuns;
+use crate::node::runs::{Held, LocalRuns};
 use crate::store::Store;
 use crate::store::runs::feed::Feeds;
 use crate::store::runs::{Registry, RunStore};
@@ -57,6 +57,8 @@ pub(super) struct Shelf {
     pub(super) feeds: Arc<Feeds>,
     /// Moves whenever an accepted run is in the store, or will never be.
     pub(super) begun: watch::Receiver<u64>,
+    /// Own runs of which nothing can be written.
+    pub(super) held: Arc<Held>,
 }
 
 /// How long this node waits for the owners of runs.

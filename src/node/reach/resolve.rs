@@ -82,12 +82,13 @@ impl MeshRuns {
             Ok(
                 answer @ (RunAnswer::Announced(_)
                 | RunAnswer::Events(..)
+                | RunAnswer::HeldUp(_)
                 | RunAnswer::Piece(_)
                 | RunAnswer::Pointer(_)
                 | RunAnswer::Record(_)),
             ) => Ok(answer),
             Err(Unanswered::Busy) => Err(Absent::failed(Code::ServerBusy, format!("{} is busy", pointer.owner))),
-            Err(Unanswered::Silent) => Err(unreachable(pointer)),
+            Err(Unanswered::Misunderstood | Unanswered::Silent) => Err(unreachable(pointer)),
         }
     }
 
@@ -97,6 +98,7 @@ impl MeshRuns {
             RunAnswer::Announced(announced) => *announced,
             RunAnswer::Denied(_)
             | RunAnswer::Events(..)
+            | RunAnswer::HeldUp(_)
             | RunAnswer::Piece(_)
             | RunAnswer::Pointer(_)
             | RunAnswer::Unknown => return Err(unreachable(pointer)),
@@ -191,6 +193,7 @@ impl MeshRuns {
                 kinds: wanted.kinds.clone(),
                 limit: limit.saturating_sub(events.len()),
                 wait: Millis(0),
+                takes_held: false,
             };
             let now = || self.asking.clock.now().monotonic;
             let Some(within) = bounds.next(now()) else {
@@ -222,7 +225,8 @@ impl MeshRuns {
         after: Option<u64>,
     ) -> Result<Box<dyn Follower>, Absent> {
         let next = behind(after);
-        let asked = RunAsked::Events { from: next, kinds: None, limit: EVENTS_MAX, wait: Millis(0) };
+        let wait = Millis(0);
+        let asked = RunAsked::Events { from: next, kinds: None, limit: EVENTS_MAX, wait, takes_held: false };
         let RunAnswer::Events(said, first) = self.ask(&asker, &pointer, &asked).await? else {
             return Err(unreachable(&pointer));
         };
@@ -236,6 +240,7 @@ impl MeshRuns {
             next,
             is_over: false,
             first: Some(first),
+            takes_held: true,
             heard: self.asking.clock.now().monotonic,
         }))
     }

@@ -18,7 +18,7 @@ const UNTOLD_MAX: Duration = Duration::from_secs(5);
 
 /// The runs that are held up.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(in crate::node) struct Held {
     untold: Duration,
     since: Mutex<BTreeMap<RunId, Since>>,
     /// Moves whenever there is one more or one less.
@@ -83,7 +83,7 @@ impl Held {
     }
 
     /// Waits until a run is held up for longer than anybody should wait untold; for ever if that never comes.
-    pub(super) async fn too_long(&self, run: RunId) {
+    pub(in crate::node) async fn too_long(&self, run: RunId) {
         let mut moved = self.moved.subscribe();
         loop {
             let until = self.since().get(&run).and_then(|since| since.told_from);

@@ -51,7 +51,7 @@ impl LocalRuns {
     pub(in crate::node) fn shelf(&self) -> Shelf {
         let Outside { store, registry, .. } = self.outside();
         let (store, registry, feeds) = (Arc::clone(store), Arc::clone(registry), Arc::clone(&self.keeper.feeds));
-        Shelf { store, registry, feeds, begun: self.keeper.begun() }
+        Shelf { store, registry, feeds, begun: self.keeper.begun(), held: Arc::clone(&self.keeper.held) }
     }
 
     fn outside(&self) -> &Outside {

@@ -22,6 +22,7 @@ use crate::settings::Settings;
 use crate::store::runs::{Registry, RunStore};
 use crate::workload::{Launcher, Program};
 
+pub(super) use held::Held;
 pub(super) use keeper::Keeper;
 pub(super) use local::LocalRuns;
 

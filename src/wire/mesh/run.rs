@@ -47,6 +47,9 @@ pub enum RunAsked {
         limit: usize,
         /// How long to wait for the first one, where there is none yet.
         wait: Millis,
+        /// Whether [`RunAnswer::HeldUp`] is understood. An owner of before that answer refuses the question that says so, and
+        /// is asked without.
+        takes_held: bool,
     },
     /// A piece of its result or of its error, where that is too long for the answer that has the record.
     Part {
@@ -80,6 +83,7 @@ impl RunAsked {
         match (self, answer) {
             (_, RunAnswer::Denied(_) | RunAnswer::Unknown) => true,
             (Self::Pointer, RunAnswer::Pointer(pointer)) => is_it(pointer),
+            (Self::Events { takes_held, .. }, RunAnswer::HeldUp(pointer)) => *takes_held && is_it(pointer),
             (Self::Record, RunAnswer::Record(run)) => is_it(&run.pointer),
             (Self::Record, RunAnswer::Announced(announced)) => is_it(&announced.run.pointer),
             (Self::Part { from, most, .. }, RunAnswer::Piece(piece)) => {
@@ -92,6 +96,7 @@ impl RunAsked {
                 Self::Events { .. } | Self::Part { .. } | Self::Pointer | Self::Record,
                 RunAnswer::Announced(_)
                 | RunAnswer::Events(..)
+                | RunAnswer::HeldUp(_)
                 | RunAnswer::Piece(_)
                 | RunAnswer::Pointer(_)
                 | RunAnswer::Record(_),
@@ -159,6 +164,8 @@ pub enum RunAnswer {
     Denied(Denial),
     /// Events of it, and whose they are.
     Events(Box<Pointer>, RunEvents),
+    /// There is nothing to wait for at the moment: nothing more of it can be written.
+    HeldUp(Box<Pointer>),
     /// A piece of its result or of its error.
     Piece(RunPiece),
     /// Where it is and how far.
@@ -209,6 +216,9 @@ struct AskedBody {
     types: Option<BTreeSet<String>>,
     limit: usize,
     wait_ms: u64,
+    /// Absent unless it is so, as it always was before there was the answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    takes_held: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -285,11 +295,12 @@ fn given<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Box<RawValue>>, 
 /// Seals a question. Gives the hash of the signed bytes too, which the answer must name.
 pub fn seal_run_question(keys: &Keys, read: &Envelope, run: RunId, asked: &RunAsked) -> (Vec<u8>, Hash) {
     let events = match asked {
-        RunAsked::Events { from, kinds, limit, wait } => Some(AskedBody {
+        RunAsked::Events { from, kinds, limit, wait, takes_held } => Some(AskedBody {
             from: *from,
             types: kinds.as_ref().map(|kinds| kinds.iter().map(ToString::to_string).collect()),
             limit: *limit,
             wait_ms: wait.0,
+            takes_held: *takes_held,
         }),
         RunAsked::Part { .. } | RunAsked::Pointer | RunAsked::Record => None,
     };
@@ -337,8 +348,8 @@ impl TryFrom<AskedBody> for RunAsked {
         if !(1..=EVENTS_MAX).contains(&body.limit) {
             return Err(Refusal::Malformed);
         }
-        let AskedBody { from, limit, wait_ms, .. } = body;
-        Ok(Self::Events { from, kinds: kinds.transpose()?, limit, wait: Millis(wait_ms) })
+        let AskedBody { from, limit, wait_ms, takes_held, .. } = body;
+        Ok(Self::Events { from, kinds: kinds.transpose()?, limit, wait: Millis(wait_ms), takes_held })
     }
 }
 
@@ -363,6 +374,7 @@ pub fn seal_run_answer(keys: &Keys, question: Hash, answer: &RunAnswer) -> Vec<u
         },
         RunAnswer::Denied(denial) => AnswerBody { denial: Some(denial.into()), ..empty("denied") },
         RunAnswer::Unknown => empty("unknown"),
+        RunAnswer::HeldUp(pointer) => AnswerBody { pointer: Some((&**pointer).into()), ..empty("held_up") },
         RunAnswer::Pointer(pointer) => AnswerBody { pointer: Some((&**pointer).into()), ..empty("pointer") },
         RunAnswer::Record(run) => {
             AnswerBody { pointer: Some((&run.pointer).into()), brought: Some((&**run).into()), ..empty("record") }
@@ -423,6 +435,9 @@ fn said(run: RunId, body: AnswerBody) -> Result<RunAnswer, Refusal> {
         ("piece", None, None, None, None, Some(piece), None) => Ok(RunAnswer::Piece(piece.try_into()?)),
         ("pointer", None, Some(pointer), None, None, None, None) => {
             Ok(RunAnswer::Pointer(Box::new(pointer.try_into()?)))
+        }
+        ("held_up", None, Some(pointer), None, None, None, None) => {
+            Ok(RunAnswer::HeldUp(Box::new(pointer.try_into()?)))
         }
         ("record", None, Some(pointer), Some(brought), announced, None, None) => record(pointer, brought, announced),
         ("events", None, Some(pointer), None, None, None, Some(page)) => {

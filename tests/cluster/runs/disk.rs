@@ -7,11 +7,13 @@ use std::fs;
 use serde_json::{Value as Json, json};
 
 use super::{
-    all_events, assert_whole, await_events, await_gone, await_numbers, await_status, error, events, invoke, written,
+    all_events, assert_whole, await_events, await_gone, await_numbers, await_status, error, events, invoke, kind,
+    written,
 };
 use crate::disk::Mount;
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
 use crate::question::{DISPATCH, command, write};
+use crate::streams::Following;
 use crate::watch::holds_for;
 
 /// Room for the stores and all that a run says here.
@@ -33,29 +35,42 @@ print(json.dumps({"type": "result", "value": "counted"}))
 struct Stage {
     node: Running,
     disk: Mount,
-    _cluster: Cluster,
+    cluster: Cluster,
+}
+
+/// A node on a small disk.
+fn small(timeout_ms: u64) -> Stage {
+    let cluster = Cluster::new();
+    let setup = Setup::new().with(written(&cluster, "counts", COUNTS, timeout_ms));
+    let disk = Mount::new(&cluster.project("a", &setup).join("state"), DISK);
+    let node = cluster.play("a", setup);
+    Stage { node, disk, cluster }
 }
 
 /// A node on a small disk whose run has filled what was left of it: no event of it becomes durable any more.
 #[track_caller]
 fn full(timeout_ms: u64, count: u64) -> (Stage, String, Vec<Json>) {
-    let cluster = Cluster::new();
-    let setup = Setup::new().with(written(&cluster, "counts", COUNTS, timeout_ms));
-    let disk = Mount::new(&cluster.project("a", &setup).join("state"), DISK);
-    let node = cluster.play("a", setup);
-    let run = invoke(&node, "fill", "counts", &json!({ "n": count }));
-    await_events(&node, &run, 5);
-    let filler = disk.fill();
-    node.wait_until("it is held up", SEEN_MAX, |node| {
-        let log = node.log();
-        if log.contains("its program is held up") { Ok(()) } else { Err("not yet".to_owned()) }
-    });
-    let before = all_events(&node, &run);
-    assert!(filler.exists() && before.len() > 5);
-    (Stage { node, disk, _cluster: cluster }, run, before)
+    let stage = small(timeout_ms);
+    let run = invoke(&stage.node, "fill", "counts", &json!({ "n": count }));
+    let before = stage.fill(&run);
+    (stage, run, before)
 }
 
 impl Stage {
+    /// Fills what is left under this run, and gives what is durable of it.
+    #[track_caller]
+    fn fill(&self, run: &str) -> Vec<Json> {
+        await_events(&self.node, run, 5);
+        let filler = self.disk.fill();
+        self.node.wait_until("it is held up", SEEN_MAX, |node| {
+            let log = node.log();
+            if log.contains("its program is held up") { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        let before = all_events(&self.node, run);
+        assert!(filler.exists() && before.len() > 5);
+        before
+    }
+
     fn free(&self) {
         fs::remove_file(self.disk.filler()).expect("removed");
     }
@@ -97,6 +112,43 @@ fn a_run_goes_on_where_a_full_disk_has_held_it_up() {
         if answer.status == 200 { Ok(()) } else { Err(answer.text) }
     });
     node.verify_audit();
+}
+
+#[test]
+fn whoever_waits_for_a_run_on_a_full_disk_is_told_so_at_its_own_node_and_at_another() {
+    let stage = small(60_000);
+    let (node, count) = (&stage.node, json!({ "n": 1_000_000 }));
+    let other = stage.cluster.play("b", Setup::new().dialling(node));
+    other.await_lifecycle("a", "online");
+    node.await_lifecycle("b", "online");
+    let waits = node.send("/agents/counts/i1", &count);
+    let run = invoke(node, "fill", "counts", &count);
+    let [near, far] = [node, &other].map(|at| Following::new(at, &run, None));
+    far.until(&other, 5);
+    stage.fill(&run);
+    let answer = waits.answer().expect("an answer in time");
+    assert_eq!((answer.status, kind(&answer)), (503, "storage_unavailable"), "{}", answer.text);
+    for (following, at) in [(near, node), (far, &other)] {
+        at.wait_until("its reader is told", SEEN_MAX, |_| match following.frames().last() {
+            Some(last) if last.contains("storage_unavailable") => Ok(()),
+            last => Err(format!("{last:?}")),
+        });
+        let mut frames = following.finish();
+        let last = frames.pop().expect("the word");
+        assert!(last.starts_with("event: error") && frames.len() > 5, "{last}");
+        // Before it stands what is durable, and nothing else.
+        let durable = all_events(node, &run).len();
+        assert_eq!(frames.len(), durable, "at {}", at.name());
+    }
+    let late = Following::new(&other, &run, Some(5));
+    other.wait_until("who comes later is told too", SEEN_MAX, |_| match late.frames().last() {
+        Some(last) if last.contains("storage_unavailable") => Ok(()),
+        last => Err(format!("{last:?}")),
+    });
+    stage.free();
+    // And whoever asks again once there is space is told more than was durable then.
+    let durable = all_events(node, &run).len();
+    await_events(&other, &run, durable + 5);
 }
 
 #[test]

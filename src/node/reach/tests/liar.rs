@@ -1,5 +1,6 @@
 //! A member of the mesh whose key is pinned like any other, and that answers as a test tells it to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::support::{Kept, Member, in_time, key, pointer};
 use crate::domain::audit::Hash;
+use crate::domain::code::Code;
 use crate::domain::envelope::Health;
 use crate::domain::id::RuntimeId;
 use crate::domain::run::Pointer;
@@ -32,6 +34,8 @@ pub(super) struct Liar {
     script: Arc<Mutex<Script>>,
     /// The question that is answered now.
     pub(super) asked: Arc<Mutex<serde_json::Value>>,
+    /// Whether it refuses what it cannot know, as one of before that a run could be held up.
+    pub(super) is_older: Arc<AtomicBool>,
     pub(super) keyring: Arc<Keyring>,
 }
 
@@ -43,9 +47,10 @@ impl Liar {
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(|_, _| None)));
         let task = TaskTracker::new();
         let asked: Arc<Mutex<serde_json::Value>> = Arc::default();
-        task.spawn(answer(inbox, Arc::clone(&asked), Arc::clone(&script)));
+        let is_older: Arc<AtomicBool> = Arc::default();
+        task.spawn(answer(inbox, Arc::clone(&asked), Arc::clone(&is_older), Arc::clone(&script)));
         mesh.announce().await.expect("announced");
-        Self { id, mesh, script, asked, keyring }
+        Self { id, mesh, script, asked, is_older, keyring }
     }
 
     /// A word, so that everybody pins its key and sees it online. It is to be repeated.
@@ -126,10 +131,21 @@ fn signed(sealed: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(outer.get("payload")?.as_str()?).ok()
 }
 
-async fn answer(mut inbox: Inbox, asked: Arc<Mutex<serde_json::Value>>, script: Arc<Mutex<Script>>) {
+async fn answer(
+    mut inbox: Inbox,
+    asked: Arc<Mutex<serde_json::Value>>,
+    is_older: Arc<AtomicBool>,
+    script: Arc<Mutex<Script>>,
+) {
     while let Some(incoming) = inbox.queries.recv().await {
         let Some(question) = signed(&incoming.payload) else { continue };
-        *asked.lock().expect("whole") = serde_json::from_slice(&question).expect("JSON");
+        let wanted: serde_json::Value = serde_json::from_slice(&question).expect("JSON");
+        let is_new = wanted.pointer("/events/takes_held").is_some();
+        *asked.lock().expect("whole") = wanted;
+        if is_new && is_older.load(Ordering::Relaxed) {
+            incoming.responder.answer(Answer::Refusal(Code::ContractViolation.to_string()));
+            continue;
+        }
         let digest = Hash::of(&question);
         if let Some(bytes) = (script.lock().expect("whole"))(incoming.verb, digest) {
             incoming.responder.answer(Answer::Reply(bytes));

@@ -2,6 +2,7 @@
 
 mod brought;
 mod claims;
+mod held;
 mod liar;
 mod support;
 mod told;

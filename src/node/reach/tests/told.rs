@@ -84,6 +84,20 @@ async fn a_forgotten_run_is_unknown_elsewhere_while_its_engine_has_not_heard_of_
     assert!(a.node.operations().view().runs.contains_key(&run), "the engine has not heard of it yet");
 }
 
+impl Liar {
+    /// Asks a node about one of its runs, in its own words, and gives what that says.
+    pub(super) async fn asks(&self, hub: &Hub, a: &Member, run: RunId, asked: &RunAsked) -> serde_json::Value {
+        let (view, now) = (a.node.operations().view(), a.node.operations().now());
+        let read = view.envelope(&engineer(), &parsed("asked-1"), &Action::StatusRead, &self.id, now.wall);
+        let target_key = key("s/a").fingerprint();
+        let (origin, target) = (self.id.clone(), a.id.clone());
+        let read = Envelope { origin, target, target_key, boot: 1, sequence: 1, ..read.expect("known") };
+        let (sealed, _) = message::seal_run_question(&self.keys(), &read, run, asked);
+        let answer = hub.ask_foreign(&a.id, "truST/s/a/svc/rpc/run/s/l", sealed).await.expect("an answer");
+        liar::payload(&answer).expect("signed")["said"].clone()
+    }
+}
+
 /// Nobody is told more than he has asked for: a reader that takes two does not take three.
 #[tokio::test]
 async fn the_rest_of_a_forgotten_run_is_not_told_to_whoever_asked_for_less() {
@@ -93,26 +107,12 @@ async fn the_rest_of_a_forgotten_run_is_not_told_to_whoever_asked_for_less() {
         let asker = Liar::join(&hub, "s/l").await;
         a.sees_liar(&asker, None).await;
         let oldest = a.begin_oldest().await;
-        let (view, now) = (a.node.operations().view(), a.node.operations().now());
-        let read = view.envelope(&engineer(), &parsed("asked-1"), &Action::StatusRead, &asker.id, now.wall);
-        let target_key = key("s/a").fingerprint();
-        let read = Envelope {
-            origin: asker.id.clone(),
-            target: a.id.clone(),
-            target_key,
-            boot: 1,
-            sequence: 1,
-            ..read.expect("known")
-        };
-        let asked = RunAsked::Events { from: 1, kinds: None, limit, wait: Millis(9_000) };
-        let (sealed, _) = message::seal_run_question(&asker.keys(), &read, oldest, &asked);
-        let asking = hub.ask_foreign(&a.id, "truST/s/a/svc/rpc/run/s/l", sealed);
-        let mut waiting = std::pin::pin!(asking);
+        let asked = RunAsked::Events { from: 1, kinds: None, limit, wait: Millis(9_000), takes_held: false };
+        let mut waiting = std::pin::pin!(asker.asks(&hub, &a, oldest, &asked));
         assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits at the owner");
         let events = vec![log(oldest, 1, "one"), log(oldest, 2, "two")];
         let batch = vec![Change::Append { run: oldest, events }, ended(oldest, 3, "1", false)];
         assert_eq!(a.kept.runs.commit(batch).await.expect("committed").forgotten, [oldest]);
-        let answer = in_time(waiting).await.expect("an answer");
-        assert_eq!(liar::payload(&answer).expect("signed")["said"], said, "{limit} were asked for");
+        assert_eq!(in_time(waiting).await, said, "{limit} were asked for");
     }
 }
