@@ -16,7 +16,6 @@
     reason = "a benchmark reads the clock, prints, and may stop at the first surprise"
 )]
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,10 +28,8 @@ use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::anchors::Trust;
 use trust_runtime::domain::identity::authority::{Authority, Vouched};
 use trust_runtime::domain::identity::{Fingerprint, Mapping, Naming, Role};
-use trust_runtime::domain::offer::Offer;
-use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::projection::{Edge, EdgeState, Limits};
+use trust_runtime::domain::projection::{Edge, EdgeState};
 use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::effect::Effects;
 use trust_runtime::engine::input::Input;
@@ -214,25 +211,12 @@ fn authority() -> Authority {
 
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
-        me: "site-a/me".parse().expect("legal"),
-        trust_domain: "trust".parse().expect("legal"),
         profile: Profile::Plant,
         is_mesh_on_loopback: false,
         is_secure: true,
-        policy: Policy::default(),
         policy_hash: Hash::of(b"a policy"),
         authority: Some(authority()),
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
-        offer: Offer::default(),
-        receipts_kept: Millis::from_hours(24),
-        file_values: BTreeMap::new(),
-        host: None,
-        version: "0.1.0".to_owned(),
+        ..Settings::unset("site-a/me".parse().expect("legal"), "trust".parse().expect("legal"))
     })
 }
 

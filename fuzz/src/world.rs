@@ -1,17 +1,13 @@
 //! A target with one known peer, at a fixed moment, with keys that everybody can make.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::id::RuntimeId;
-use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::identity::IdentityKey;
-use trust_runtime::domain::policy::Policy;
-use trust_runtime::domain::preflight::Profile;
-use trust_runtime::domain::projection::Limits;
-use trust_runtime::domain::time::{Millis, Now, Wall};
+use trust_runtime::domain::time::{Now, Wall};
 use trust_runtime::engine::view::{ClockState, Peer, Settings, View};
 
 /// The moment of the conformance cases, from which the signed samples come.
@@ -50,27 +46,7 @@ pub(crate) static VIEW: LazyLock<View> = LazyLock::new(|| {
 });
 
 fn settings() -> Settings {
-    Settings {
-        me: me(),
-        trust_domain: "trust".parse().expect("a trust domain"),
-        profile: Profile::Dev,
-        is_mesh_on_loopback: true,
-        is_secure: false,
-        policy: Policy::default(),
-        policy_hash: Hash::of(b""),
-        authority: None,
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
-        offer: Offer::default(),
-        receipts_kept: Millis::from_hours(24),
-        file_values: BTreeMap::new(),
-        host: None,
-        version: String::new(),
-    }
+    Settings::unset(me(), "trust".parse().expect("a trust domain"))
 }
 
 /// The samples of one target that are as they should be.

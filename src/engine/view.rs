@@ -126,6 +126,31 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Those of a runtime in `dev` for which nothing is set: no rules, no certificate, no partners, nothing to be asked for.
+    pub fn unset(me: RuntimeId, trust_domain: TrustDomain) -> Self {
+        Self {
+            me,
+            trust_domain,
+            profile: Profile::Dev,
+            is_mesh_on_loopback: true,
+            is_secure: false,
+            policy: Policy::default(),
+            policy_hash: Hash::of(b""),
+            authority: None,
+            certificate: None,
+            partners: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            bundle: None,
+            grants: Vec::new(),
+            limits: Limits::default(),
+            offer: Offer::default(),
+            receipts_kept: Millis::from_hours(24),
+            file_values: BTreeMap::new(),
+            host: None,
+            version: String::new(),
+        }
+    }
+
     /// Whether what proved a signer when it was checked counts by the trust of now. Whom no certificate proved, none can fail.
     pub fn vouches_still(&self, signer: &Signer, now: Wall) -> bool {
         match (&signer.vouched, &self.authority) {

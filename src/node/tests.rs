@@ -14,10 +14,7 @@ use crate::domain::config::Value;
 use crate::domain::envelope::dsse::tally;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::{Fingerprint, IdentityKey, Role};
-use crate::domain::offer::Offer;
-use crate::domain::policy::Policy;
-use crate::domain::preflight::{Asker, Profile};
-use crate::domain::projection::Limits;
+use crate::domain::preflight::Asker;
 use crate::domain::time::{Millis, Wall};
 use crate::engine::view::{Peer, Settings, View};
 use crate::engine::word::Identity;
@@ -32,27 +29,7 @@ use crate::store::{Chain, READ_QUEUE_MAX};
 use crate::workload::memory::Memory;
 
 pub(super) fn settings() -> Arc<Settings> {
-    Arc::new(Settings {
-        me: parsed("s/a"),
-        trust_domain: parsed("trust"),
-        profile: Profile::Dev,
-        is_mesh_on_loopback: true,
-        is_secure: false,
-        policy: Policy::default(),
-        policy_hash: Hash([0; 32]),
-        authority: None,
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
-        offer: Offer::default(),
-        receipts_kept: Millis::from_hours(24),
-        file_values: BTreeMap::new(),
-        host: None,
-        version: "0".to_owned(),
-    })
+    Arc::new(Settings::unset(parsed("s/a"), parsed("trust")))
 }
 
 pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {

@@ -9,7 +9,6 @@ use trust_runtime::domain::audit::Hash;
 use trust_runtime::domain::identity::anchors::Trust;
 use trust_runtime::domain::identity::authority::Authority;
 use trust_runtime::domain::identity::{Fingerprint, IdentityKey, Mapping, Naming};
-use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::Policy;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::projection::{Limits, Presence};
@@ -74,25 +73,13 @@ pub(crate) fn authority() -> Authority {
 /// Settings of `me` with these rules.
 pub(crate) fn settings(me: &str, profile: Profile, policy: Policy) -> Settings {
     Settings {
-        me: parsed(me),
-        trust_domain: parsed("trust"),
         profile,
-        is_mesh_on_loopback: true,
         is_secure: true,
         policy,
         policy_hash: Hash::of(b"a policy"),
         authority: Some(authority()),
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
-        offer: Offer::default(),
-        receipts_kept: Millis::from_hours(24),
-        file_values: BTreeMap::new(),
-        host: None,
         version: "0.1.0".to_owned(),
+        ..Settings::unset(parsed(me), parsed("trust"))
     }
 }
 

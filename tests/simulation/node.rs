@@ -9,9 +9,9 @@ use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::identity::{IdentityKey, Role};
 use trust_runtime::domain::policy::{Pattern, Policy, Rule, RuleEffect};
 use trust_runtime::domain::preflight::{Asker, Profile};
-use trust_runtime::domain::projection::{Edge, Limits};
+use trust_runtime::domain::projection::Edge;
 use trust_runtime::domain::run::RunId;
-use trust_runtime::domain::time::{Millis, Monotonic, NANOS_PER_MILLI, Now, Wall};
+use trust_runtime::domain::time::{Monotonic, NANOS_PER_MILLI, Now, Wall};
 use trust_runtime::engine::Engine;
 use trust_runtime::engine::record::Deed;
 use trust_runtime::engine::view::{Settings, View};
@@ -158,24 +158,13 @@ fn deny(action: &str, actor: &str) -> Rule {
 
 pub(crate) fn settings(setup: Setup, index: usize, variant: usize) -> Arc<Settings> {
     Arc::new(Settings {
-        me: runtime(index),
-        trust_domain: asker("alice").actor.trust_domain,
         profile: setup.profile,
         is_mesh_on_loopback: setup.is_loopback,
         is_secure: setup.profile != Profile::Dev,
         policy: policy(variant),
         policy_hash: Hash::of(&[u8::try_from(variant).unwrap_or(0)]),
         authority: authority(setup.profile),
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
         offer: offer(),
-        receipts_kept: Millis::from_hours(24),
-        file_values: BTreeMap::new(),
-        host: None,
-        version: "0.0.0".to_owned(),
+        ..Settings::unset(runtime(index), asker("alice").actor.trust_domain)
     })
 }

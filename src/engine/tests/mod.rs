@@ -3,7 +3,6 @@
 mod transitions;
 mod work;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::action::{self, Action};
@@ -16,10 +15,6 @@ use crate::domain::id::RuntimeId;
 use crate::domain::identity::anchors::Trust;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Mapping, Naming, Role, TrustState};
-use crate::domain::offer::Offer;
-use crate::domain::policy::Policy;
-use crate::domain::preflight::Profile;
-use crate::domain::projection::Limits;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received};
@@ -47,25 +42,9 @@ pub(super) fn authority() -> Authority {
 /// Those of runtime `s/a` in `dev`.
 pub(super) fn settings() -> Settings {
     Settings {
-        me: "s/a".parse().expect("legal"),
-        trust_domain: "trust".parse().expect("legal"),
-        profile: Profile::Dev,
-        is_mesh_on_loopback: true,
-        is_secure: false,
-        policy: Policy::default(),
-        policy_hash: Hash([0; 32]),
         authority: Some(authority()),
-        certificate: None,
-        partners: BTreeMap::new(),
-        damaged: BTreeMap::new(),
-        bundle: None,
-        grants: Vec::new(),
-        limits: Limits::default(),
-        offer: Offer::default(),
         receipts_kept: Millis(0),
-        file_values: BTreeMap::new(),
-        host: None,
-        version: "0".to_owned(),
+        ..Settings::unset("s/a".parse().expect("legal"), "trust".parse().expect("legal"))
     }
 }
 

@@ -25,9 +25,6 @@ use crate::node::keyring::Keyring;
 use crate::store::Store;
 use crate::wire::mesh::{self as message, Refusal, RunAnswer, RunAsked};
 
-/// Most runtimes that are asked where a run is. A full mesh has about 50 (DESIGN, *Scale*).
-const ASKED_MAX: usize = 256;
-
 /// As which it is counted that more than one runtime has claimed a run.
 pub(super) const CLAIMED_TWICE: &str = "run_claimed_twice";
 
@@ -58,6 +55,23 @@ pub(super) enum Unanswered {
     Misunderstood,
     /// The owner cannot be reached, or does not answer.
     Silent,
+}
+
+/// Runtimes that are there.
+#[derive(Debug)]
+pub(super) struct Reachable {
+    /// Those that are to be asked.
+    pub(super) asked: Vec<RuntimeId>,
+    /// How many there are in all.
+    pub(super) count: usize,
+}
+
+impl Reachable {
+    fn first(mut there: Vec<RuntimeId>, most: usize) -> Self {
+        let count = there.len();
+        there.truncate(most);
+        Self { asked: there, count }
+    }
 }
 
 impl Asking {
@@ -106,15 +120,15 @@ impl Asking {
         tracing::warn!(runtime_id = %owner, %refusal, "an answer about a run does not verify");
     }
 
-    /// Everybody who may be asked by this actor and is there: those who are believed, and the others.
-    pub(super) fn reachable(&self, asker: &Asker) -> (Vec<RuntimeId>, Vec<RuntimeId>) {
+    /// Everybody who may be asked by this actor and is there: those who are believed, and the others; of both together at most
+    /// so many are to be asked.
+    pub(super) fn reachable(&self, asker: &Asker, most: usize) -> [Reachable; 2] {
         let view = self.views.load();
         let is_there = |runtime: &&RuntimeId| check(&view, self.clock, asker, runtime).is_ok();
         let all = view.peers.keys().filter(is_there).cloned();
-        let (mut believed, mut others): (Vec<_>, Vec<_>) = all.partition(|runtime| is_believed(&view, runtime));
-        believed.truncate(ASKED_MAX);
-        others.truncate(ASKED_MAX.saturating_sub(believed.len()));
-        (believed, others)
+        let (believed, others): (Vec<_>, Vec<_>) = all.partition(|runtime| is_believed(&view, runtime));
+        let left = most.saturating_sub(believed.len());
+        [Reachable::first(believed, most), Reachable::first(others, left)]
     }
 
     /// Whether a runtime is one of the own site that is believed about its own runs.

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::MeshRuns;
-use super::asking::Unanswered;
+use super::asking::{Reachable, Unanswered};
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::preflight::Asker;
@@ -89,9 +89,8 @@ impl MeshRuns {
         if let Some(pointer) = self.known.found(run) {
             return Ok(pointer);
         }
-        let (believed, others) = self.asking.reachable(asker);
-        for owners in [believed, others] {
-            let mut heard = self.hear(asker, run, &owners).await;
+        for Reachable { asked, count } in self.asking.reachable(asker, self.patience.asked) {
+            let mut heard = self.hear(asker, run, &asked).await;
             match (heard.claims.pop(), heard.claims.is_empty()) {
                 (Some(pointer), true) => {
                     self.known.remember(pointer.clone());
@@ -101,8 +100,8 @@ impl MeshRuns {
                     heard.claims.push(pointer);
                     return Err(self.contested(asker, &heard.claims));
                 }
-                // It may be the run of one who was silent, so nobody who is believed less is asked.
-                (None, _) if heard.others < owners.len() => return Err(Absent::Unanswered),
+                // It may be the run of one who was silent or not asked, so nobody who is believed less is asked.
+                (None, _) if heard.others < count => return Err(Absent::Unanswered),
                 (None, _) => {}
             }
         }

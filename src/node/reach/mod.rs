@@ -76,6 +76,9 @@ pub struct Patience {
     pub gone: Duration,
     /// Between two pages of pointers from one peer.
     pub pull: Duration,
+    /// Most runtimes that are asked where a run is. A full mesh has about 50 (DESIGN, *Scale*); where there are more, a run that
+    /// nobody has whom this node asked is not called unknown.
+    pub asked: usize,
 }
 
 impl Default for Patience {
@@ -87,6 +90,7 @@ impl Default for Patience {
             event: Duration::from_secs(10),
             gone: Duration::from_secs(30),
             pull: Duration::from_secs(1),
+            asked: 256,
         }
     }
 }

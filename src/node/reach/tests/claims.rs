@@ -13,9 +13,14 @@ struct Among {
 
 impl Among {
     async fn these(names: &[&str]) -> Self {
+        Self::asking(names, patience().asked).await
+    }
+
+    /// The same, of which the node asks so many where a run is.
+    async fn asking(names: &[&str], asked: usize) -> Self {
         let hub = Hub::new().expect("a hub");
         let pull = Duration::from_secs(3_600);
-        let short = Patience { pull, answer: Duration::from_millis(300), ..patience() };
+        let short = Patience { pull, answer: Duration::from_millis(300), asked, ..patience() };
         let b = Member::patient(&hub, "s/b", Kept::knowing(names).await, short).await;
         let mut liars = Vec::new();
         for name in names {
@@ -76,6 +81,20 @@ async fn a_partner_does_not_take_a_run_whose_owner_may_be_of_the_own_site() {
     p.claims(run(2));
     assert_eq!(among.read(run(2)).await, Ok(p.id.clone()), "nobody of the own site has it");
     assert_eq!(among.on_record(), [""; 0], "nothing was in question");
+}
+
+/// Nothing is shown as known that is not: with more runtimes than are asked, nobody knows that a run is nowhere.
+#[tokio::test]
+async fn a_run_about_which_not_everybody_was_asked_is_not_called_unknown() {
+    for (names, asked, wanted) in [
+        (["s/h", "s/l"], 2, Absent::Unknown),
+        (["s/h", "s/l"], 1, Absent::Unanswered),
+        (["s/h", "t/p"], 1, Absent::Unanswered),
+    ] {
+        let among = Among::asking(&names, asked).await;
+        among.liars.iter().for_each(|it| it.repeat(RunAnswer::Unknown));
+        assert_eq!(among.read(run(1)).await, Err(wanted), "{names:?}, of whom {asked} are asked");
+    }
 }
 
 /// Contract, RR-60: what was forgotten here is unknown, whoever is silent or says that it has it.
