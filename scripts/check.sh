@@ -72,6 +72,7 @@ main() {
   need_commands ip || exit 2
   need_faketime
   tests "cluster" --test cluster
+  step "acceptance" acceptance
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
@@ -127,6 +128,15 @@ nextest() {
   cargo nextest run --locked --profile "$profile" "$@" 2>&1 | tee "$log"
   count="$(sed -E 's/\x1b\[[0-9;]*m//g' "$log" | sed -nE 's/^ *Summary .* ([0-9]+) passed.*/\1/p' | tail -n 1)"
   passed=$((passed + ${count:-0}))
+}
+
+# Holds what has run against the table of acceptance lines: a line whose test is gone, or is no test any more, fails here.
+acceptance() {
+  local suite
+  for suite in unit conformance simulation adapters api interop cluster; do
+    sed -E 's/\x1b\[[0-9;]*m//g' "$logs/$suite.log"
+  done >"$logs/acceptance.log"
+  ACCEPTANCE_LOG="$logs/acceptance.log" scripts/runtime_comms_conformance_gate.sh
 }
 
 documentation() {
