@@ -3,7 +3,8 @@
 //! An origin tells its caller that a write was refused, so no copy of that write may be carried out later: a network may
 //! repeat it, and whoever has seen it may keep it back until the disk has space or the policy has changed.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::audit::Hash;
 use crate::domain::id::RuntimeId;
@@ -21,8 +22,6 @@ const REFUSALS_MAX: usize = 20_000;
 struct Refused {
     /// Why.
     denial: Denial,
-    /// When its window is over.
-    over: Wall,
     /// On whose account it is remembered.
     account: Option<RuntimeId>,
 }
@@ -31,6 +30,9 @@ struct Refused {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Refusals {
     by_digest: BTreeMap<Hash, Refused>,
+    /// The same by the end of their windows: what is over is found without looking at the others, so that whoever is
+    /// refused all the time costs a target no more than anybody else.
+    by_end: BTreeSet<(Wall, Hash)>,
     /// How many are on each account.
     counts: BTreeMap<Option<RuntimeId>, usize>,
 }
@@ -47,22 +49,35 @@ impl Refusals {
             return true;
         }
         let account = account.cloned();
-        let count = self.counts.entry(account.clone()).or_default();
-        if REFUSALS_OF_ORIGIN_MAX <= *count || REFUSALS_MAX <= self.by_digest.len() {
+        let count = self.counts.get(&account).copied().unwrap_or_default();
+        if REFUSALS_OF_ORIGIN_MAX <= count || REFUSALS_MAX <= self.by_digest.len() {
             return false;
         }
-        *count = count.saturating_add(1);
-        self.by_digest.insert(digest, Refused { denial: denial.clone(), over, account });
+        self.counts.insert(account.clone(), count.saturating_add(1));
+        self.by_end.insert((over, digest));
+        self.by_digest.insert(digest, Refused { denial: denial.clone(), account });
         true
     }
 
     /// Forgets what nobody can send again.
     pub(super) fn forget_over(&mut self, now: Wall) {
-        self.by_digest.retain(|_, refused| now <= refused.over);
-        self.counts.clear();
-        for refused in self.by_digest.values() {
-            let count = self.counts.entry(refused.account.clone()).or_default();
-            *count = count.saturating_add(1);
+        while let Some((over, digest)) = self.by_end.first().copied()
+            && over < now
+        {
+            self.by_end.pop_first();
+            if let Some(refused) = self.by_digest.remove(&digest) {
+                self.take_off(refused.account);
+            }
+        }
+    }
+
+    /// One less on this account.
+    fn take_off(&mut self, account: Option<RuntimeId>) {
+        if let Entry::Occupied(mut entry) = self.counts.entry(account) {
+            *entry.get_mut() = entry.get().saturating_sub(1);
+            if *entry.get() == 0 {
+                entry.remove();
+            }
         }
     }
 }
@@ -133,6 +148,6 @@ mod tests {
         assert!(!refusals.keep(Some(&origin("one-more")), digest(usize::MAX), &denial(), Wall(10)));
         refusals.forget_over(Wall(11));
         assert!(refusals.keep(Some(&origin("one-more")), digest(usize::MAX), &denial(), Wall(10)));
-        assert_eq!((refusals.by_digest.len(), refusals.counts.len()), (1, 1));
+        assert_eq!((refusals.by_digest.len(), refusals.by_end.len(), refusals.counts.len()), (1, 1, 1));
     }
 }

@@ -40,7 +40,7 @@ use crate::wire;
 /// Mails waiting for the loop: a second of observations from 1,000 peers. Senders wait when it is full.
 pub(super) const MAILBOX_MAX: usize = 1_024;
 
-/// Mails that go before all others: reloads, of which there is one at a time.
+/// Mails that go before all others: reloads, and what a person says at this node. Senders wait when it is full.
 pub(super) const URGENT_MAX: usize = 4;
 
 /// Most inputs that share one commit, so that the first of them does not wait for the last of many.

@@ -314,7 +314,8 @@ impl Operations for SharedNode {
                 Control::Shutdown => EngineRequest::Record { asker, action: "shutdown" },
                 Control::TimeReset => EngineRequest::TimeReset { asker },
             };
-            let answer = self.0.ask_engine(request).await;
+            // What a person takes back counts for everything that waits.
+            let answer = self.0.ask_engine_first(request).await;
             if is_shutdown {
                 // A node whose disk failed must still be stoppable.
                 self.0.stop.cancel();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::action::Action;
@@ -18,7 +20,7 @@ use crate::domain::preflight::Asker;
 use crate::domain::time::{Millis, Wall};
 use crate::engine::view::{Peer, Settings, View};
 use crate::engine::word::Identity;
-use crate::handle::{Operations, Reloaded, Request, TargetOutcome};
+use crate::handle::{Control, Operations, Reloaded, Request, TargetOutcome};
 use crate::mesh::memory::Hub;
 use crate::node::plan_hash::PlanKey;
 use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare, runs};
@@ -330,6 +332,51 @@ async fn a_dispatch_costs_two_signature_operations_at_each_end() {
     let done = tally::done() - before;
     // What both say and hear of themselves meanwhile comes on top: far less than one operation for each read.
     assert!((4 * READS..4 * READS + READS / 2).contains(&done), "{done} operations for {READS} reads");
+}
+
+/// A peer that is forgotten because its key is lost must not act by what had already come.
+#[tokio::test]
+async fn what_a_person_takes_back_goes_before_what_waits_for_the_disk() {
+    const WRITES: usize = 50;
+    let hub = Hub::new().expect("a hub");
+    let store = MemoryStore::new();
+    let member = async |name: &str, store| {
+        let settings = Arc::new(Settings { me: parsed(name), ..(*settings()).clone() });
+        let node = start_on(&hub, settings, store, Arc::new(NoFiles), runs_in_memory()).await;
+        node.announce().await;
+        node
+    };
+    let (here, _other) = (member("s/a", store.clone()).await, member("s/b", MemoryStore::new()).await);
+    let operations = here.operations();
+    until(|| operations.view().peers.contains_key(&parsed("s/b"))).await;
+    let waiting = || operations.queues().iter().find(|queue| queue.name == "mailbox").expect("it is counted").length;
+
+    let slow = store.hold_commits().await;
+    let write = |number: usize| operations.dispatch(request(&number.to_string(), Action::ping(), &["s/a"]));
+    let mut writes = FuturesOrdered::from_iter([write(0)]);
+    until(|| store.is_held_up()).await;
+    writes.extend((1..WRITES).map(write));
+    until(|| WRITES / 2 < waiting()).await;
+    let forget = operations.control(engineer(), Control::PeersForget { runtime: parsed("s/b") });
+    let go_on = async { drop(slow) };
+    tokio::join!(forget, go_on).0.expect("forgotten");
+    while let Some(done) = writes.next().await {
+        done.expect("carried out");
+    }
+    let records =
+        store.with_disk(|disk| disk.entries(Chain::Writes).map(|it| it.draft.action.clone()).collect::<Vec<_>>());
+    let place = records.iter().position(|action| action == "peers_forget").expect("on record");
+    assert!(place < WRITES / 2, "{records:?}");
+}
+
+/// Waits until this holds.
+async fn until(mut holds: impl FnMut() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), held).await.expect("it holds in time");
 }
 
 #[tokio::test]

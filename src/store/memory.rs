@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::{Chain, Error, Filter, Full, Growth, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store, boot_of};
 use crate::domain::audit::{
     AuditId, Checkpoint, Draft, Entry, Extension, Hash, NoteKey, Occasion, Position, Tree, is_due,
@@ -359,12 +361,16 @@ fn unreadable(error: record::Error) -> Error {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
+    /// Whoever has it holds up all commits.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     disk: Disk,
     is_closed: bool,
+    /// Whether a commit waits for its turn; one at a time is made.
+    is_held_up: bool,
 }
 
 impl MemoryStore {
@@ -375,12 +381,22 @@ impl MemoryStore {
 
     /// A store over what another one left behind.
     pub fn on(disk: Disk) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { disk, is_closed: false })) }
+        Self { shared: Arc::new(Mutex::new(Shared { disk, ..Shared::default() })), turn: Arc::default() }
     }
 
     /// Reaches into the disk: to inject faults, or to look.
     pub fn with_disk<T>(&self, reach: impl FnOnce(&mut Disk) -> T) -> T {
         reach(&mut self.shared().disk)
+    }
+
+    /// Commits wait from now on, as on a slow disk, until what this gives is dropped.
+    pub async fn hold_commits(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// Whether a commit waits.
+    pub fn is_held_up(&self) -> bool {
+        self.shared().is_held_up
     }
 
     /// What is left after the process is killed at this point. This store answers [`Error::Closed`] from now on.
@@ -405,7 +421,12 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn commit(&self, batch: Batch) -> Pending<'_, Result<Vec<Position>, Error>> {
-        Box::pin(async move { self.open()?.disk.commit(&batch) })
+        Box::pin(async move {
+            self.shared().is_held_up = true;
+            let _turn = self.turn.lock().await;
+            self.shared().is_held_up = false;
+            self.open()?.disk.commit(&batch)
+        })
     }
 
     fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>> {

@@ -87,8 +87,10 @@ fn report(seed: u64, world: &World) -> Option<String> {
     Some(format!("SIM_SEED={seed}\nbroken: {sentence}\n{detail}\n{:?}\n{}\n{place}", world.setup, rows.join("\n")))
 }
 
+/// What the environment asks for. Text that is no number must not quietly mean something smaller.
 fn number<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} wants a whole number, got '{text}'")))
 }
 
 fn seeds() -> Vec<u64> {

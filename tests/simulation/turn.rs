@@ -229,7 +229,7 @@ impl World {
                     let Some(purpose) = turn.replies.remove(&reply) else { continue };
                     self.take_reply(node, purpose, Some(*answer));
                 }
-                Effect::CancelRun(run) => self.cancel_run(node, run),
+                Effect::CancelRun(run) => self.cancel_run(node, run, &turn),
                 Effect::Perform(deed) => self.perform_deed(node, deed),
                 Effect::StartRun(run) => self.accept_run(node, &run),
                 Effect::Apply { .. } | Effect::AuditLightly { .. } => {}
