@@ -153,12 +153,20 @@ impl<E> Cache<E> {
     pub(super) fn keep(&mut self, pages: Vec<Page<E>>) {
         self.known.retain(|_, known| known.entries.is_kept());
         for page in pages {
+            // Somebody may have stopped in the middle of what was read anew: those who come stop at the same page.
+            let page = self.held(&page).unwrap_or(page);
             self.known.insert(page.first, Known { bytes: page.bytes, entries: page.entries.share() });
             self.newest.push_back(page);
         }
         while 1 < self.newest.len() && (CACHE_PAGES_MAX < self.newest.len() || CACHE_BYTES_MAX < self.bytes()) {
             self.newest.pop_front();
         }
+    }
+
+    /// The same page, where somebody still holds it.
+    fn held(&self, page: &Page<E>) -> Option<Page<E>> {
+        let entries = self.known.get(&page.first)?.entries.get()?;
+        (entries.len() == page.entries.len()).then_some(Page { first: page.first, bytes: page.bytes, entries })
     }
 
     /// Of the pages last read.

@@ -340,6 +340,25 @@ async fn what_somebody_still_holds_is_neither_read_nor_written_again() {
 }
 
 #[tokio::test]
+async fn what_somebody_holds_in_the_middle_of_a_reading_is_there_once() {
+    let world = World::new(30_000);
+    world.write(0, true);
+    world.hub.look().await.expect("looks");
+    // The second page of the first reading.
+    let second = |reader: Reader<Numbers>| async move {
+        let mut reader = reader;
+        assert_eq!(page(&mut reader).await.len(), 256);
+        page(&mut reader).await
+    };
+    let stopped = second(reader(&world)).await;
+    assert_eq!(all(reader(&world), usize::MAX).await.len(), 30_000);
+    let reads = world.reads();
+    let shared = second(reader(&world)).await;
+    assert_eq!(world.reads(), reads + 1, "for the sake of the first page");
+    assert_eq!(place_of_text(&shared), place_of_text(&stopped));
+}
+
+#[tokio::test]
 async fn what_is_published_at_once_is_given_in_pages_that_all_readers_share() {
     let world = World::new(0);
     world.hub.look().await.expect("looks");
