@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zenoh::internal::runtime::ZRuntime;
 
 use crate::domain::identity::anchors::Usage;
 use crate::mesh::OpenError;
@@ -41,7 +42,9 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
                     };
                     drop(place);
                     match met.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
-                        Ok((stream, inside, neighbour)) => inner.carry(stream, inside, neighbour).await,
+                        Ok((stream, inside, neighbour)) => {
+                            inner.carry(stream.into(), inside, neighbour, ZRuntime::Acceptor).await
+                        }
                         // Anybody can cause it as often as they like.
                         Err(reason) => tracing::debug!(%from, site = %inner.site, reason, "no link"),
                     }

@@ -34,6 +34,7 @@ use crate::tls::{self, Identity};
 mod carry;
 mod doorstep;
 mod folder;
+mod inside;
 mod inward;
 mod outward;
 mod share;
