@@ -133,7 +133,7 @@ nextest() {
 # Holds what has run against the table of acceptance lines: a line whose test is gone, or is no test any more, fails here.
 acceptance() {
   local suite
-  for suite in unit conformance simulation adapters api interop cluster; do
+  for suite in unit conformance simulation gates adapters api interop cluster; do
     sed -E 's/\x1b\[[0-9;]*m//g' "$logs/$suite.log"
   done >"$logs/acceptance.log"
   ACCEPTANCE_LOG="$logs/acceptance.log" scripts/runtime_comms_conformance_gate.sh

@@ -16,7 +16,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/prerequisites.sh
 . "$root/scripts/prerequisites.sh"
 
-readonly known_suites="lib api adapters cluster conformance interop simulation"
+readonly known_suites="lib api adapters cluster conformance gates interop simulation"
 table="${ACCEPTANCE_TABLE:-$root/tests/acceptance.tsv}"
 log="${ACCEPTANCE_LOG:-}"
 suites=()
@@ -26,6 +26,7 @@ usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"; }
 main() {
   parse "$@"
   [ -s "$table" ] || refuse "there is no table $table"
+  check_table
   [ -n "$log" ] || run_tests
   [ -r "$log" ] || refuse "there is no log $log"
   judge
@@ -53,8 +54,20 @@ refuse() {
   exit 2
 }
 
+# A line that is not understood would be one that nobody judges.
+check_table() {
+  local bad
+  bad="$(awk -F'\t' -v suites="$known_suites -" '
+    BEGIN { count = split(suites, names, " "); for (at = 1; at <= count; at++) is_known[names[at]] = 1 }
+    /^#/ { next }
+    NF != 3 { print "line " NR ": wanted three cells, got " NF; next }
+    $1 == "" || $3 == "" || ($2 == "-") != ($3 == "-") { print "line " NR ": an empty cell, or a suite without a test"; next }
+    !($2 in is_known) { print "line " NR ": no such suite: " $2 }' "$table")"
+  [ -z "$bad" ] || { printf 'conformance gate: %s\n%s\n' "$table" "$bad" >&2; exit 2; }
+}
+
 # The lines of the suites that were asked for. Those without a test belong to all.
-wanted() { awk -F'\t' -v suites=" ${suites[*]} " '!/^#/ && NF == 3 && ($2 == "-" || index(suites, " " $2 " "))' "$table"; }
+wanted() { awk -F'\t' -v suites=" ${suites[*]} " '!/^#/ && ($2 == "-" || index(suites, " " $2 " "))' "$table"; }
 
 run_tests() {
   need_commands cargo || exit 2

@@ -46,6 +46,26 @@ fn a_test_that_fails_or_did_not_run_or_broke_off_fails_its_line_and_the_gate() {
 }
 
 #[test]
+fn a_line_that_is_not_understood_is_no_line_less() {
+    for (line, why) in [
+        ("RR-4\tapi fourth", "line 6: wanted three cells, got 2"),
+        ("RR-4\tapi\tfourth\t", "line 6: wanted three cells, got 4"),
+        ("", "line 6: wanted three cells, got 0"),
+        ("RR-4\tapis\tfourth", "line 6: no such suite: apis"),
+        ("RR-4\tlib api\tfourth", "line 6: no such suite: lib api"),
+        ("RR-4\t\tfourth", "line 6: no such suite: \n"),
+        ("RR-4\tapi\t-", "line 6: an empty cell, or a suite without a test"),
+        ("RR-4\t-\tfourth", "line 6: an empty cell, or a suite without a test"),
+        ("\tapi\tfirst", "line 6: an empty cell"),
+    ] {
+        // Also where other suites were asked for.
+        for arguments in [&[][..], &["--suite", "lib"]] {
+            judged(&format!("{TABLE}{line}\n"), RUN, arguments).is(2, &[why]);
+        }
+    }
+}
+
+#[test]
 fn without_a_table_or_a_log_there_is_no_verdict() {
     judged("", RUN, &[]).is(2, &["there is no table"]);
     judged(TABLE, RUN, &["--suite", "nothing"]).is(2, &["no such suite: 'nothing'"]);
