@@ -93,6 +93,10 @@ verdict() {
   broken="$(grep -c '^VERDICT seed .*: BROKEN;' "$scratch/said" || true)"
   echo "fault harness: $held storms held, $broken broke a promise"
   [ "$broken" -eq 0 ] || exit 1
+  if [ "$SECONDS" -lt "${FAULTS_SECONDS:-0}" ]; then
+    echo "fault harness: it went on for $SECONDS s, wanted $FAULTS_SECONDS" >&2
+    exit 2
+  fi
   if [ "$1" -ne 0 ] || [ "$held" -eq 0 ]; then
     echo "fault harness: the storms did not come to their end" >&2
     exit 2

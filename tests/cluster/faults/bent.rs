@@ -6,7 +6,7 @@ use super::cable::Weather;
 use super::evidence::{Asked, Attempt, Done, Evidence, Kept, Record, Run, Sighting, Told, Weight, Wish};
 use super::judge::{
     ACKNOWLEDGED_ONCE, AGREE, AT_MOST_ONCE, BOUNDED, CONCLUDED, EFFECT_BY_RECORD, ENDS_AS_ASKED, NOT_HEALTHY,
-    NOTHING_LEFT, REFUSED_NEVER, REVISION, RUNS_END, SAME_RECEIPT, SETTLES, VERIFIES, judge,
+    NOTHING_LEFT, REFUSED_NEVER, REVISION, RUNS_END, SAME_RECEIPT, SETTLES, SOMETHING_SEEN, VERIFIES, judge,
 };
 use super::schedule::{Fault, Link, Node};
 
@@ -93,10 +93,12 @@ fn sound() -> Evidence {
     evidence.after = [(A, origin), (B, after)].into();
     let whole = run("completed", &["run_start", "log", "run_end"]);
     evidence.runs = [("run_1".to_owned(), whole.clone()), ("run_2".to_owned(), whole)].into();
-    evidence.weights = [(A, Weight { memory_kib: 60_000, descriptors: 60, threads: 20 })].into();
+    evidence.weights = [A, B].map(|node| (node, Weight { memory_kib: 60_000, descriptors: 60, threads: 20 })).into();
     evidence.done = vec![fault(10, Fault::Kill(B)), fault(20, Fault::Start(B))];
+    let of_the_other = Sighting { observer: B, subject: A, ..sighting(5, "online") };
+    let of_it = [(9, "online"), (11, "online"), (15, "partitioned"), (25, "online")];
     evidence.sightings =
-        vec![sighting(9, "online"), sighting(11, "online"), sighting(15, "partitioned"), sighting(25, "online")];
+        of_it.map(|(at, lifecycle)| sighting(at, lifecycle)).into_iter().chain([of_the_other]).collect();
     evidence
 }
 
@@ -122,6 +124,23 @@ fn at(evidence: &mut Evidence, node: Node) -> [&mut Kept; 2] {
 #[test]
 fn sound_evidence_is_found_sound() {
     assert_eq!(judge(&sound()), []);
+}
+
+#[test]
+fn a_storm_of_which_nothing_was_seen_is_not_found_sound() {
+    assert_eq!(rules(&Evidence::default()), [SOMETHING_SEEN]);
+    check(
+        SOMETHING_SEEN,
+        &[
+            |it| it.done.clear(),
+            |it| it.calls.attempts.retain(|attempt| !matches!(attempt.told, Told::Done { .. })),
+            |it| it.repeated.retain(|attempt| attempt.id == "change"),
+            |it| drop(it.before.remove(&A)),
+            |it| drop(it.weights.remove(&B)),
+            |it| it.sightings.retain(|sighting| sighting.observer == A),
+            |it| it.sightings.iter_mut().for_each(|sighting| sighting.lifecycle.clear()),
+        ],
+    );
 }
 
 #[test]
@@ -262,11 +281,13 @@ fn a_node_that_is_shown_online_although_it_cannot_be_heard_is_seen() {
 fn whoever_could_not_look_has_its_time_to_notice_anew() {
     let mut evidence = sound();
     evidence.done.insert(1, fault(13, Fault::Thaw(A)));
-    evidence.sightings = vec![sighting(15, "online")];
+    let before = evidence.sightings.clone();
+    let with = |one: Sighting| before.iter().cloned().chain([one]).collect();
+    evidence.sightings = with(sighting(15, "online"));
     assert_eq!(judge(&evidence), []);
     evidence.sightings.push(sighting(17, "online"));
     assert_eq!(rules(&evidence), [NOT_HEALTHY]);
     // Asked while it was dead, answered when it was back: it may have come back in between.
-    evidence.sightings = vec![Sighting { answered: seconds(21), ..sighting(17, "online") }];
+    evidence.sightings = with(Sighting { answered: seconds(21), ..sighting(17, "online") });
     assert_eq!(judge(&evidence), []);
 }

@@ -47,6 +47,7 @@ pub(super) const RUNS_END: &str = "every run that was accepted has one start, no
 pub(super) const NOT_HEALTHY: &str = "nothing that is dead, frozen or cut off is shown online";
 pub(super) const NOTHING_LEFT: &str = "no process outlives its run or its node";
 pub(super) const BOUNDED: &str = "memory, descriptors and threads of a node stay within bounds";
+pub(super) const SOMETHING_SEEN: &str = "a storm of which nothing was seen proves nothing";
 pub(super) const ENDS_AS_ASKED: &str = "a node ends when it is asked to, cleanly, and never by itself";
 
 /// Every rule that does not hold.
@@ -61,6 +62,7 @@ pub(super) fn judge(evidence: &Evidence) -> Vec<Breach> {
     for detail in &evidence.left {
         found.breach(NOTHING_LEFT, detail.clone());
     }
+    found.anything(evidence);
     found.logs(evidence);
     found.requests(evidence);
     found.runs(evidence);
@@ -110,6 +112,27 @@ impl Findings {
     fn must(&mut self, holds: bool, rule: &'static str, detail: impl FnOnce() -> String) {
         if !holds {
             self.breach(rule, detail());
+        }
+    }
+
+    /// Whether the judge was shown what it judges by: an answer that has changed its form would be silently nothing.
+    fn anything(&mut self, evidence: &Evidence) {
+        let is_done = |attempt: &Attempt| matches!(attempt.told, Told::Done { .. });
+        let has_run = |attempt: &Attempt| matches!(attempt.told, Told::Done { run: Some(_), .. });
+        let nodes: Vec<Node> = evidence.after.keys().copied().collect();
+        for (holds, what) in [
+            (!evidence.done.is_empty(), "no fault was carried out"),
+            (evidence.calls.attempts.iter().any(is_done), "no write was done in the storm"),
+            (evidence.repeated.iter().any(has_run), "no run was named when all was asked again"),
+            (1 < nodes.len() && evidence.before.len() == nodes.len(), "the logs of some nodes are missing"),
+            (nodes.iter().all(|node| evidence.weights.contains_key(node)), "some node was not weighed"),
+        ] {
+            self.must(holds, SOMETHING_SEEN, || what.to_owned());
+        }
+        for (observer, subject) in nodes.iter().flat_map(|one| nodes.iter().map(move |other| (*one, *other))) {
+            let is_one = |it: &Sighting| (it.observer, it.subject) == (observer, subject) && it.lifecycle == "online";
+            let is_seen = observer == subject || evidence.sightings.iter().any(is_one);
+            self.must(is_seen, SOMETHING_SEEN, || format!("{observer} was never seen to show {subject} online"));
         }
     }
 

@@ -28,6 +28,9 @@ use world::World;
 /// How long one storm lasts: a few of each kind of fault, and few enough requests that all are asked again soon.
 const STORM: Duration = Duration::from_secs(20);
 
+/// In less nothing could be broken and healed again.
+const STORM_MIN: Duration = Duration::from_secs(5);
+
 /// The storm of the gate, which has every kind of fault.
 const GATE_SEED: u64 = 12;
 
@@ -120,10 +123,12 @@ impl Order {
             let text = std::env::var(name).ok()?;
             Some(text.parse().unwrap_or_else(|_not_one| panic!("{name} is {text:?}, wanted a whole number")))
         };
+        let storm = number("FAULTS_STORM").map_or(STORM, Duration::from_secs);
+        assert!(STORM_MIN <= storm, "FAULTS_STORM is {storm:?}, wanted {STORM_MIN:?} or more: nothing breaks in less");
         Self {
             seeds: number("FAULTS_SEED").unwrap_or(GATE_SEED)..,
             nodes: number("FAULTS_NODES").map(|it| usize::try_from(it).expect("small")),
-            storm: number("FAULTS_STORM").map_or(STORM, Duration::from_secs),
+            storm,
             total: number("FAULTS_SECONDS").map_or(Duration::ZERO, Duration::from_secs),
         }
     }
