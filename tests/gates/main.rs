@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod check;
 mod conformance;
 mod demo;
 mod faults;
@@ -69,6 +70,7 @@ fn executable(path: &Path, text: &str) {
 #[test]
 fn every_gate_explains_itself_and_refuses_what_it_does_not_know() {
     for name in [
+        "check.sh",
         "fault_harness.sh",
         "runtime_cloud_security_profile_gate.sh",
         "runtime_comms_bench_gate.sh",
