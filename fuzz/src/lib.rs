@@ -12,6 +12,7 @@ pub mod http_body;
 pub mod mesh_message;
 pub mod run_line;
 pub mod settings;
+pub mod signed_payload;
 pub mod svid;
 mod world;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use trust_runtime_fuzz::{actor, bundle, envelope, http_body, mesh_message, run_line, settings, svid};
+use trust_runtime_fuzz::{actor, bundle, envelope, http_body, mesh_message, run_line, settings, signed_payload, svid};
 
 /// Pieces that parsers of these languages trip over.
 const PIECES: [&[u8]; 16] = [
@@ -139,6 +139,11 @@ fn lines_of_programs() {
 #[test]
 fn settings_files() {
     replay("settings", settings::run, settings::is_accepted, 2_000);
+}
+
+#[test]
+fn payloads_of_a_trusted_peer() {
+    replay("signed_payload", signed_payload::run, signed_payload::is_accepted, 200);
 }
 
 #[test]
