@@ -79,10 +79,10 @@ async fn measure(rounds: usize, readers: usize) -> Outcome<Vec<Row>> {
         work.push(node.work, floor.work);
     }
     let name = |what: &str| format!("stream, {readers} readers: {what}");
-    // The floor sends finished bytes; a node reads its log in pages that readers share, and frames each event for each of them.
-    // So the aims are what that cost when it was first measured: a tenth of the events of a floor for one reader, which is a
-    // million a second; five times the floor's processor, most of which the kernel's copying and the readers' own work hide in
-    // the time; and, beside what a connection holds anyway, the pieces of 32 KiB that fill the 64 KiB a connection may buffer.
+    // The floor sends finished bytes; a node reads its log in pages and writes each of them once, for all readers. So the aims
+    // are a tenth of the events of a floor for one reader, who has nobody to share with, which is a million a second; five times
+    // the floor's processor, most of which the kernel's copying and the readers' own work hide in the time; and, beside what a
+    // connection holds anyway, pages of its own for a reader who has stopped alone.
     Ok(vec![
         alone.row("stream, 1 reader: events".into(), "1/s", 0.1),
         time.row(name("time"), "us", 1.5),

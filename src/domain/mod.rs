@@ -15,6 +15,7 @@ pub mod policy;
 pub mod preflight;
 pub mod projection;
 pub mod run;
+pub mod stretch;
 pub mod text;
 pub mod time;
 pub mod workload;

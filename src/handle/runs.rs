@@ -9,6 +9,7 @@ use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::preflight::Asker;
 use crate::domain::run::{AgentName, Event, Instance, Kind, Pointer, Run, RunId, Status};
+use crate::domain::stretch::Stretch;
 use crate::engine::input::Invoke;
 use crate::handle::{Failure, Pending};
 
@@ -71,7 +72,7 @@ impl Absent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// At least one event, in order, none of them seen before.
-    Events(Vec<Event>),
+    Events(Stretch<Event>),
     /// All events were given, and there will be no more.
     End,
     /// Where the reader stands nothing is kept any more: the run was forgotten, or its history was cut.

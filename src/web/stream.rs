@@ -1,9 +1,8 @@
 //! A run's events as the body of an answer, written as its reader takes them.
 //!
-//! There is no queue: the connection asks for the next piece when it has room. So a slow reader holds one page of the log,
-//! which it shares with the other readers, and one encoded piece of its own.
+//! There is no queue: the connection asks for the next piece when it has room. A piece is a page of the log as it is written,
+//! once for all readers. So a slow reader holds what its connection has taken, and shares it with all who stand there.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
@@ -17,13 +16,15 @@ use super::places::Place;
 use super::router::{Call, Shared};
 use super::standing::{Standing, Waited};
 use crate::domain::run::{Event, Kind};
+use crate::domain::stretch::Stretch;
 use crate::handle::runs::{Absent, Follower, Next};
 use crate::wire::run::{Form, number};
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Most bytes that are encoded ahead of a reader, but for one event that is longer by itself.
+/// Most bytes of events that are written ahead of a reader, but for one event that is longer by itself. A page of an own run
+/// is no longer.
 const PIECE_BYTES_MAX: usize = 32 * 1_024;
 
 /// Marks an answer that lasts as long as its reader reads.
@@ -55,7 +56,8 @@ pub(crate) fn last_seen(headers: &HeaderMap) -> Option<u64> {
 pub(crate) struct RunStream {
     follower: Box<dyn Follower>,
     form: Form,
-    events: VecDeque<Event>,
+    /// Those that were given and are not written yet.
+    events: Stretch<Event>,
     /// The number behind the last event that was sent.
     next: u64,
     is_over: bool,
@@ -75,7 +77,7 @@ impl RunStream {
         Self {
             follower,
             form,
-            events: VecDeque::new(),
+            events: Stretch::from(Vec::new()),
             next: after.map_or(0, |after| after.saturating_add(1)),
             is_over: false,
             is_debug: shared.options.is_debug,
@@ -100,7 +102,7 @@ impl RunStream {
                 return None;
             }
             match self.standing.wait(self.follower.next()).await {
-                Waited::Came(Ok(Next::Events(events))) => self.events.extend(events),
+                Waited::Came(Ok(Next::Events(events))) => self.events = events,
                 Waited::Came(Ok(Next::End)) => self.is_over = true,
                 Waited::Came(Ok(Next::Gone)) => return Some(self.fail(trimmed())),
                 // In words that are for every reader.
@@ -116,18 +118,16 @@ impl RunStream {
 
     /// Some of the events at hand. One that was sent already is left out, but if it ends the run it ends the stream.
     fn encode(&mut self) -> Option<Bytes> {
-        let mut out = Vec::new();
-        while out.len() < PIECE_BYTES_MAX
-            && let Some(event) = self.events.pop_front()
-        {
-            self.is_over |= event.kind == Kind::RunEnd;
-            if event.index < self.next {
-                continue;
-            }
-            self.form.event(&event, &mut out);
-            self.next = event.index.saturating_add(1);
+        while !self.events.is_empty() {
+            let count = fitting(&self.events);
+            let events = self.events.take(count);
+            self.is_over |= events.iter().any(|event| event.kind == Kind::RunEnd);
+            let Some(events) = unseen(events, self.next) else { continue };
+            self.next = events.last().map_or(self.next, |last| last.index.saturating_add(1));
+            let form = self.form;
+            return Some(Bytes::from_owner(events.text(form.number(), |events| form.events(events))));
         }
-        (!out.is_empty()).then(|| out.into())
+        None
     }
 
     /// Tells the reader what is wrong, as the last thing.
@@ -148,6 +148,33 @@ impl RunStream {
     }
 }
 
+/// How many of them make a piece.
+fn fitting(events: &[Event]) -> usize {
+    let mut bytes = 0_usize;
+    let fits = |event: &&Event| {
+        let is_first = bytes == 0;
+        bytes = bytes.saturating_add(event.body.len().max(1));
+        is_first || bytes <= PIECE_BYTES_MAX
+    };
+    events.iter().take_while(fits).count()
+}
+
+/// Those from a number on, each once; as they are where nobody repeats anything, which is what all readers share.
+fn unseen(events: Stretch<Event>, next: u64) -> Option<Stretch<Event>> {
+    let is_new = events.first().is_some_and(|first| next <= first.index);
+    if is_new && events.is_sorted_by(|one, other| one.index < other.index) {
+        return Some(events);
+    }
+    let mut next = next;
+    let mut left = events.to_vec();
+    left.retain(|event| {
+        let is_new = next <= event.index;
+        next = next.max(event.index.saturating_add(1));
+        is_new
+    });
+    (!left.is_empty()).then(|| left.into())
+}
+
 /// What a reader is told whose run was forgotten before it had read all of it.
 fn trimmed() -> Problem {
     Problem::of_run(
@@ -166,4 +193,31 @@ pub(crate) fn lasting(form: Form, body: Body) -> Response<Body> {
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response.extensions_mut().insert(Lasting);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Wall;
+
+    fn events(numbers: &[u64]) -> Stretch<Event> {
+        let event = |index: &u64| Event { index: *index, kind: Kind::Log, at: Wall(0), body: "{}".into() };
+        numbers.iter().map(event).collect::<Vec<_>>().into()
+    }
+
+    fn numbers(events: Option<Stretch<Event>>) -> Vec<u64> {
+        events.into_iter().flatten().map(|event| event.index).collect()
+    }
+
+    #[test]
+    fn what_was_sent_is_left_out_and_what_is_new_stays_shared() {
+        let fresh = events(&[4, 5, 6]);
+        let kept = unseen(fresh.clone(), 4).expect("all of them are new");
+        let place = |events: &Stretch<Event>| events.as_ptr();
+        assert_eq!((place(&kept), kept.len()), (place(&fresh), 3));
+        assert_eq!(numbers(unseen(fresh.clone(), 6)), [6]);
+        assert_eq!(numbers(unseen(fresh, 7)), Vec::<u64>::new());
+        assert_eq!(numbers(unseen(events(&[4, 5, 4, 5, 6]), 3)), [4, 5, 6]);
+        assert_eq!(numbers(unseen(events(&[]), 0)), Vec::<u64>::new());
+    }
 }

@@ -293,7 +293,7 @@ impl Desk {
             let is_accepted = self.accepted(run).is_some();
             if let Some(mut reader) = self.shelf.feeds.reader(run, next.checked_sub(1)).await? {
                 return Ok(match reader.next_page(RUN_EVENTS_BYTES_MAX).await? {
-                    hub::Next::Page(events) => Some((reader, events)),
+                    hub::Next::Page(events) => Some((reader, events.to_vec())),
                     hub::Next::End | hub::Next::Gone => None,
                 });
             }

@@ -53,7 +53,7 @@ impl RemoteFollower {
             self.is_over = page.is_ended && page.is_last();
             // Nothing is waited for between here and the answer: whoever drops it has it, or has not lost it.
             if !page.events.is_empty() {
-                return Ok(Next::Events(page.events));
+                return Ok(Next::Events(page.events.into()));
             }
         }
         Ok(Next::End)

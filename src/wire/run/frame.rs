@@ -2,6 +2,9 @@
 
 use crate::domain::run::Event;
 
+/// What stands around an event of a run, whose numbers are small: three names, two words and the ends of the lines.
+const FRAME_BYTES_MAX: usize = 48;
+
 /// How a stream is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -26,6 +29,22 @@ impl Form {
             Self::EventStream => b": heartbeat\n\n",
             Self::Lines => b"\n",
         }
+    }
+
+    /// Its number among the forms.
+    pub const fn number(self) -> usize {
+        match self {
+            Self::EventStream => 0,
+            Self::Lines => 1,
+        }
+    }
+
+    /// Events of a run one behind the other.
+    pub fn events(self, events: &[Event]) -> Vec<u8> {
+        let room = events.iter().map(|event| event.body.len().saturating_add(FRAME_BYTES_MAX));
+        let mut out = Vec::with_capacity(room.fold(0, usize::saturating_add));
+        events.iter().for_each(|event| self.event(event, &mut out));
+        out
     }
 
     /// An event of a run. Its number is its id.
@@ -70,11 +89,25 @@ fn join(parts: &[&[u8]], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::run::Kind;
+    use crate::domain::time::Wall;
 
     fn written(write: impl Fn(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn events_are_written_one_behind_the_other_into_memory_that_does_not_grow() {
+        let event = |kind| Event { index: 999_999, kind, at: Wall(0), body: "{}".into() };
+        let events: Vec<Event> = Kind::ALL.into_iter().map(event).collect();
+        for form in [Form::EventStream, Form::Lines] {
+            let all = form.events(&events);
+            assert_eq!(all.capacity(), events.len() * (2 + FRAME_BYTES_MAX));
+            let each = events.iter().map(|event| written(|out| form.event(event, out)));
+            assert_eq!(String::from_utf8(all).expect("text"), each.collect::<String>());
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ async fn who_follows_at_another_node_is_told_that_a_run_is_held_up_and_goes_on_b
     let mut follower = follow(b, run, None).await;
     let Ok(Next::Events(first)) = in_time(follower.next()).await else { panic!("its start") };
     a.kept.runs.set_fault(full());
-    let seen = [first, told(&mut follower).await].concat();
+    let seen = [first.to_vec(), told(&mut follower).await].concat();
     assert!(seen.iter().all(|event| event.kind != Kind::RunEnd), "{seen:?}");
     assert_eq!(b.all.run(engineer(), run).await.expect("known").pointer.status(), Status::Active);
     // Whoever comes later is let in, has what is durable, and is told without another wait.
@@ -81,7 +81,7 @@ async fn a_run_of_a_node_of_before_this_answer_is_followed_as_ever() {
     liar.answer(vec![page(0), page(1), page(2)]);
     let mut follower = follow(&b, known.run, None).await;
     for index in 0..3 {
-        assert_eq!(in_time(follower.next()).await, Ok(Next::Events(vec![log(known.run, index, "on")])));
+        assert_eq!(in_time(follower.next()).await, Ok(Next::Events(vec![log(known.run, index, "on")].into())));
     }
 }
 

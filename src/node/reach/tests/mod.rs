@@ -160,7 +160,7 @@ async fn a_follower_whose_owner_stays_away_is_told_so() {
     hub.heal(&a.id, &b.id);
     b.sees(&a.id).await;
     let next = in_time(follower.next()).await;
-    assert_eq!(next, Ok(Next::Events(vec![log(known.run, 1, "meanwhile")])), "it goes on where it was");
+    assert_eq!(next, Ok(Next::Events(vec![log(known.run, 1, "meanwhile")].into())), "it goes on where it was");
 }
 
 /// Whoever says at once that there is nothing is not asked as fast as it answers.
@@ -311,7 +311,7 @@ async fn those_who_wait_leave_room_for_other_questions() {
     };
     let (told, ()) = tokio::join!(waiting, others);
     for next in told {
-        assert_eq!(next, Ok(Next::Events(vec![log(run, 1, "at last")])));
+        assert_eq!(next, Ok(Next::Events(vec![log(run, 1, "at last")].into())));
     }
     let followed = a.run_reads().into_iter().filter(|draft| draft.detail == format!("events of {run}")).count();
     assert!(followed < 2 * FOLLOWERS, "{followed} records of {FOLLOWERS} followers");

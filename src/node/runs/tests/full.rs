@@ -36,7 +36,7 @@ async fn who_waits_for_a_run_whose_end_cannot_be_written_is_told_so_in_time() {
         let Ok(Next::Events(first)) = early.next().await else { panic!("its start") };
         stage.runs.set_fault(fault);
         assert_eq!(timeout(DEADLINE, ended).await.expect("a word in time"), Err(Absent::HeldUp));
-        let seen = [first, told(&mut *early).await].concat();
+        let seen = [first.to_vec(), told(&mut *early).await].concat();
         assert_eq!(told(&mut *elsewhere).await, seen);
         // Whoever comes later has what is durable, and the same word without another wait.
         let mut late = stage.follower(run).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::store::runs::RUNS_MAX_MB;
 use crate::store::runs::contract::{LIMITS, all_of, append, create, end, run_id};
+use crate::store::runs::hub::SEGMENT_MAX;
 use crate::store::runs::memory::MemoryRuns;
 use crate::store::sqlite;
 
@@ -160,7 +161,7 @@ async fn a_run_that_goes_while_it_is_read_says_so() {
         assert_eq!(world.store.head(run_id(1)).await, Ok(None));
         // What is in memory is still given.
         while let Next::Page(events) = early.next_page(usize::MAX).await.expect("reads") {
-            assert!(events.iter().all(|event| event.index < 256));
+            assert!(events.iter().all(|event| event.index < SEGMENT_MAX));
         }
         assert_eq!(early.next_page(1).await, Ok(Next::Gone));
         assert_eq!(done.next_page(1).await, Ok(Next::End), "who has seen the end has seen all");
@@ -194,7 +195,7 @@ async fn readers_get_what_the_store_has() {
     world.commit(vec![create(1), append(1, 1..10), end(1, 10)]).await;
     let mut reader = world.reader(1, None).await;
     let wanted = world.store.events(all_of(1)).await.expect("reads").expect("is there").events;
-    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page(wanted)));
+    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page(wanted.into())));
     world.store.close().await;
 }
 

@@ -7,34 +7,40 @@
 //!
 //! What must hold of the writer: an entry can be read from the log before it is published.
 
-use std::collections::VecDeque;
+mod pages;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use self::pages::{Cache, Page, Ring};
 use super::Head;
+use crate::domain::stretch::Stretch;
 use crate::store::{Error, Pending};
 
-/// Most entries in the ring: what a reader may fall behind by without reading pages.
+/// Entries in the ring, and at most one page more: what a reader may fall behind by without reading the log.
 pub const RING_MAX: usize = 256;
 
 /// Most bytes in the ring, but for one entry that is larger by itself.
 pub const RING_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most entries of a page read from the log. Pages end at multiples of it, so that readers who began at different places soon
-/// want the same ones.
-pub const SEGMENT_MAX: u64 = 256;
+/// Most bytes of entries that a reader is given at once and that are written once for all, but for one entry that is larger by
+/// itself. A reader who takes no more holds one or two of these, which it shares with all who stopped there.
+pub const PAGE_BYTES_MAX: usize = 32 * 1024;
 
-/// Most bytes of such a page, but for one entry that is larger by itself.
+/// Most entries that are read from the log at once. Such readings end at multiples of it, so that readers who began at different
+/// places soon want the same pages.
+pub const SEGMENT_MAX: u64 = 512;
+
+/// Most bytes of such a reading, but for one entry that is larger by itself.
 pub const SEGMENT_BYTES_MAX: usize = 512 * 1024;
 
-/// Most bytes in all pages that one hub keeps, but for the newest page.
+/// Most bytes of entries in all pages that one hub keeps for readers to come, but for the newest page.
 pub const CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Most pages that one hub keeps, whatever they cost: as many as fill its bytes when their entries are short. They are
-/// searched one by one.
-pub const CACHE_PAGES_MAX: usize = 64;
+/// Most pages that one hub keeps, whatever they cost: as many as fill its bytes when their entries are short.
+pub const CACHE_PAGES_MAX: usize = 128;
 
 /// A log whose entries are numbered from 0 without a gap, and can be read.
 pub trait Log: Send + Sync + fmt::Debug + 'static {
@@ -59,49 +65,13 @@ struct State {
     is_gone: bool,
 }
 
-/// Entries one after the other.
-#[derive(Debug)]
-struct Stretch<E> {
-    first: u64,
-    entries: VecDeque<E>,
-    bytes: usize,
-}
-
-impl<E> Default for Stretch<E> {
-    fn default() -> Self {
-        Self { first: 0, entries: VecDeque::new(), bytes: 0 }
-    }
-}
-
-impl<E: Clone> Stretch<E> {
-    /// The number behind the last.
-    fn end(&self) -> u64 {
-        self.first.saturating_add(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
-    }
-
-    /// The entries from a number on, as many as fit and at least one. None if that number is not here.
-    fn from(&self, from: u64, bytes_max: usize, bytes_of: fn(&E) -> usize) -> Option<Vec<E>> {
-        let skipped = usize::try_from(from.checked_sub(self.first)?).ok()?;
-        let mut bytes = 0_usize;
-        let fits = |entry: &&E| {
-            let is_first = bytes == 0;
-            // At least one byte each, so that only the first is the first.
-            bytes = bytes.saturating_add(bytes_of(entry).max(1));
-            is_first || bytes <= bytes_max
-        };
-        let entries: Vec<E> = self.entries.iter().skip(skipped).take_while(fits).cloned().collect();
-        if entries.is_empty() { None } else { Some(entries) }
-    }
-}
-
 /// What the readers of one log share.
 #[derive(Debug)]
 pub struct Hub<L: Log> {
     log: L,
     state: watch::Sender<State>,
-    ring: Mutex<Stretch<L::Entry>>,
-    /// The pages last read, newest last.
-    cache: Mutex<VecDeque<Arc<Stretch<L::Entry>>>>,
+    ring: Mutex<Ring<L::Entry>>,
+    cache: Mutex<Cache<L::Entry>>,
     /// Held while a page is read, so that the others who want it wait for it and do not read it too.
     reading: tokio::sync::Mutex<()>,
 }
@@ -139,24 +109,7 @@ impl<L: Log> Hub<L> {
 
     /// Entries that have just been made durable, and whether the last of them is the log's last.
     pub fn publish(&self, first: u64, entries: &[L::Entry], is_ended: bool) {
-        let count = {
-            let mut ring = lock(&self.ring);
-            if first != ring.end() {
-                // Some were published before this hub was there, or twice: what the ring cannot continue it forgets.
-                *ring = Stretch { first, ..Stretch::default() };
-            }
-            ring.bytes = entries.iter().map(L::bytes).fold(ring.bytes, usize::saturating_add);
-            ring.entries.extend(entries.iter().cloned());
-            let count = ring.end();
-            while 1 < ring.entries.len()
-                && (RING_MAX < ring.entries.len() || RING_BYTES_MAX < ring.bytes)
-                && let Some(oldest) = ring.entries.pop_front()
-            {
-                ring.bytes = ring.bytes.saturating_sub(L::bytes(&oldest));
-                ring.first = ring.first.saturating_add(1);
-            }
-            count
-        };
+        let count = lock(&self.ring).push(first, entries, L::bytes);
         self.raise(Head { count, is_ended });
     }
 
@@ -176,7 +129,7 @@ impl<L: Log> Hub<L> {
     }
 
     /// Entries from a number that is there. None if the log is gone.
-    async fn entries(&self, from: u64, bytes_max: usize) -> Result<Option<Vec<L::Entry>>, Error> {
+    async fn entries(&self, from: u64, bytes_max: usize) -> Result<Option<Stretch<L::Entry>>, Error> {
         if let Some(entries) = self.shared(from, bytes_max) {
             return Ok(Some(entries));
         }
@@ -191,29 +144,16 @@ impl<L: Log> Hub<L> {
         let limit = SEGMENT_MAX.saturating_sub(from.checked_rem(SEGMENT_MAX).unwrap_or_default());
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let Some(entries) = self.log.page(from, limit, SEGMENT_BYTES_MAX).await? else { return Ok(None) };
-        let bytes = entries.iter().map(L::bytes).fold(0, usize::saturating_add);
-        let page = Arc::new(Stretch { first: from, entries: entries.into(), bytes });
-        let taken = page.from(from, bytes_max, L::bytes);
-        self.keep(page);
+        let pages = Page::split(from, entries, L::bytes);
+        let taken = pages.first().and_then(|page| page.from(from, bytes_max, L::bytes));
+        lock(&self.cache).keep(pages);
         Ok(taken)
     }
 
     /// Entries from what is in memory.
-    fn shared(&self, from: u64, bytes_max: usize) -> Option<Vec<L::Entry>> {
+    fn shared(&self, from: u64, bytes_max: usize) -> Option<Stretch<L::Entry>> {
         let newest = lock(&self.ring).from(from, bytes_max, L::bytes);
-        newest.or_else(|| {
-            let page = lock(&self.cache).iter().find(|page| page.first <= from && from < page.end()).cloned()?;
-            page.from(from, bytes_max, L::bytes)
-        })
-    }
-
-    fn keep(&self, page: Arc<Stretch<L::Entry>>) {
-        let mut cache = lock(&self.cache);
-        cache.push_back(page);
-        let bytes = |cache: &VecDeque<Arc<Stretch<L::Entry>>>| cache.iter().map(|it| it.bytes).sum::<usize>();
-        while 1 < cache.len() && (CACHE_PAGES_MAX < cache.len() || CACHE_BYTES_MAX < bytes(&cache)) {
-            cache.pop_front();
-        }
+        newest.or_else(|| lock(&self.cache).from(from, bytes_max, L::bytes))
     }
 }
 
@@ -221,7 +161,7 @@ impl<L: Log> Hub<L> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next<E> {
     /// The next entries, at least one.
-    Page(Vec<E>),
+    Page(Stretch<E>),
     /// There will be no more.
     End,
     /// The log was forgotten before its end was read.

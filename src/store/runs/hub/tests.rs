@@ -201,28 +201,29 @@ async fn memory_is_bounded_whatever_is_written_and_read() {
     for _ in 0..1_000 {
         world.write(100, false);
     }
-    assert_eq!(lock(&world.hub.ring).entries.len(), RING_MAX);
+    assert!((RING_MAX..RING_MAX + 100).contains(&lock(&world.hub.ring).count()));
     let mut reader = Reader::new(Arc::clone(&world.hub), None);
     while reader.next() < 99_000 {
         assert!(matches!(reader.next_page(usize::MAX).await, Ok(Next::Page(_))));
     }
-    let kept: usize = lock(&world.hub.cache).iter().map(|page| page.bytes).sum();
+    let kept = lock(&world.hub.cache).bytes();
     assert!((CACHE_BYTES_MAX / 2..=CACHE_BYTES_MAX).contains(&kept), "{kept}");
 }
 
 #[tokio::test]
 async fn a_log_that_vanishes_says_so_unless_it_was_read_to_its_end() {
-    let world = World::new(600);
+    let world = World::new(1_100);
     world.write(1, true);
     world.hub.look().await.expect("looks");
     let mut early = Reader::new(Arc::clone(&world.hub), None);
     assert!(matches!(early.next_page(1).await, Ok(Next::Page(_))));
-    let mut done = Reader::new(Arc::clone(&world.hub), Some(600));
+    let mut done = Reader::new(Arc::clone(&world.hub), Some(1_100));
     *world.content.entries.lock().expect("no panic under the lock") = None;
     // What is in memory is still given; what is not cannot be.
-    let mut late = Reader::new(Arc::clone(&world.hub), Some(300));
+    let mut late = Reader::new(Arc::clone(&world.hub), Some(600));
     assert_eq!(late.next_page(1).await, Ok(Next::Gone));
-    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Page((1..256).collect())));
+    assert_eq!(page(&mut early).await.to_vec(), (1..256).collect::<Vec<_>>());
+    assert_eq!(page(&mut early).await.to_vec(), (256..512).collect::<Vec<_>>());
     assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Gone));
     assert_eq!(done.next_page(1).await, Ok(Next::End));
     assert_eq!(world.hub.look().await, Ok(false));
@@ -258,7 +259,7 @@ async fn who_looks_for_a_log_that_is_not_there_leaves_no_word_of_it() {
     *world.content.entries.lock().expect("no panic under the lock") = Some(Vec::new());
     world.write(2, false);
     assert_eq!(world.hub.look().await, Ok(true));
-    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Page(vec![0, 1])));
+    assert_eq!(early.next_page(usize::MAX).await, Ok(Next::Page(vec![0, 1].into())));
     world.hub.set_gone();
     assert_eq!((world.hub.look().await, early.next_page(usize::MAX).await), (Ok(false), Ok(Next::Gone)));
 }
@@ -282,12 +283,12 @@ async fn the_last_entries_are_given_though_the_log_has_gone() {
     world.hub.look().await.expect("looks");
     let mut reader = Reader::new(Arc::clone(&world.hub), None);
     world.write(10, false);
-    assert_eq!(reader.next_page(0).await, Ok(Next::Page(vec![0])));
+    assert_eq!(reader.next_page(0).await, Ok(Next::Page(vec![0].into())));
     world.write(1, true);
     // As when a run is forgotten in the batch behind its end.
     *world.content.entries.lock().expect("no panic under the lock") = None;
     world.hub.set_gone();
-    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page((1..11).collect())));
+    assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::Page((1..11).collect::<Vec<_>>().into())));
     assert_eq!(reader.next_page(usize::MAX).await, Ok(Next::End));
     assert_eq!(world.reads(), 0, "nobody looks where nothing is");
 }
@@ -304,4 +305,85 @@ async fn pages_are_few_even_if_they_cost_nothing() {
     }
     assert_eq!(world.reads(), 999);
     assert_eq!(lock(&world.hub.cache).len(), CACHE_PAGES_MAX);
+}
+
+fn reader(world: &World) -> Reader<Numbers> {
+    Reader::new(Arc::clone(&world.hub), None)
+}
+
+async fn page(reader: &mut Reader<Numbers>) -> Stretch<u64> {
+    match reader.next_page(usize::MAX).await {
+        Ok(Next::Page(entries)) => entries,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Where the text of a page lies: at one place for all who share it.
+fn place_of_text(page: &Stretch<u64>) -> *const u8 {
+    page.text(0, |entries| entries.iter().flat_map(|it| it.to_be_bytes()).collect()).as_ref().as_ptr()
+}
+
+#[tokio::test]
+async fn what_somebody_still_holds_is_neither_read_nor_written_again() {
+    let world = World::new(30_000);
+    world.write(0, true);
+    world.hub.look().await.expect("looks");
+    let stopped = page(&mut reader(&world)).await;
+    assert_eq!(all(reader(&world), usize::MAX).await.len(), 30_000);
+    let reads = world.reads();
+    assert!(CACHE_BYTES_MAX < 30_000 * Numbers::bytes(&0), "the first page is long out of the cache");
+    let shared = page(&mut reader(&world)).await;
+    assert_eq!((world.reads(), place_of_text(&shared)), (reads, place_of_text(&stopped)));
+    drop((stopped, shared));
+    assert_eq!(page(&mut reader(&world)).await.first(), Some(&0));
+    assert_eq!(world.reads(), reads + 1, "nobody held it any more");
+}
+
+#[tokio::test]
+async fn what_somebody_holds_in_the_middle_of_a_reading_is_there_once() {
+    let world = World::new(30_000);
+    world.write(0, true);
+    world.hub.look().await.expect("looks");
+    // The second page of the first reading.
+    let second = |reader: Reader<Numbers>| async move {
+        let mut reader = reader;
+        assert_eq!(page(&mut reader).await.len(), 256);
+        page(&mut reader).await
+    };
+    let stopped = second(reader(&world)).await;
+    assert_eq!(all(reader(&world), usize::MAX).await.len(), 30_000);
+    let reads = world.reads();
+    let shared = second(reader(&world)).await;
+    assert_eq!(world.reads(), reads + 1, "for the sake of the first page");
+    assert_eq!(place_of_text(&shared), place_of_text(&stopped));
+}
+
+#[tokio::test]
+async fn what_is_published_at_once_is_given_in_pages_that_all_readers_share() {
+    let world = World::new(0);
+    world.hub.look().await.expect("looks");
+    world.write(500, true);
+    let (mut one, mut other) = (reader(&world), reader(&world));
+    // 100 bytes each are two pages of one length.
+    for first in [0, 250] {
+        let (page, same) = (page(&mut one).await, page(&mut other).await);
+        assert_eq!(page.to_vec(), (first..first + 250).collect::<Vec<_>>());
+        assert_eq!(place_of_text(&page), place_of_text(&same));
+    }
+    assert_eq!((one.next_page(0).await, world.reads()), (Ok(Next::End), 0));
+}
+
+#[tokio::test]
+async fn a_reader_who_comes_late_is_given_many_short_pages_at_once() {
+    let world = World::new(0);
+    world.hub.look().await.expect("looks");
+    let (mut late, mut later) = (reader(&world), Reader::new(Arc::clone(&world.hub), Some(4)));
+    for _ in 0..30 {
+        world.write(3, false);
+    }
+    world.write(20, false);
+    assert_eq!(page(&mut late).await.to_vec(), (0..90).collect::<Vec<_>>());
+    assert_eq!(page(&mut late).await.to_vec(), (90..110).collect::<Vec<_>>());
+    assert_eq!(later.next_page(1_000).await, Ok(Next::Page((5..15).collect::<Vec<_>>().into())));
+    assert_eq!(page(&mut later).await.to_vec(), (15..90).collect::<Vec<_>>());
 }

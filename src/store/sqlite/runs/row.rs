@@ -23,10 +23,15 @@ pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_negative| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
+/// A text as it lies in the row.
+fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
+    let value = row.get_ref(column)?;
+    value.as_str().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, value.data_type(), error.into()))
+}
+
 /// A text that is another type's form.
 pub(super) fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error: T::Err| {
+    text(row, column)?.parse().map_err(|error: T::Err| {
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.to_string().into())
     })
 }
@@ -70,8 +75,7 @@ pub(super) fn values(pointer: &Pointer) -> [Value; POINTER_COLUMNS] {
 
 /// An event from the columns number, kind, at and body.
 pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let body: Box<str> = row.get(3)?;
-    Ok(Event { index: number(row, 0)?, kind: parsed(row, 1)?, at: Wall(number(row, 2)?), body: body.into() })
+    Ok(Event { index: number(row, 0)?, kind: parsed(row, 1)?, at: Wall(number(row, 2)?), body: text(row, 3)?.into() })
 }
 
 /// A run's place in the file and how long its log is.
