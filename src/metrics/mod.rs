@@ -81,6 +81,8 @@ pub struct Reading {
     pub requests: usize,
     /// Readers who follow something.
     pub streams: usize,
+    /// Tasks that have not ended.
+    pub tasks: usize,
     /// Runs that have not ended.
     pub runs: usize,
     /// Transports of the mesh.
@@ -137,6 +139,7 @@ struct LookedAt {
     started: Seconds,
     requests: Gauge,
     streams: Gauge,
+    tasks: Gauge,
     runs: Gauge,
     links: Gauge,
     peers: Gauges<1>,
@@ -211,6 +214,7 @@ impl LookedAt {
             started: of.put(&table::PROCESS_START, Seconds::default()),
             requests: of.put(&table::HTTP_IN_FLIGHT, Gauge::default()),
             streams: of.put(&table::STREAMS, Gauge::default()),
+            tasks: of.put(&table::TASKS, Gauge::default()),
             runs: of.put(&table::RUNS_ACTIVE, Gauge::default()),
             links: of.put(&table::MESH_LINKS, Gauge::default()),
             peers: of.put(&table::PEERS, Gauges::default()),
@@ -234,6 +238,7 @@ impl LookedAt {
         self.started.set(seconds(reading.started.wall.0));
         self.requests.set(whole(reading.requests));
         self.streams.set(whole(reading.streams));
+        self.tasks.set(whole(reading.tasks));
         self.runs.set(whole(reading.runs));
         self.links.set(whole(reading.links));
         for (state, count) in &reading.peers {

@@ -166,11 +166,16 @@ pub(super) const PROCESS_MEMORY: Row =
     gauge("process_resident_memory_bytes", &[], "Memory of the process that is in RAM");
 pub(super) const PROCESS_FDS: Row = gauge("process_open_fds", &[], "Open file descriptors of the process");
 pub(super) const PROCESS_THREADS: Row = gauge("process_threads", &[], "Threads of the process");
+pub(super) const TASKS: Row = gauge(
+    "trust_runtime_tasks",
+    &[],
+    "Tasks that have not ended: connections, links of the mesh in `plant` and `wan`, readers, and what the node always does",
+);
 pub(super) const PROCESS_START: Row =
     gauge("process_start_time_seconds", &[], "When this life of the node began, since 1970");
 
 /// Every metric, as the page shows them.
-pub const ALL: [Row; 32] = [
+pub const ALL: [Row; 33] = [
     BUILD,
     READY,
     HTTP_DURATION,
@@ -202,5 +207,6 @@ pub const ALL: [Row; 32] = [
     PROCESS_MEMORY,
     PROCESS_FDS,
     PROCESS_THREADS,
+    TASKS,
     PROCESS_START,
 ];

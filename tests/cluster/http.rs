@@ -34,6 +34,12 @@ pub(crate) fn send(to: SocketAddr, path: &str, token: Option<&str>, body: Option
     let explain = |error: std::io::Error| format!("{to}{path}: {error}");
     let mut stream = TcpStream::connect_timeout(&to, ANSWER_MAX).map_err(explain)?;
     stream.set_read_timeout(Some(ANSWER_MAX)).map_err(explain)?;
+    stream.write_all(request(to, path, token, body).as_bytes()).map_err(explain)?;
+    Ok(Sent(stream))
+}
+
+/// The text of a request after whose answer the connection is over; with a body it is a `POST`.
+pub(crate) fn request(to: SocketAddr, path: &str, token: Option<&str>, body: Option<&Json>) -> String {
     let method = if body.is_some() { "POST" } else { "GET" };
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     if let Some(token) = token {
@@ -43,8 +49,18 @@ pub(crate) fn send(to: SocketAddr, path: &str, token: Option<&str>, body: Option
     if body.is_some() {
         head.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", text.len()));
     }
-    stream.write_all(format!("{head}\r\n{text}").as_bytes()).map_err(explain)?;
-    Ok(Sent(stream))
+    format!("{head}\r\n{text}")
+}
+
+/// What a whole answer says.
+pub(crate) fn answer(text: &str) -> Result<Answer, String> {
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("not HTTP: {text:?}"))?;
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).ok_or_else(|| format!("no status: {head}"))?;
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    if length != Some(body.len()) {
+        return Err(format!("cut off: {} bytes of a body of {length:?}", body.len()));
+    }
+    Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_default(), text: body.to_owned() })
 }
 
 impl Sent {
@@ -52,15 +68,7 @@ impl Sent {
     pub(crate) fn answer(mut self) -> Result<Answer, String> {
         let mut text = String::new();
         self.0.read_to_string(&mut text).map_err(|error| format!("no answer: {error}"))?;
-        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("not HTTP: {text:?}"))?;
-        let status =
-            head.split(' ').nth(1).and_then(|it| it.parse().ok()).ok_or_else(|| format!("no status: {head}"))?;
-        let length =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        if length != Some(body.len()) {
-            return Err(format!("cut off: {} bytes of a body of {length:?}", body.len()));
-        }
-        Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_default(), text: body.to_owned() })
+        answer(&text)
     }
 
     /// Reads a stream to its end, and gives its body.

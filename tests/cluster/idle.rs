@@ -53,7 +53,12 @@ pub(crate) fn memory_kib(node: &Running) -> u64 {
 
 /// Time on a processor so far, of all threads, ended ones included.
 pub(crate) fn busy(node: &Running) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).expect("it runs");
+    busy_of(node.pid())
+}
+
+/// The same of any process.
+pub(crate) fn busy_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     // The name in parentheses may hold anything; behind it `utime` and `stime` are the twelfth and thirteenth field.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let ticks: u64 = fields.split(' ').skip(11).take(2).map(|it| it.parse::<u64>().expect("a number")).sum();

@@ -17,6 +17,8 @@ mod netns;
 mod proxy;
 mod question;
 mod rates;
+mod secure;
+mod vitals;
 mod watch;
 #[cfg(feature = "spire")]
 mod workload_api;
@@ -44,11 +46,13 @@ mod reload;
 mod renewal;
 mod rollover;
 mod runs;
+mod scouting;
 mod shutdown;
 mod sites;
 #[cfg(feature = "spire")]
 mod spire;
 mod stolen;
+mod storm;
 mod streams;
 mod walkthrough;
 mod witness;

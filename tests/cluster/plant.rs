@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use crate::harness::{SEEN_MAX, program, run_to_end};
+use crate::harness::{SEEN_MAX, STOP_MAX, program, run_to_end};
 use crate::watch::wait_until;
 
 /// How long a command or a call may take.
@@ -91,10 +92,31 @@ impl Desk {
         let mesh_tls = profile != "dev";
         let ca = &format!("ca-{site}");
         let project = self.project(ca, site, name, life);
+        let connect: Vec<_> = dials.iter().map(|it| format!("{:?}", it.mesh)).collect();
+        let mesh = format!("connect = [{}]\ntls = {mesh_tls}\n", connect.join(", "));
+        write_settings(&project, &self.settings((profile, site, name), knows, &mesh, identity));
+        Plant::start(project)
+    }
+
+    /// A plant's node with these further lines of `[runtime.mesh]` and this in its environment.
+    pub(crate) fn play_by(&self, site: &str, name: &str, mesh: &str, environment: &[(&'static str, PathBuf)]) -> Plant {
+        let project = self.project(&format!("ca-{site}"), site, name, &[]);
+        let mesh = format!("tls = true\n{mesh}\n");
+        write_settings(&project, &self.settings(("plant", site, name), &[site], &mesh, ""));
+        Plant::start_with(None, project, environment)
+    }
+
+    /// The text of runtime.toml; `mesh` begins with lines of `[runtime.mesh]`.
+    fn settings(
+        &self,
+        (profile, site, name): (&str, &str, &str),
+        knows: &[&str],
+        mesh: &str,
+        identity: &str,
+    ) -> String {
         let anchors: Vec<_> =
             knows.iter().map(|it| format!("{{ site = {it:?}, path = {:?} }}", self.anchors(it))).collect();
-        let connect: Vec<_> = dials.iter().map(|it| format!("{:?}", it.mesh)).collect();
-        let text = format!(
+        format!(
             "[bundle]\nversion = 1\n[resource]\nname = {name:?}\n\
              [runtime.identity]\nsite = {site:?}\nsource = \"files\"\nsvid_path = \"tls/node-{name}.pem\"\n\
              key_path = \"tls/node-{name}.key\"\nbans_path = {bans:?}\nanchors = [{anchors}]\n{identity}\n\
@@ -103,14 +125,11 @@ impl Desk {
              [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
              [runtime.tls]\nmode = \"self-managed\"\n\
              [runtime.discovery]\nenabled = false\n\
-             [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
-             tls = {mesh_tls}\n[runtime.log]\nlevel = \"debug\"\n[runtime.cloud]\nprofile = {profile:?}\n",
+             [runtime.log]\nlevel = \"debug\"\n[runtime.cloud]\nprofile = {profile:?}\n\
+             [runtime.mesh]\nlisten = \"127.0.0.1:0\"\n{mesh}\n",
             bans = self.bans(site).display(),
             anchors = anchors.join(", "),
-            connect = connect.join(", "),
-        );
-        write_settings(&project, &text);
-        Plant::start(project)
+        )
     }
 }
 
@@ -215,6 +234,25 @@ impl Plant {
         let output = self.curl(&desk.anchors(site), "/api/runtime-cloud/actions/dispatch", &options, Some(body));
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_not_json| json!({ "curl": String::from_utf8_lossy(&output.stderr) }))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn shutdown(mut self) {
+        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
+        assert!(asked.expect("kill is there").success());
+        let (status, _) = wait_until("it has ended", STOP_MAX, || {
+            self.child.try_wait().expect("our child").ok_or_else(|| "it still runs".to_owned())
+        });
+        assert_eq!(status.code(), Some(0), "{}", self.name());
+    }
+
+    /// Where it serves HTTPS.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.web.trim_start_matches("https://").parse().expect("an address")
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -59,13 +59,28 @@ impl Proxy {
         self.shared.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
+    /// How many have come since it healed last.
+    pub(crate) fn joined(&self) -> usize {
+        self.shared.streams.lock().expect("no panic").len() / 2
+    }
+
+    /// From now on nothing passes, and both ends of every connection are told.
+    pub(crate) fn sever(&self) {
+        self.cut();
+        self.close();
+    }
+
     /// New connections pass again. Those that lost bytes are gone, as after any real cut that outlives their patience.
     pub(crate) fn heal(&self) {
+        self.close();
+        self.shared.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    fn close(&self) {
         for stream in self.shared.streams.lock().expect("no panic").drain(..) {
             // Whoever has closed already needs no closing.
             drop(stream.shutdown(Shutdown::Both));
         }
-        self.shared.is_cut.store(false, Ordering::SeqCst);
     }
 }
 

@@ -103,7 +103,7 @@ fn hear_query(intake: &Intake, errands: &mpsc::Sender<Errand>, ways: &Arc<Ways>,
             // The worker that answers sends the reply itself: no task to wake, no copy.
             // What anybody may ask says nothing of who asks, and would fill the table with names that are made up.
             let ways = (admission.verb == Verb::Act).then(|| Arc::clone(ways));
-            admission.enter(payload, Responder::direct(move |answer| reply(&query, ways.as_deref(), answer)));
+            admission.enter(payload, Responder::direct(move |answer| reply(query, ways.as_deref(), answer)));
         }
         Err(refusal) => leave(intake, errands, Errand::Refuse(query, refusal)),
     }
@@ -116,16 +116,19 @@ fn leave(intake: &Intake, errands: &mpsc::Sender<Errand>, errand: Errand) {
     }
 }
 
-fn reply(query: &Query, ways: Option<&Ways>, answer: Answer) {
+fn reply(query: Query, ways: Option<&Ways>, answer: Answer) {
     // The reply takes the query's priority and congestion control.
     let sent = match answer {
         Answer::Reply(bytes) if MESSAGE_BYTES_MAX <= bytes.len() => {
             return tracing::warn!(length = bytes.len(), "answer is too large for the mesh");
         }
         Answer::Reply(bytes) => {
-            let sent = query.reply(query.key_expr(), bytes).wait();
+            let key = query.key_expr().clone();
+            let sent = query.reply(&key, bytes).wait();
+            // At once, because then the end of the answers mostly leaves in one piece with this one.
+            drop(query);
             if let Some(ways) = ways {
-                ways.hear(query.key_expr().as_str());
+                ways.hear(key.as_str());
             }
             sent
         }

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
+use tokio::runtime::Handle;
 
 use crate::domain::code::Code;
 use crate::domain::identity::TrustState;
@@ -30,6 +31,8 @@ fn look(shared: &Shared) -> Reading {
         now,
         requests: shared.requests_in_flight(),
         streams: shared.places.taken(),
+        // Without a runtime there is nothing to count, and nobody who asks either.
+        tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
         runs: view.runs.len(),
         links: shared.node.mesh_links(),
         peers: Lifecycle::ALL.map(|state| (state.as_str(), seen_as(&view, shared, state))).to_vec(),

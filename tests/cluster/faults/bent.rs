@@ -136,7 +136,7 @@ fn a_storm_of_which_nothing_was_seen_is_not_found_sound() {
             |it| it.calls.attempts.retain(|attempt| !matches!(attempt.told, Told::Done { .. })),
             |it| it.repeated.retain(|attempt| attempt.id == "change"),
             |it| drop(it.before.remove(&A)),
-            |it| it.weights.retain(|place, _| *place != B),
+            |it| it.weights.retain(|node, _| *node != B),
             |it| it.sightings.retain(|sighting| sighting.observer == A),
             |it| it.sightings.iter_mut().for_each(|sighting| sighting.lifecycle.clear()),
         ],

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zenoh::internal::runtime::ZRuntime;
 
 use crate::domain::identity::anchors::Usage;
 use crate::mesh::OpenError;
@@ -32,18 +33,18 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
-                let places =
-                    (side.strangers.take(from.ip().to_canonical()), side.handshakes.clone().try_acquire_owned());
-                let (Some(share), Ok(permit)) = places else {
-                    tracing::debug!(%from, site = %side.site, "no place for a handshake: too many at once");
-                    continue;
-                };
+                let place = side.strangers.take(from.ip().to_canonical());
                 let (inner, acceptor) = (Arc::clone(&side), acceptor.clone());
                 side.spawn(&side.stop, async move {
-                    let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor)).await;
-                    drop((permit, share));
+                    let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor));
+                    let Some(met) = place.sent_away.run_until_cancelled(met).await else {
+                        return tracing::debug!(%from, site = %inner.site, "sent away: too many handshakes at once");
+                    };
+                    drop(place);
                     match met.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
-                        Ok((stream, inside, neighbour)) => inner.carry(stream, inside, neighbour).await,
+                        Ok((stream, inside, neighbour)) => {
+                            inner.carry(stream.into(), inside, neighbour, ZRuntime::Acceptor).await
+                        }
                         // Anybody can cause it as often as they like.
                         Err(reason) => tracing::debug!(%from, site = %inner.site, reason, "no link"),
                     }

@@ -9,7 +9,6 @@
 //! A node has one side for its own site and one for each partner. Each has its own listener, its own doors and its own
 //! limits, leads to its own socket, and is crossed by nodes of its one site only.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::domain::id::SiteId;
 use crate::domain::identity::Subject;
 use crate::mesh::OpenError;
 use crate::mesh::zenoh::session::{TRANSPORTS_MAX, Wires};
+use crate::mesh::zenoh::tunnel::doorstep::Doorstep;
 use crate::mesh::zenoh::tunnel::folder::{Folder, locator};
 use crate::mesh::zenoh::tunnel::outward::Far;
 use crate::mesh::zenoh::tunnel::share::Shares;
@@ -32,20 +32,18 @@ use crate::mesh::zenoh::{Options, Role};
 use crate::tls::{self, Identity};
 
 mod carry;
+mod doorstep;
 mod folder;
+mod inside;
 mod inward;
 mod outward;
 mod share;
 
-/// Strangers at once whose handshake is not over. Another one is turned away.
+/// Strangers at once whose handshake is not over. For another one, one of them has to go.
 const HANDSHAKES_MAX: usize = 256;
 
 /// The same at a partner's listener, which few have a reason to come to.
 const PARTNER_HANDSHAKES_MAX: usize = 32;
-
-/// One address has at most this part of the places for strangers, and no fewer than the second number.
-const HANDSHAKES_SHARE: usize = 4;
-const HANDSHAKES_SHARE_MIN: usize = 16;
 
 /// Links with one node at once: each of two dials the other, a renewed certificate doubles both for a moment, and the ends of a
 /// cut cable are not seen at once.
@@ -81,8 +79,7 @@ struct Side {
     identity: Arc<Identity>,
     /// The socket on which Zenoh hears whoever was let in.
     inside: PathBuf,
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Shares<IpAddr>>,
+    strangers: Arc<Doorstep>,
     links: Semaphore,
     neighbours: Arc<Shares<Subject>>,
     stop: CancellationToken,
@@ -153,8 +150,7 @@ impl Tunnel {
             site: plan.site.clone(),
             identity: Arc::clone(identity),
             inside: self.folder.socket(&format!("in-{index}")),
-            handshakes: Arc::new(Semaphore::new(plan.handshakes_max)),
-            strangers: Shares::of((plan.handshakes_max / HANDSHAKES_SHARE).max(HANDSHAKES_SHARE_MIN)),
+            strangers: Doorstep::of(plan.handshakes_max),
             links: Semaphore::new(plan.links_max),
             neighbours: Shares::of(LINKS_OF_ONE_MAX),
             stop,

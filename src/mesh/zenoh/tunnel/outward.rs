@@ -7,6 +7,7 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zenoh::internal::runtime::ZRuntime;
 
 use crate::domain::identity::anchors::Usage;
 use crate::mesh::zenoh::session::HANDSHAKE;
@@ -49,7 +50,10 @@ pub(super) async fn lead_out(side: Arc<Side>, door: UnixListener, far: Far) {
             Ok((stream, neighbour)) => {
                 said = None;
                 let inner = Arc::clone(&side);
-                side.spawn(&side.stop, async move { inner.carry(stream, inside, neighbour).await });
+                side.spawn(
+                    &side.stop,
+                    async move { inner.carry(stream.into(), inside, neighbour, ZRuntime::Net).await },
+                );
             }
             Err(reason) => {
                 if said.as_ref() != Some(&reason) {
