@@ -3,6 +3,7 @@
 #
 #   scripts/check.sh          everything
 #   scripts/check.sh --fast   format, tidy, clippy, fuzz build, no features, unit tests, conformance, simulation: before each commit
+#   scripts/check.sh --long   everything, then the fuzz gate and the bench gate: some ten minutes more, on a machine that does nothing else
 #
 # Environment:
 #   CI=true                   uses the nextest profile "ci"
@@ -23,14 +24,14 @@ readonly deny_version="0.20.2"
 target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 logs="$target/check"
 fast=no
+long=no
 profile=default
 report=()
 passed=0
 current=""
 
-usage() {
-  sed -n '2,11p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
-}
+# By the name that holds also after the change of the folder.
+usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' scripts/check.sh; }
 
 main() {
   parse "$@"
@@ -60,6 +61,10 @@ main() {
   fuzz_corpora
   need_deny
   step "deny" cargo deny --locked check bans licenses sources
+  # Tests of demos and of several sites make network namespaces. What is missing is installed here, once, and by no test.
+  need_commands ip python3 || exit 2
+  need_venv
+  need_faketime
   tests "gates" --test gates
   tests "adapters" --test adapters
   tests "api" --test api
@@ -68,21 +73,23 @@ main() {
   step "interop clients" interop_clients
   step "zenohd" scripts/setup_zenohd.sh
   tests "interop" --test interop
-  # Tests of several sites make a network namespace for each.
-  need_commands ip || exit 2
-  need_faketime
   tests "cluster" --test cluster
   step "acceptance" acceptance
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" scripts/runtime_cloud_security_profile_gate.sh
+  [ "$long" = yes ] || return 0
+
+  step "fuzz gate" scripts/runtime_comms_fuzz_gate.sh
+  step "bench gate" scripts/runtime_comms_bench_gate.sh
 }
 
 parse() {
   while [ "$#" -gt 0 ]; do
     case "$1" in
     --fast) fast=yes ;;
+    --long) long=yes ;;
     -h | --help)
       usage
       exit 0
@@ -95,6 +102,10 @@ parse() {
     esac
     shift
   done
+  if [ "$fast$long" = yesyes ]; then
+    echo "check: --fast and --long are two different checks" >&2
+    exit 2
+  fi
 }
 
 # --- Steps -----------------------------------------------------------------------------------------------------------
@@ -133,7 +144,7 @@ nextest() {
 # Holds what has run against the table of acceptance lines: a line whose test is gone, or is no test any more, fails here.
 acceptance() {
   local suite
-  for suite in unit conformance simulation adapters api interop cluster; do
+  for suite in unit conformance simulation gates adapters api interop cluster; do
     sed -E 's/\x1b\[[0-9;]*m//g' "$logs/$suite.log"
   done >"$logs/acceptance.log"
   ACCEPTANCE_LOG="$logs/acceptance.log" scripts/runtime_comms_conformance_gate.sh

@@ -54,6 +54,16 @@ make_scratch() {
   scratch="$(mktemp -d "${TMPDIR:-/tmp}/trust-runtime-demo.XXXXXX")"
 }
 
+# What has a port is most likely a node of a demo that was killed and could not end it.
+need_ports() {
+  local port taken=()
+  for port in "$@"; do
+    # In a shell of its own, which closes the connection with its end.
+    if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then taken+=("$port"); fi
+  done
+  [ "${#taken[@]}" -eq 0 ] || die 2 "these ports of this machine are taken: ${taken[*]}"
+}
+
 # --- Nodes -----------------------------------------------------------------------------------------------------------
 
 # In a process group of its own, so that Ctrl+C reaches the demo alone, which then stops the nodes in order.
@@ -67,7 +77,7 @@ start_node() {
 # The node itself writes its ready file, so that no other program on the same port is taken for it.
 is_ready() {
   [ "$(jq -r .pid "$scratch/$1/state/ready.json" 2>/dev/null)" = "${pids[$1]}" ] &&
-    curl -sf -o /dev/null "$(base "$1")/readyz"
+    ask --fail -o /dev/null "$(base "$1")/readyz"
 }
 
 # Waits for a condition, not for a time: ends early when the node has died, and late with the node's own words.
@@ -94,8 +104,19 @@ api() {
   echo "$(base "$1")/api/runtime-cloud"
 }
 
+# Every question goes this way: a node that takes one and says nothing is waited for no longer than for anything else.
+ask() {
+  curl --silent --max-time "$deadline_s" "$@"
+}
+
+# What cannot be had ends the demo.
+get() {
+  ask --fail "$@" || die 1 "no answer within $deadline_s s, or a refusal: ${*: -1}"
+}
+
+# A refusal is an answer here, and is judged by what it says.
 post() {
-  curl -sS -X POST "$(api "$1")/$2" -H 'content-type: application/json' -d "$3"
+  ask -X POST "$(api "$1")/$2" -H 'content-type: application/json' -d "$3" || die 1 "no answer within $deadline_s s: $1, $2"
 }
 
 expect() {

@@ -32,6 +32,7 @@ main() {
     [[ "${!name}" =~ ^[1-9][0-9]{0,4}$ ]] || die 2 "$name: wanted a number from 1 to 99999, got '${!name}'"
   done
   find_binary
+  need_ports "$web_a" "$web_b" "$mesh_a" "$mesh_b"
   make_scratch
 
   start_nodes
@@ -75,7 +76,7 @@ base() {
 # --- What is shown ---------------------------------------------------------------------------------------------------
 
 fleet_is_seen() {
-  curl -sf "$(api runtime-a)/state" | jq -e '
+  ask --fail "$(api runtime-a)/state" | jq -e '
     ([.topology.nodes[] | select(.lifecycle_state == "online") | .runtime_id] | sort) == ["runtime-a", "runtime-b"]
     and any(.topology.edges[]; .source == "runtime-a" and .target == "runtime-b")' >/dev/null
 }
@@ -83,7 +84,7 @@ fleet_is_seen() {
 show_state() {
   say "2. What runtime-a sees: both runtimes and the links between them."
   wait_until "both runtimes are online and linked" runtime-a fleet_is_seen
-  curl -sf "$(api runtime-a)/state" | jq '{
+  get "$(api runtime-a)/state" | jq '{
     connected_via: .context.connected_via,
     nodes: [.topology.nodes[] | {runtime_id, lifecycle_state, health_state, trust_state, config_state}],
     edges: [.topology.edges[] | {source, target, channel_type, state, latency_ms_p95}]
@@ -129,12 +130,12 @@ show_record() {
   local node="$1" request_id="$2" audit_id="$3"
   echo "   The record at $node, found by the request id $request_id:"
   record_is_there() {
-    curl -sf "$(api "$node")/audit?request_id=$request_id" |
+    ask --fail "$(api "$node")/audit?request_id=$request_id" |
       jq -e --arg id "$audit_id" 'any(.records[]; .audit_id == $id)' >/dev/null
   }
   # The record of a read is written soon after the answer; nobody waits for it.
   wait_until "the record $audit_id is in the audit log" runtime-b record_is_there
-  curl -sf "$(api "$node")/audit?request_id=$request_id" |
+  get "$(api "$node")/audit?request_id=$request_id" |
     jq --arg id "$audit_id" '.records[] | select(.audit_id == $id)
       | {audit_id, chain, seq, actor, origin, action, target, outcome, hash}'
 }

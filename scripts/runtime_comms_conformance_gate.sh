@@ -16,7 +16,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/prerequisites.sh
 . "$root/scripts/prerequisites.sh"
 
-readonly known_suites="lib api adapters cluster conformance interop simulation"
+readonly known_suites="lib api adapters cluster conformance gates interop simulation"
 table="${ACCEPTANCE_TABLE:-$root/tests/acceptance.tsv}"
 log="${ACCEPTANCE_LOG:-}"
 suites=()
@@ -26,6 +26,7 @@ usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"; }
 main() {
   parse "$@"
   [ -s "$table" ] || refuse "there is no table $table"
+  check_table
   [ -n "$log" ] || run_tests
   [ -r "$log" ] || refuse "there is no log $log"
   judge
@@ -53,8 +54,20 @@ refuse() {
   exit 2
 }
 
+# A line that is not understood would be one that nobody judges.
+check_table() {
+  local bad
+  bad="$(awk -F'\t' -v suites="$known_suites -" '
+    BEGIN { count = split(suites, names, " "); for (at = 1; at <= count; at++) is_known[names[at]] = 1 }
+    /^#/ { next }
+    NF != 3 { print "line " NR ": wanted three cells, got " NF; next }
+    $1 == "" || $3 == "" || ($2 == "-") != ($3 == "-") { print "line " NR ": an empty cell, or a suite without a test"; next }
+    !($2 in is_known) { print "line " NR ": no such suite: " $2 }' "$table")"
+  [ -z "$bad" ] || { printf 'conformance gate: %s\n%s\n' "$table" "$bad" >&2; exit 2; }
+}
+
 # The lines of the suites that were asked for. Those without a test belong to all.
-wanted() { awk -F'\t' -v suites=" ${suites[*]} " '!/^#/ && NF == 3 && ($2 == "-" || index(suites, " " $2 " "))' "$table"; }
+wanted() { awk -F'\t' -v suites=" ${suites[*]} " '!/^#/ && ($2 == "-" || index(suites, " " $2 " "))' "$table"; }
 
 run_tests() {
   need_commands cargo || exit 2
@@ -82,10 +95,21 @@ run_tests() {
 }
 
 # A line of nextest:        PASS [   0.012s] ( 1/9) trust-runtime::api runs::suite::a_test
+# A test of many lines says of each:    CASE a_test RR-1 ok 0.012
+# Then only the lines that it calls failed fail with it; if it calls none so, it failed as a whole.
 judge() {
   wanted | awk -F'\t' -v log_file="$log" '
     BEGIN {
       while ((getline text < log_file) > 0) {
+        if (text ~ /^ *CASE [^ ]+ [^ ]+ (ok|fail) [0-9.]+$/) {
+          split(text, words, " ")
+          speaks[words[2]] = 1
+          told = words[2] "\t" words[3]
+          if (words[4] == "fail") { cases[told] = "FAIL"; has_failed[words[2]] = 1 }
+          else if (!(told in cases)) cases[told] = "PASS"
+          case_seconds[told] += words[5]
+          continue
+        }
         if (!match(text, /^ *[A-Z-]+( [A-Z-]+)* +\[ *[0-9.]+s\]/)) continue
         count = split(text, words, " ")
         verdict = words[1]
@@ -102,6 +126,13 @@ judge() {
       if (!($1 in place)) { place[$1] = ++lines; names[lines] = $1 }
       if ($3 == "-") { open[$1] = 1; next }
       key = $2 "\t" $3
+      told = $3 "\t" $1
+      if (key in found && $3 in speaks && (found[key] == "PASS" || $3 in has_failed)) {
+        time[$1] += case_seconds[told]
+        if (!(told in cases)) why[$1] = why[$1] "; says nothing of it: " $2 " " $3
+        else if (cases[told] != "PASS") why[$1] = why[$1] "; " cases[told] ": " $2 " " $3
+        next
+      }
       time[$1] += seconds[key]
       if (!(key in found)) why[$1] = why[$1] "; did not run: " $2 " " $3
       else if (found[key] != "PASS") why[$1] = why[$1] "; " found[key] ": " $2 " " $3

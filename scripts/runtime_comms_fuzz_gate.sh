@@ -14,7 +14,8 @@
 #   FUZZ_PROGRAMS     a folder with a built program for each target, instead of building them
 #   CARGO_TARGET_DIR  where to build [target], in its folder fuzz
 #
-# Exit codes: 0 no target was broken, 1 one was, or reached nothing, 2 wrong usage or a missing prerequisite.
+# Exit codes: 0 no target was broken, 1 one was, or reached nothing, or ended before its time or its corpus did, 2 wrong usage, a
+# missing prerequisite, or nothing to fuzz.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -32,6 +33,9 @@ passed=0
 readonly input_seconds_max=10
 readonly memory_mb_max=1024
 
+# A fuzzer ends by itself only when its time is over; whole seconds are counted, at both ends.
+readonly early_s_max=2
+
 # The flags of cargo-fuzz, without the sanitizer that only a nightly toolchain has.
 readonly coverage_flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -41,7 +45,7 @@ usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"; }
 
 main() {
   parse "$@"
-  [ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(known_targets)
+  [ "${#targets[@]}" -gt 0 ] || everything
   programs="${FUZZ_PROGRAMS:-}"
   [ -n "$programs" ] || build
   local target
@@ -64,8 +68,17 @@ parse() {
   [[ "$seconds" =~ ^[1-9][0-9]{0,5}$ ]] || refuse "--seconds wants a whole number above 0, got '$seconds'"
   local target
   for target in "${targets[@]}"; do
-    known_targets | grep -qx -- "$target" || refuse "no such target: '$target'. There are: $(known_targets | paste -sd' ')"
+    known_targets | grep -qxF -- "$target" || refuse "no such target: '$target'. There are: $(known_targets | paste -sd' ')"
   done
+}
+
+# Every target there is, and a target for every corpus: one that is gone with its corpus still here was lost, not given up.
+everything() {
+  mapfile -t targets < <(known_targets)
+  [ "${#targets[@]}" -gt 0 ] || { echo "fuzz gate: there is no target in fuzz/fuzz_targets" >&2; exit 2; }
+  local lost
+  lost="$(comm -13 <(known_targets) <(find "$root/fuzz/corpus" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort) | paste -sd' ')"
+  [ -z "$lost" ] || { echo "fuzz gate: a corpus without a target: $lost" >&2; exit 2; }
 }
 
 refuse() {
@@ -74,7 +87,7 @@ refuse() {
   exit 2
 }
 
-known_targets() { find "$root/fuzz/fuzz_targets" -name '*.rs' -printf '%f\n' | sed 's/\.rs$//' | sort; }
+known_targets() { find "$root/fuzz/fuzz_targets" -name '*.rs' -printf '%f\n' 2>/dev/null | sed 's/\.rs$//' | sort; }
 
 # With a target of its own, so that build scripts and macros are built without the flags.
 build() {
@@ -88,10 +101,12 @@ build() {
 
 # What is new is written to a folder of its own: the kept corpus changes only when it is asked for.
 fuzz() {
-  local target="$1" begin=$SECONDS log found code=0
+  local target="$1" begin log found code=0
   found="$work/found/$target" log="$work/$target.log"
   [ -x "$programs/$target" ] || { echo "fuzz gate: there is no program $programs/$target" >&2; exit 2; }
+  [ "$(kept "$target")" -gt 0 ] || { echo "fuzz gate: there is no corpus fuzz/corpus/$target" >&2; exit 2; }
   mkdir -p "$found" "$work/broken/$target"
+  begin=$SECONDS
   # What it prints of its own accord is not wanted twice; a broken input is named below.
   "$programs/$target" -max_total_time="$seconds" -timeout="$input_seconds_max" -rss_limit_mb="$memory_mb_max" \
     -print_final_stats=1 -artifact_prefix="$work/broken/$target/" "$found" "$root/fuzz/corpus/$target" >"$log" 2>&1 || code=$?
@@ -100,6 +115,9 @@ fuzz() {
     "$programs/$target" -merge=1 "$root/fuzz/corpus/$target" "$found" >>"$log" 2>&1 || { echo "fuzz gate: $log" >&2; exit 1; }
   fi
 }
+
+# How many inputs a target starts from.
+kept() { find "$root/fuzz/corpus/$1" -type f 2>/dev/null | wc -l; }
 
 judge() {
   local target="$1" log="$2" code="$3" took="$4" runs edges why=""
@@ -111,6 +129,10 @@ judge() {
   elif [ "${edges:-0}" -eq 0 ] || [ "${runs:-0}" -eq 0 ]; then
     # A program without coverage runs as well, blindly: that is not what was asked for.
     why="nothing was executed, or no coverage was seen (log: $log)"
+  elif [ "$took" -lt $((seconds - early_s_max)) ]; then
+    why="it ended after $took s of $seconds (log: $log)"
+  elif [ "$runs" -lt "$(kept "$target")" ]; then
+    why="$runs runs, but its corpus has $(kept "$target") inputs (log: $log)"
   fi
   if [ -z "$why" ]; then
     passed=$((passed + 1))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::root::Root;
 use crate::{Verdict, gate, program};
 
 const GOOD: &str = "#1024 INITED cov: 812 ft: 900 corp: 31/2Kb exec/s: 0 rss: 60Mb\n\
@@ -32,6 +33,28 @@ fn an_input_that_breaks_a_target_is_named_and_fails_the_gate() {
 fn a_fuzzer_that_sees_no_coverage_is_no_fuzzer() {
     fuzzed(&GOOD.replace("cov: ", "ft: "), 0, &[]).is(1, &["no coverage was seen"]);
     fuzzed(&GOOD.replace("stat::number_of_executed_units: 50000", ""), 0, &[]).is(1, &["nothing was executed"]);
+}
+
+#[test]
+fn a_fuzzer_that_ends_before_its_time_or_its_corpus_has_not_fuzzed() {
+    fuzzed(GOOD, 0, &["--seconds", "30"]).is(1, &["FAIL", "it ended after 0 s of 30", "0 passed, 1 failed"]);
+    fuzzed(&GOOD.replace("units: 50000", "units: 2"), 0, &[]).is(1, &["FAIL", "2 runs, but its corpus has"]);
+}
+
+#[test]
+fn without_targets_or_their_corpora_there_is_no_verdict() {
+    let root = Root::new();
+    let programs = root.path("programs");
+    let run = || root.gate("runtime_comms_fuzz_gate.sh", &["--seconds", "1"], &[("FUZZ_PROGRAMS", &programs)]);
+    run().is(2, &["there is no target in fuzz/fuzz_targets"]);
+    root.write("fuzz/fuzz_targets/actor.rs", "");
+    root.write("programs/actor", "");
+    program(&programs.join("actor"), GOOD, 0);
+    run().is(2, &["there is no corpus fuzz/corpus/actor"]);
+    root.write("fuzz/corpus/actor/one", "");
+    run().is(0, &["PASS", "1 passed, 0 failed"]);
+    root.write("fuzz/corpus/envelope/one", "");
+    run().is(2, &["a corpus without a target: envelope"]);
 }
 
 #[test]

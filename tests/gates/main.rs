@@ -1,11 +1,20 @@
 //! The gates themselves, each broken on purpose: a gate that cannot fail shows nothing.
 
-#![expect(clippy::expect_used, reason = "a test may stop at the first surprise")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a test may stop at the first surprise, and gives up by the clock"
+)]
 
 mod bench;
+mod check;
 mod conformance;
+mod demo;
 mod faults;
 mod fuzz;
+mod root;
+mod security;
+mod zenoh;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +31,10 @@ struct Verdict {
 
 /// Runs a gate with variables of its own and without any that the surroundings have for it.
 fn gate(name: &str, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+    run(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name), arguments, variables)
+}
+
+fn run(script: &Path, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict {
     let mut command = Command::new(script);
     for own in
         ["ACCEPTANCE_TABLE", "ACCEPTANCE_LOG", "BENCH_RESULTS", "BENCH_BASELINE", "FUZZ_PROGRAMS", "FAULTS_HARNESS"]
@@ -47,14 +59,20 @@ impl Verdict {
 
 /// A program that prints and ends as it is told.
 fn program(path: &Path, says: &str, code: i32) {
-    fs::write(path, format!("#!/bin/sh\ncat >&2 <<'SAID'\n{says}\nSAID\nexit {code}\n")).expect("written");
+    executable(path, &format!("#!/bin/sh\ncat >&2 <<'SAID'\n{says}\nSAID\nexit {code}\n"));
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("may be executed");
 }
 
 #[test]
 fn every_gate_explains_itself_and_refuses_what_it_does_not_know() {
     for name in [
+        "check.sh",
         "fault_harness.sh",
+        "runtime_cloud_security_profile_gate.sh",
         "runtime_comms_bench_gate.sh",
         "runtime_comms_conformance_gate.sh",
         "runtime_comms_fuzz_gate.sh",

@@ -9,7 +9,7 @@
 #   TRUST_DEMO_DEADLINE_S    how long each thing may take, in seconds [30]
 #
 # The ports 18091 to 18095 and 5211 to 5215 of this machine have to be free.
-# Exit codes: 0 as expected, 1 something was not, 2 wrong usage or a missing prerequisite.
+# Exit codes: 0 as expected, 1 something was not, 2 wrong usage or a missing prerequisite, such as a port.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -28,6 +28,7 @@ main() {
   [[ "$deadline_s" =~ ^[1-9][0-9]{0,4}$ ]] || die 2 "TRUST_DEMO_DEADLINE_S: wanted a number from 1 to 99999, got '$deadline_s'"
   need_commands python3 || exit 2
   find_binary
+  need_ports {18091..18095} {5211..5215}
   make_scratch
 
   start_fleet
@@ -68,13 +69,13 @@ start_fleet() {
 sees() {
   local node="$1"
   shift
-  curl -sf "$(api "$node")/state" | jq -e --arg wanted "$*" '
+  ask --fail "$(api "$node")/state" | jq -e --arg wanted "$*" '
     [.topology.nodes[] | select(.lifecycle_state == "online") | .runtime_id] | sort == ($wanted / " " | sort)' >/dev/null
 }
 
 # Whether all five are well, and the links of the panel were measured.
 is_well() {
-  curl -sf "$(api panel)/state" | jq -e '
+  ask --fail "$(api panel)/state" | jq -e '
     all(.topology.nodes[]; .health_state == "healthy")
     and ([.topology.edges[] | select(.source == "panel" and .latency_ms_p95 != null)] | length) == 4' >/dev/null
 }
@@ -86,7 +87,7 @@ show_fleet() {
     wait_until "$node sees all five" "$node" sees "$node" "${nodes[@]}"
   done
   wait_until "all five are well" panel is_well
-  curl -sf "$(api panel)/state" | jq -r '
+  get "$(api panel)/state" | jq -r '
     (.topology.nodes[] | "   \(.runtime_id)\t\(.lifecycle_state)\t\(.health_state)"),
     (.topology.edges[] | "   \(.source) -> \(.target)\t\(.state)\t\(.latency_ms_p95) ms")'
 }
@@ -109,12 +110,12 @@ show_fan_out() {
 }
 
 press_runs() {
-  curl -sf "$(api press)/state" | jq -e '
+  ask --fail "$(api press)/state" | jq -e '
     any(.topology.nodes[]; .runtime_id == "press" and .workload.state == "running")' >/dev/null
 }
 
 press_pid() {
-  curl -sf "$(api press)/state" | jq '.topology.nodes[] | select(.runtime_id == "press") | .workload.pid'
+  get "$(api press)/state" | jq '.topology.nodes[] | select(.runtime_id == "press") | .workload.pid'
 }
 
 show_restart() {
@@ -139,9 +140,9 @@ show_run() {
     "$(action req-topology-3 '["oven"]' cmd_invoke '{"command": "bake", "params": {"trays": 3}}')")"
   run="$(jq -r '.results[0].run_id // ""' <<<"$answer")"
   expect "the oven has begun a run" '.results[0].run_id | startswith("run_")' "$answer"
-  curl -sf --max-time "$deadline_s" -H 'accept: application/x-ndjson' "$(base packer)/runs/$run/stream" |
+  get -H 'accept: application/x-ndjson' "$(base packer)/runs/$run/stream" |
     jq -r '"   \(.eventIndex)\t\(.type)\t\(.message // "")"'
-  answer="$(curl -sf "$(base gateway)/runs/$run")"
+  answer="$(get "$(base gateway)/runs/$run")"
   expect "the gateway knows what it brought" '.status == "completed" and .result.baked == 3' "$answer"
 }
 
