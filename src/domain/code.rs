@@ -155,6 +155,33 @@ impl Code {
         }
     }
 
+    /// Whether somebody decided against the request, by a rule, a right or a precondition. Otherwise it was not decided against,
+    /// it failed: on the way, for want of room, or at the disk.
+    pub const fn is_denial(self) -> bool {
+        match self {
+            Self::AclDeniedCfgWrite
+            | Self::ClockUncertain
+            | Self::Conflict
+            | Self::ContractViolation
+            | Self::EnvelopeExpired
+            | Self::LeaseUnavailable
+            | Self::NotConfigured
+            | Self::PeerNotAvailable
+            | Self::PermissionDenied
+            | Self::Replayed
+            | Self::RevisionConflict
+            | Self::SchemaMismatch
+            | Self::StaleData
+            | Self::UntrustedIdentity => true,
+            Self::Interrupted
+            | Self::ServerBusy
+            | Self::StorageUnavailable
+            | Self::TargetUnreachable
+            | Self::Timeout
+            | Self::TransportFailure => false,
+        }
+    }
+
     /// Whether the very same request may succeed later without anybody changing anything.
     pub const fn is_retryable(self) -> bool {
         matches!(

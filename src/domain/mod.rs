@@ -14,6 +14,7 @@ pub mod offer;
 pub mod policy;
 pub mod preflight;
 pub mod projection;
+pub mod queue;
 pub mod run;
 pub mod stretch;
 pub mod text;

@@ -21,6 +21,7 @@ mod recover;
 mod refusals;
 mod reload;
 mod run;
+pub mod skew;
 mod steady;
 #[cfg(test)]
 mod rollover_tests;

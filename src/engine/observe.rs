@@ -12,6 +12,7 @@ use crate::domain::projection::{Lifecycle, Link, Presence};
 use crate::domain::time::{Now, Wall};
 use crate::engine::effect::Effects;
 use crate::engine::record::{self, Record};
+use crate::engine::skew::Skew;
 use crate::engine::view::{Category, Peer, RetiredKey, Severity};
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
 use crate::engine::{Engine, Happening, NEVER};
@@ -73,7 +74,7 @@ impl Engine {
         let is_new = match word {
             Word::Echo(echo) => self.take_echo(now, signer.runtime(), echo),
             Word::Identity(identity) => self.take_identity(now, signer.runtime(), identity),
-            Word::Observation(observation) => self.take_observation(signer.runtime(), observation),
+            Word::Observation(observation) => self.take_observation(now, signer.runtime(), observation),
         };
         match self.peer_mut(signer.runtime()) {
             Some(peer) if is_new => {
@@ -228,6 +229,7 @@ impl Engine {
         peer.identity = None;
         peer.health = None;
         peer.config_revision = None;
+        peer.skew = None;
         peer.runs_head = None;
         peer.edges = Arc::default();
         let record = peer_record(runtime, peer);
@@ -258,7 +260,7 @@ impl Engine {
         is_new
     }
 
-    fn take_observation(&mut self, runtime: &RuntimeId, observation: Observation) -> bool {
+    fn take_observation(&mut self, now: Now, runtime: &RuntimeId, observation: Observation) -> bool {
         let Some(peer) = self.peer_mut(runtime) else { return false };
         if observation.sequence <= peer.sequence {
             return false;
@@ -267,6 +269,7 @@ impl Engine {
         peer.health = Some(observation.health);
         peer.config_revision = Some(observation.config_revision);
         peer.runs_head = observation.runs_head;
+        peer.skew = Some(Skew::of(observation.at, now));
         peer.presence.left = observation.is_leaving;
         if let Some(mut edges) = observation.edges {
             edges.truncate(EDGES_OF_PEER_MAX);
@@ -362,6 +365,7 @@ impl Peer {
             sequence: 0,
             health: None,
             config_revision: None,
+            skew: None,
             runs_head: None,
             edges: Arc::default(),
             link: Link::default(),

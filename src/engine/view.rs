@@ -25,6 +25,7 @@ use crate::domain::projection::{Edge, Lifecycle, Limits, Link, Presence};
 use crate::domain::run::RunId;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::record::{Countersigned, NotContinued, OpenRun};
+use crate::engine::skew::Skew;
 use crate::engine::word::{Identity, Signer};
 
 /// What a denial names as its rule when a partner's bundle is too old.
@@ -207,6 +208,8 @@ pub struct Peer {
     pub health: Option<Health>,
     /// The revision of its configuration in that observation.
     pub config_revision: Option<u64>,
+    /// Its clock against the own one, by that observation.
+    pub skew: Option<Skew>,
     /// How far its pointers to runs are, in that observation.
     pub runs_head: Option<u64>,
     /// Its measured links.

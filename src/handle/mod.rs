@@ -18,10 +18,11 @@ use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::identity::Fingerprint;
 use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Plan};
+use crate::domain::queue::Queue;
 use crate::domain::time::{Millis, Now};
 use crate::domain::workload;
 use crate::engine::view::{Basis, View};
-use crate::metrics::{Metrics, Queue};
+use crate::metrics::Metrics;
 
 /// A boxed future, so that the operations can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

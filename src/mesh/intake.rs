@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 use crate::domain::id::RuntimeId;
+use crate::domain::queue::Queue;
 use crate::mesh::key::{Key, Space};
 use crate::mesh::{
     FACTS_QUEUE_MAX, Fact, Inbox, Incoming, PAYLOAD_BYTES_MAX, QUERIES_QUEUE_MAX, Refusal, Refusals, Verb,
@@ -111,6 +112,16 @@ impl Intake {
         } else {
             self.count(Refusal::Busy);
         }
+    }
+
+    /// How full the ways in are. What waits for room among the facts has a bound of its own.
+    pub(super) fn queues(&self) -> [Queue; 3] {
+        let tokens = self.lock_backlog().len();
+        [
+            Queue::with_room("mesh_facts", self.facts.max_capacity(), self.facts.capacity()),
+            Queue::with_room("mesh_queries", self.queries.max_capacity(), self.queries.capacity()),
+            Queue { name: "mesh_tokens", length: tokens, capacity: BACKLOG_MAX },
+        ]
     }
 
     /// Checks a query with a payload of `length` bytes and reserves its place; a refusal is counted.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::id::RuntimeId;
+use crate::domain::queue::Queue;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::{
@@ -303,6 +304,10 @@ impl Mesh for MemoryMesh {
 
     fn refusals(&self) -> Refusals {
         self.intake.refusals()
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        self.intake.queues().to_vec()
     }
 
     fn close(&self) -> Pending<'_, ()> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::queue::Queue;
 
 mod intake;
 pub mod key;
@@ -311,6 +312,9 @@ pub trait Mesh: Send + Sync + fmt::Debug {
 
     /// Counts of what was refused.
     fn refusals(&self) -> Refusals;
+
+    /// The bounded queues of its way in, as they are now.
+    fn queues(&self) -> Vec<Queue>;
 
     /// Takes the token back and closes the session, within two seconds.
     fn close(&self) -> Pending<'_, ()>;

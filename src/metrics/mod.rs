@@ -4,6 +4,8 @@
 //! series is bounded. What happens is counted when it happens; what merely is (peers, queues, expiry) is looked at when
 //! somebody asks.
 
+mod denials;
+mod optional;
 mod process;
 pub mod reference;
 pub mod table;
@@ -19,17 +21,26 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use self::process::Process;
+pub use self::denials::Side;
+use self::optional::Optional;
+use self::process::{Process, Shown};
 use self::table::Row;
 use crate::domain::action::ActionKind;
 use crate::domain::code::Code;
 use crate::domain::policy::Stage;
+use crate::domain::queue::Queue;
 use crate::domain::time::{Now, Wall};
 
 /// The media type of [`Metrics::expose`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const NANOS_PER_SECOND: f64 = 1e9;
+
+const ALLOWED: &str = "allowed";
+const COMPLETED: &str = "completed";
+const DENIED: &str = "denied";
+const ERRORED: &str = "errored";
+const FAILED: &str = "failed";
 const OK: &str = "ok";
 
 /// Upper bounds in seconds: from a read that is answered from memory to the longest budget of a dispatch.
@@ -51,17 +62,6 @@ impl MetricConstructor<Histogram> for Timer {
     fn new_metric(&self) -> Histogram {
         Histogram::new(BOUNDS)
     }
-}
-
-/// A bounded queue as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// Which.
-    pub name: &'static str,
-    /// What waits in it.
-    pub length: usize,
-    /// What it takes.
-    pub capacity: usize,
 }
 
 /// What is looked at when somebody asks.
@@ -95,8 +95,10 @@ pub struct Reading {
     pub queues: Vec<Queue>,
     /// What was refused from the mesh since the start, by reason.
     pub refused: Vec<(&'static str, u64)>,
-    /// When the own certificate ends.
-    pub certificate_until: Option<Wall>,
+    /// When certificates end, by what they are for.
+    pub certificates: [(&'static str, Option<Wall>); 3],
+    /// How far the clocks of peers run ahead of the own one, in nanoseconds: the middle one of those that are heard.
+    pub skew_nanos: Option<i64>,
     /// Revision of the live settings.
     pub config_revision: u64,
 }
@@ -119,7 +121,7 @@ pub struct Metrics {
     preflights: Counters<1>,
     dispatches: Counters<2>,
     dispatch_duration: Histograms<1>,
-    denials: Counters<2>,
+    denials: Counters<3>,
     asked: Counters<2>,
     commits: Counters<1>,
     commit_duration: Histogram,
@@ -136,6 +138,7 @@ struct LookedAt {
     writable: Gauge,
     clock_certain: Gauge,
     clock_offset: Seconds,
+    clock_skew: Optional,
     started: Seconds,
     requests: Gauge,
     streams: Gauge,
@@ -149,9 +152,7 @@ struct LookedAt {
     refused: Counters<1>,
     certificate: Family<Labels<1>, Seconds>,
     config_revision: Gauge,
-    memory: Gauge,
-    fds: Gauge,
-    threads: Gauge,
+    process: Shown,
 }
 
 impl Default for Metrics {
@@ -160,7 +161,7 @@ impl Default for Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         enter(&mut registry, &table::BUILD, build);
         let mut of = Registrar(&mut registry);
-        Self {
+        let metrics = Self {
             http: of.put(&table::HTTP_DURATION, Histograms::new_with_constructor(Timer)),
             bad_credentials: of.put(&table::BAD_CREDENTIALS, Counter::default()),
             preflights: of.put(&table::PREFLIGHTS, Counters::default()),
@@ -175,7 +176,9 @@ impl Default for Metrics {
             runs_ended: of.put(&table::RUNS_ENDED, Counters::default()),
             looked_at: LookedAt::new(&mut of),
             registry,
-        }
+        };
+        metrics.begin_at_zero();
+        metrics
     }
 }
 
@@ -211,6 +214,7 @@ impl LookedAt {
             writable: of.put(&table::STORE_WRITABLE, Gauge::default()),
             clock_certain: of.put(&table::CLOCK_CERTAIN, Gauge::default()),
             clock_offset: of.put(&table::CLOCK_OFFSET, Seconds::default()),
+            clock_skew: of.put(&table::CLOCK_SKEW, Optional::gauge()),
             started: of.put(&table::PROCESS_START, Seconds::default()),
             requests: of.put(&table::HTTP_IN_FLIGHT, Gauge::default()),
             streams: of.put(&table::STREAMS, Gauge::default()),
@@ -224,9 +228,7 @@ impl LookedAt {
             refused: of.put(&table::MESH_REFUSED, Counters::default()),
             certificate: of.put(&table::CERTIFICATE_EXPIRY, Family::default()),
             config_revision: of.put(&table::CONFIG_REVISION, Gauge::default()),
-            memory: of.put(&table::PROCESS_MEMORY, Gauge::default()),
-            fds: of.put(&table::PROCESS_FDS, Gauge::default()),
-            threads: of.put(&table::PROCESS_THREADS, Gauge::default()),
+            process: Shown::new(of),
         }
     }
 
@@ -251,24 +253,35 @@ impl LookedAt {
             self.queue_capacity.get_or_create(&label).set(whole(queue.capacity));
         }
         for (reason, count) in &reading.refused {
-            // Counted elsewhere, and never falls there either.
-            self.refused.get_or_create(&[("reason", *reason)]).inner().store(*count, Ordering::Relaxed);
+            // Counted elsewhere, and never falls there either. Here neither, whichever of two readers has looked first.
+            self.refused.get_or_create(&[("reason", *reason)]).inner().fetch_max(*count, Ordering::Relaxed);
         }
-        match reading.certificate_until {
-            Some(until) => {
-                self.certificate.get_or_create(&[("certificate", "node")]).set(seconds(until.0));
+        for (certificate, until) in &reading.certificates {
+            let label = [("certificate", *certificate)];
+            match until {
+                Some(until) => {
+                    self.certificate.get_or_create(&label).set(seconds(until.0));
+                }
+                None => {
+                    self.certificate.remove(&label);
+                }
             }
-            None => self.certificate.clear(),
         }
+        self.clock_skew.set(reading.skew_nanos.map(signed_seconds));
         self.config_revision.set(i64::try_from(reading.config_revision).unwrap_or(i64::MAX));
-        let Process { memory_bytes, threads, fds } = Process::read();
-        for (gauge, value) in [(&self.memory, memory_bytes), (&self.threads, threads), (&self.fds, fds)] {
-            gauge.set(value.unwrap_or_default());
-        }
+        self.process.set(&Process::read());
     }
 }
 
 impl Metrics {
+    /// Where the words are few, each series is there before anything happens: a rise from nothing is no rise for whoever asks
+    /// for rates.
+    fn begin_at_zero(&self) {
+        [ALLOWED, DENIED].iter().for_each(|it| drop(self.preflights.get_or_create(&[("result", *it)])));
+        [OK, FAILED].iter().for_each(|it| drop(self.commits.get_or_create(&[("result", *it)])));
+        [COMPLETED, ERRORED].iter().for_each(|it| drop(self.runs_ended.get_or_create(&[("result", *it)])));
+    }
+
     /// A request was answered. The route is one of the table's, or a word for those that met none.
     pub fn answered(&self, method: &'static str, route: &'static str, status: u16, took_nanos: u64) {
         let status = match status.wrapping_div(100) {
@@ -289,7 +302,7 @@ impl Metrics {
 
     /// Somebody asked whether something would be allowed.
     pub fn preflighted(&self, is_allowed: bool) {
-        let result = if is_allowed { "allowed" } else { "denied" };
+        let result = if is_allowed { ALLOWED } else { DENIED };
         self.preflights.get_or_create(&[("result", result)]).inc();
     }
 
@@ -297,7 +310,7 @@ impl Metrics {
     pub fn dispatched(&self, action: ActionKind, result: Result<(), (Code, Stage)>) {
         self.dispatches.get_or_create(&acted(action, result.map_err(|(code, _)| code))).inc();
         if let Err((code, stage)) = result {
-            self.denied(code, stage);
+            self.denied(code, stage, Side::Dispatch);
         }
     }
 
@@ -306,19 +319,17 @@ impl Metrics {
         self.dispatch_duration.get_or_create(&[("action", action.as_str())]).observe(seconds(took_nanos));
     }
 
-    /// A target was denied, or a request before any target was judged.
-    pub fn denied(&self, code: Code, stage: Stage) {
-        self.denials.get_or_create(&[("code", code.as_str()), ("stage", stage.as_str())]).inc();
-    }
-
     /// Another runtime asked for an action, and this is what became of it.
     pub fn asked(&self, action: ActionKind, result: Result<(), Code>) {
         self.asked.get_or_create(&acted(action, result)).inc();
+        if let Err(code) = result {
+            self.denied(code, Stage::Target, Side::Target);
+        }
     }
 
     /// A batch was made durable, or could not be.
     pub fn committed(&self, is_durable: bool, took_nanos: u64) {
-        let result = if is_durable { OK } else { "failed" };
+        let result = if is_durable { OK } else { FAILED };
         self.commits.get_or_create(&[("result", result)]).inc();
         self.commit_duration.observe(seconds(took_nanos));
     }
@@ -336,8 +347,8 @@ impl Metrics {
     /// A run has ended.
     pub fn run_ended(&self, end: RunEnd) {
         let result = match end {
-            RunEnd::Completed => "completed",
-            RunEnd::Errored => "errored",
+            RunEnd::Completed => COMPLETED,
+            RunEnd::Errored => ERRORED,
         };
         self.runs_ended.get_or_create(&[("result", result)]).inc();
     }
@@ -363,6 +374,11 @@ fn moved(started: Now, now: Now) -> f64 {
 
 #[expect(clippy::cast_precision_loss, reason = "a double holds the microseconds of our century")]
 fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / NANOS_PER_SECOND
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a double holds the microseconds of our century")]
+fn signed_seconds(nanos: i64) -> f64 {
     nanos as f64 / NANOS_PER_SECOND
 }
 

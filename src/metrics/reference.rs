@@ -12,7 +12,8 @@ An example of a scrape, a dashboard and alerts are in [examples/observability](.
 
 No label has a value that somebody outside can choose: paths are those of the route table, codes and reasons are fixed words, and
 neither actors nor runtimes nor runs are labels.
-A metric with labels is there from when it was first counted.
+A counter with labels is there from when it was first counted; those whose labels have two words at most are there from the start.
+What cannot be known, such as the skew of the clock where no peer is heard, is absent and not 0.
 Counters begin anew with each start of the node; `process_start_time_seconds` says when that was.
 Numbers are counted where something happens; gauges are looked at when somebody asks.
 

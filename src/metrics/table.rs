@@ -48,10 +48,26 @@ impl Row {
 type Labels = &'static [(&'static str, &'static str)];
 
 const ACTION: (&str, &str) = ("action", "`cfg_apply`, `cmd_invoke`, `status_read`");
-const CODE: (&str, &str) = ("code", "the codes of [errors](errors.md)");
+const DENIED: (&str, &str) = (
+    "code",
+    "the codes of [errors](errors.md) by which a rule, a right or a precondition decides; not `interrupted`, `server_busy`, \
+     `storage_unavailable`, `target_unreachable`, `timeout` and `transport_failure`, which stand in the results of \
+     `trust_runtime_dispatch_targets` and `trust_runtime_mesh_actions`",
+);
 const RESULT: (&str, &str) = ("result", "`ok`, or one of the codes of [errors](errors.md)");
-const QUEUE: (&str, &str) = ("queue", "`errands`, `mailbox`, `read_records`");
+const QUEUE: (&str, &str) = (
+    "queue",
+    "`errands`: what programs are to do; `mailbox` and `urgent`: for the loop that decides; `mesh_facts`, `mesh_queries` and \
+     `mesh_tokens`: what came in from the mesh; `read_records`: of the chain of reads; `store_commits` and `run_commits`: for \
+     a writer of the disk; `store_facts`, `store_pages`, `run_facts` and `run_pages`: questions to its readers; \
+     `workload_commands` and `workload_log`: where there is a workload",
+);
 const STAGE: (&str, &str) = ("stage", "`origin`, `target`: who decided");
+const SIDE: (&str, &str) = (
+    "side",
+    "`dispatch`: of a target of a dispatch that began here, or of all of it; `preflight`: in the answer to a preflight or a \
+     dry run; `route`: before the request was read; `target`: of what another runtime asked of this one",
+);
 const WRITTEN: (&str, &str) = ("result", "`ok`, `failed`");
 
 const fn counter(name: &'static str, labels: Labels, meaning: &'static str) -> Row {
@@ -109,8 +125,8 @@ pub(super) const DISPATCH_DURATION: Row = histogram(
 );
 pub(super) const DENIALS: Row = counter(
     "trust_runtime_denials",
-    &[CODE, STAGE],
-    "Denied targets of dispatches that began here, and requests refused before any target was judged",
+    &[DENIED, STAGE, SIDE],
+    "What was decided against, where this node met with it; a denial by a target is counted at both nodes",
 );
 pub(super) const ASKED: Row = counter(
     "trust_runtime_mesh_actions",
@@ -150,13 +166,23 @@ pub(super) const RUNS_ENDED: Row = counter(
 );
 pub(super) const CERTIFICATE_EXPIRY: Row = gauge(
     "trust_runtime_certificate_expiry_timestamp_seconds",
-    &[("certificate", "`node`")],
-    "When the own certificate ends, or the first one on its path; absent where the node has none",
+    &[(
+        "certificate",
+        "`anchor`: the last one of the site whose anchors end first; `node`: the own one in the mesh, or the first on its \
+         path; `web`: the first that this listener presents",
+    )],
+    "When a certificate ends that this node rests on; absent where there is none",
 );
 pub(super) const CLOCK_OFFSET: Row = gauge(
     "trust_runtime_clock_offset_seconds",
     &[],
     "How far the wall clock was moved since the start, held against the monotonic clock",
+);
+pub(super) const CLOCK_SKEW: Row = gauge(
+    "trust_runtime_clock_skew_seconds",
+    &[],
+    "How far the clocks of peers run ahead of the own one by their signed words, the median of those heard within a minute; \
+     below 0 where the own one runs ahead; absent while none is heard",
 );
 pub(super) const CLOCK_CERTAIN: Row =
     gauge("trust_runtime_clock_certain", &[], "1 while the wall clock is believed, 0 while nothing new is granted");
@@ -165,6 +191,9 @@ pub(super) const CONFIG_REVISION: Row =
 pub(super) const PROCESS_MEMORY: Row =
     gauge("process_resident_memory_bytes", &[], "Memory of the process that is in RAM");
 pub(super) const PROCESS_FDS: Row = gauge("process_open_fds", &[], "Open file descriptors of the process");
+pub(super) const PROCESS_FDS_MAX: Row = gauge("process_max_fds", &[], "How many file descriptors the process may open");
+pub(super) const PROCESS_CPU: Row =
+    counter("process_cpu_seconds", &[], "Processor time of the process; that of the programs it starts is not in it");
 pub(super) const PROCESS_THREADS: Row = gauge("process_threads", &[], "Threads of the process");
 pub(super) const TASKS: Row = gauge(
     "trust_runtime_tasks",
@@ -175,7 +204,7 @@ pub(super) const PROCESS_START: Row =
     gauge("process_start_time_seconds", &[], "When this life of the node began, since 1970");
 
 /// Every metric, as the page shows them.
-pub const ALL: [Row; 33] = [
+pub const ALL: [Row; 36] = [
     BUILD,
     READY,
     HTTP_DURATION,
@@ -202,10 +231,13 @@ pub const ALL: [Row; 33] = [
     RUNS_ENDED,
     CERTIFICATE_EXPIRY,
     CLOCK_OFFSET,
+    CLOCK_SKEW,
     CLOCK_CERTAIN,
     CONFIG_REVISION,
     PROCESS_MEMORY,
     PROCESS_FDS,
+    PROCESS_FDS_MAX,
+    PROCESS_CPU,
     PROCESS_THREADS,
     TASKS,
     PROCESS_START,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::reference::reference;
 use super::table::{ALL, Kind, Row};
+use super::{Metrics, Reading};
 
 #[test]
 fn the_page_of_metrics_is_current() {
@@ -33,5 +34,32 @@ fn names_follow_the_rules_of_prometheus() {
         }
         assert!(kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
         assert!(!meaning.is_empty() && !meaning.ends_with('.') && !meaning.contains('|'), "{name}");
+    }
+}
+
+/// Two may ask at once, and the one who has looked first may be the one who writes last.
+#[test]
+fn what_is_counted_elsewhere_does_not_fall_here() {
+    let metrics = Metrics::default();
+    let shown = |count| {
+        let text = metrics.expose(&Reading { refused: vec![("busy", count)], ..Reading::default() }).expect("written");
+        text.lines().find(|line| line.starts_with("trust_runtime_mesh_refused_total")).expect("a line").to_owned()
+    };
+    assert_eq!(shown(7), shown(5));
+    assert_ne!(shown(7), shown(8));
+}
+
+#[test]
+fn counters_with_few_words_begin_at_nothing_and_not_with_the_first_event() {
+    let text = Metrics::default().expose(&Reading::default()).expect("written");
+    for series in [
+        r#"trust_runtime_preflights_total{result="allowed"} 0"#,
+        r#"trust_runtime_preflights_total{result="denied"} 0"#,
+        r#"trust_runtime_store_commits_total{result="ok"} 0"#,
+        r#"trust_runtime_store_commits_total{result="failed"} 0"#,
+        r#"trust_runtime_runs_ended_total{result="completed"} 0"#,
+        r#"trust_runtime_runs_ended_total{result="errored"} 0"#,
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series}: {text}");
     }
 }

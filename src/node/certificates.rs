@@ -152,7 +152,8 @@ pub(super) fn listener(
         (None, Some(identity)) => tls::server(identity, tls::ClientCertificates::Optional)?,
         (None, None) => return Err(Error::NoCertificate),
     };
-    Ok(Listener { secure: Some(web::Secure { config, identity: identity.cloned() }), provisioned })
+    let secure = web::Secure { config, identity: identity.cloned(), provisioned: provisioned.clone() };
+    Ok(Listener { secure: Some(secure), provisioned })
 }
 
 /// How the command line of this project calls the project's own node, whose listener presents a certificate of another PKI.

@@ -14,12 +14,13 @@ use crate::domain::code::Code;
 use crate::domain::envelope::dsse::PayloadType;
 use crate::domain::envelope::{Receipt, Response, Ruling};
 use crate::domain::id::RuntimeId;
+use crate::domain::policy::Stage;
 use crate::engine::input::{Input, Received};
 use crate::engine::judge;
 use crate::engine::view::View;
 use crate::engine::{self};
 use crate::mesh::{Answer, Document, Fact, Inbox, Incoming, Mesh, Responder, Verb};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Side};
 use crate::node::arrived::Arrived;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::driver::Mail;
@@ -179,7 +180,12 @@ impl Ingress {
             Verb::Run => self.tell_of_run(&origin, &payload, responder).await,
             Verb::Witness => self.witness(&origin, &payload, responder).await,
             Verb::Act | Verb::Outcome => match self.open_envelope(&origin, &payload).await {
-                Err(refusal) => self.refuse(refusal, responder),
+                Err(refusal) => {
+                    if verb == Verb::Act {
+                        self.metrics.denied(code_of(refusal), Stage::Target, Side::Target);
+                    }
+                    self.refuse(refusal, responder);
+                }
                 Ok(received) if verb == Verb::Outcome => {
                     arrived(&received, "an outcome is asked for");
                     self.send(Mail::AskOutcome(Box::new(received), responder)).await;
@@ -198,13 +204,7 @@ impl Ingress {
 
     pub(super) fn refuse(&self, refusal: Refusal, responder: Responder) {
         self.refused.count(refusal.as_str());
-        let code = match refusal {
-            Refusal::BadSignature | Refusal::BadDelegation | Refusal::BadCertificate | Refusal::NotItsOwnWord => {
-                Code::UntrustedIdentity
-            }
-            Refusal::Malformed | Refusal::TooLarge => Code::ContractViolation,
-        };
-        responder.answer(Answer::Refusal(code.to_string()));
+        responder.answer(Answer::Refusal(code_of(refusal).to_string()));
     }
 
     fn echo(&self, payload: &[u8], responder: Responder) {
@@ -285,6 +285,16 @@ impl Ingress {
             at: now.wall,
         };
         responder.answer(Answer::Reply(message::seal_receipt(&self.keyring.keys(), &receipt)));
+    }
+}
+
+/// What whoever asks is told.
+const fn code_of(refusal: Refusal) -> Code {
+    match refusal {
+        Refusal::BadSignature | Refusal::BadDelegation | Refusal::BadCertificate | Refusal::NotItsOwnWord => {
+            Code::UntrustedIdentity
+        }
+        Refusal::Malformed | Refusal::TooLarge => Code::ContractViolation,
     }
 }
 

@@ -453,6 +453,7 @@ impl Assembly {
             mailbox: self.mailbox.clone(),
             urgent: self.urgent.clone(),
             store: Arc::clone(&self.store),
+            runs: Arc::clone(&self.keeper.outside.store),
             courier: Arc::new(courier),
             ingress: Arc::clone(ingress),
             plan_key: PlanKey::random(),

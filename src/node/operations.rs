@@ -19,6 +19,7 @@ use crate::domain::envelope::{Response, Ruling};
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::{Decision, Denial, Stage};
 use crate::domain::preflight::{Asker, Plan, Row};
+use crate::domain::queue::Queue;
 use crate::domain::time::Now;
 use crate::domain::workload;
 use crate::engine::effect::{Answer, Started};
@@ -27,14 +28,15 @@ use crate::engine::input::{Conclusion, Request as EngineRequest, Write};
 use crate::engine::view::{Basis, View};
 use crate::engine::{among, audit_id, plan_overtaken};
 use crate::handle::{Control, Dispatched, Failure, Operations, Pending, Preflight, Reloaded, Request, TargetOutcome};
-use crate::metrics::{Metrics, Queue};
+use crate::metrics::Metrics;
 use crate::node::clock::{Clock, SystemEntropy};
 use crate::node::courier::{Courier, Delivery};
 use crate::node::driver::{ERRANDS_MAX, Errand, Mail};
 use crate::node::ingress::Ingress;
 use crate::node::plan_hash::PlanKey;
 use crate::node::reload::Sources;
-use crate::store::{READ_QUEUE_MAX, Store};
+use crate::store::Store;
+use crate::store::runs::RunStore;
 
 /// The node as its callers see it.
 pub(super) struct NodeOperations {
@@ -43,6 +45,7 @@ pub(super) struct NodeOperations {
     pub(super) mailbox: mpsc::Sender<Mail>,
     pub(super) urgent: mpsc::Sender<Mail>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) runs: Arc<dyn RunStore>,
     pub(super) courier: Arc<Courier>,
     pub(super) ingress: Arc<Ingress>,
     pub(super) plan_key: PlanKey,
@@ -393,15 +396,17 @@ impl NodeOperations {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        let waiting = |max: usize, free: usize| max.saturating_sub(free);
+        let mails = |name, way: &mpsc::Sender<Mail>| Queue::with_room(name, way.max_capacity(), way.capacity());
         // Nobody has the other end any more once the node has stopped.
-        let errands = self.errands.upgrade().map_or(0, |it| waiting(it.max_capacity(), it.capacity()));
-        let mailbox = waiting(self.mailbox.max_capacity(), self.mailbox.capacity());
-        vec![
-            Queue { name: "errands", length: errands, capacity: ERRANDS_MAX },
-            Queue { name: "mailbox", length: mailbox, capacity: self.mailbox.max_capacity() },
-            Queue { name: "read_records", length: self.store.reads_waiting(), capacity: READ_QUEUE_MAX },
-        ]
+        let room = self.errands.upgrade().map_or(ERRANDS_MAX, |errands| errands.capacity());
+        let own = [
+            Queue::with_room("errands", ERRANDS_MAX, room),
+            mails("mailbox", &self.mailbox),
+            mails("urgent", &self.urgent),
+        ];
+        let workload = self.workload.iter().flat_map(crate::workload::supervisor::Handle::queues);
+        let kept = self.store.queues().into_iter().chain(self.runs.queues());
+        own.into_iter().chain(kept).chain(self.ingress.mesh.queues()).chain(workload).collect()
     }
 
     /// Puts the records of one request on the chain of reads, all or none.

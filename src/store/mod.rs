@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Position};
+use crate::domain::queue::Queue;
 use crate::domain::time::Wall;
 use crate::engine::record::{Batch, Record};
 
@@ -193,9 +194,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
-    /// How many records of reads wait for the writer.
-    fn reads_waiting(&self) -> usize {
-        0
+    /// Its bounded queues, as they are now.
+    fn queues(&self) -> Vec<Queue> {
+        Vec::new()
     }
 
     /// Changes the quota of the chain of reads, in MiB. A store without a quota ignores it.

@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::domain::identity::svid;
+use crate::domain::time::Wall;
 use crate::tls::files::{self, FileError};
 use crate::tls::identity::provider;
 
@@ -44,6 +46,11 @@ impl Provisioned {
     /// Presents what the other one does from the next handshake on.
     pub fn become_like(&self, other: &Self) {
         self.0.store(other.0.load_full());
+    }
+
+    /// When the first of the presented certificates ends. What the library serves it need not be able to read for us.
+    pub fn ends(&self) -> Option<Wall> {
+        self.0.load().cert.iter().filter_map(|certificate| svid::end_of(certificate)).min()
     }
 
     /// Whether both present the same certificates.

@@ -59,13 +59,18 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(name: &'static str) -> Self {
+        Self::ending(name, 9)
+    }
+
+    /// One that ends so many days after the test begins.
+    pub(crate) fn ending(name: &'static str, days: i64) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri("spiffe://trust")];
         params.not_before = after(Duration::days(-1));
-        params.not_after = after(Duration::days(9));
+        params.not_after = after(Duration::days(days));
         let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
         Self { name, authority }
     }

@@ -164,6 +164,11 @@ impl Problem {
         Self { request_id: Some(request_id.clone()), ..self }
     }
 
+    /// The code that its answer carries.
+    pub(crate) const fn code(&self) -> Code {
+        self.kind.code()
+    }
+
     /// The node has no room for it now.
     pub(crate) fn busy(detail: &str) -> Self {
         Self::new(Kind::Failed(Code::ServerBusy), detail)

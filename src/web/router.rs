@@ -35,6 +35,7 @@ use crate::domain::time::Millis;
 use crate::engine::view::View;
 use crate::handle::Operations;
 use crate::handle::runs::Runs;
+use crate::metrics::Side;
 use crate::wire::api::v1::state::Snapshot;
 
 /// How often a bad credential is put on record.
@@ -391,7 +392,7 @@ impl Shared {
     }
 
     fn record_refusal(&self, code: Code, route: &Route, refusal: impl FnOnce(&str) -> Refusal) {
-        self.node.metrics().denied(code, Stage::Origin);
+        self.node.metrics().denied(code, Stage::Origin, Side::Route);
         let mut words = route.path.rsplit('/').filter(|word| !word.starts_with('{'));
         let verb = words.next().unwrap_or_default().replace('-', "_");
         if let Err(failure) = actions::record(self, &self.node.view(), &refusal(&verb)) {

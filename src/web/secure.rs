@@ -23,6 +23,8 @@ pub struct Secure {
     pub config: Arc<ServerConfig>,
     /// Whose anchors callers' certificates are held against; without it callers present none.
     pub identity: Option<Arc<tls::Identity>>,
+    /// What it presents, where that is of another PKI and not of the identity.
+    pub provisioned: Option<Arc<tls::Provisioned>>,
 }
 
 impl fmt::Debug for Secure {
@@ -32,6 +34,15 @@ impl fmt::Debug for Secure {
 }
 
 impl Secure {
+    /// When the first certificate ends that it presents; nothing where that cannot be read.
+    pub(super) fn ends(&self) -> Option<Wall> {
+        match (&self.provisioned, &self.identity) {
+            (Some(provisioned), _) => provisioned.ends(),
+            (None, Some(identity)) => Some(identity.snapshot().own().until),
+            (None, None) => None,
+        }
+    }
+
     /// Shakes hands. A certificate that is presented and does not hold ends it; nobody falls back to another credential.
     pub(super) async fn accept(
         &self,

@@ -25,7 +25,7 @@ pub const LINE_KEPT_BYTES_MAX: usize = 8 * 1024;
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Lines on their way to the disk. When so many wait, the program is held up rather than its lines dropped.
-const WAITING_MAX: usize = 256;
+pub(super) const WAITING_MAX: usize = 256;
 
 /// One of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub(super) fn open(path: PathBuf, tails: Arc<Tails>) -> (Log, impl Future<Output
 }
 
 impl Log {
+    /// What sees how many lines wait, and keeps nothing alive.
+    pub(super) fn file(&self) -> mpsc::WeakSender<String> {
+        self.file.downgrade()
+    }
+
     /// Keeps a line.
     pub(super) async fn keep(&self, at: Wall, stream: Stream, line: &Line) {
         let text = sentence(line);

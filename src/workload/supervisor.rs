@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::queue::Queue;
 use crate::domain::time::{Millis, Monotonic, Now};
 use crate::domain::workload::{self as life, End, Health, Input, Life, Order, Restart, State, Status, Verb};
-use crate::workload::log::{self, LINE_KEPT_BYTES_MAX, Log, Stream, Tails};
+use crate::workload::log::{self, LINE_KEPT_BYTES_MAX, Log, Stream, Tails, WAITING_MAX};
 use crate::workload::{Control, Ended, Exit, Launcher, Lines, Output, Pending, Process, Program, StartError, health};
 
 /// Commands that wait for their turn, and for their end.
@@ -103,9 +104,19 @@ pub struct Handle {
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
     tails: Arc<Tails>,
+    log: mpsc::WeakSender<String>,
 }
 
 impl Handle {
+    /// Its bounded queues, as they are now.
+    pub fn queues(&self) -> [Queue; 2] {
+        let room = self.log.upgrade().map_or(WAITING_MAX, |log| log.capacity());
+        [
+            Queue::with_room("workload_commands", self.asks.max_capacity(), self.asks.capacity()),
+            Queue::with_room("workload_log", WAITING_MAX, room),
+        ]
+    }
+
     /// Has it done, and answers when it is, or is not to be.
     pub async fn command(&self, verb: Verb) -> Result<Status, Refusal> {
         self.tell(verb).await
@@ -207,6 +218,7 @@ pub fn supervise(plan: Plan, outside: Surroundings) -> (Handle, Supervisor) {
     let (status, watched) = watch::channel(first);
     let tails = Arc::new(Tails::default());
     let (log, writing) = log::open(plan.log.clone(), Arc::clone(&tails));
+    let file = log.file();
     let readers = TaskTracker::new();
     let supervisor = Supervisor {
         life: Life::new(plan.restart),
@@ -228,7 +240,7 @@ pub fn supervise(plan: Plan, outside: Surroundings) -> (Handle, Supervisor) {
         is_leaving: false,
     };
     supervisor.readers.spawn(writing);
-    (Handle { asks, status: watched, tails }, supervisor)
+    (Handle { asks, status: watched, tails, log: file }, supervisor)
 }
 
 /// What woke the owner.

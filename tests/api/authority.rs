@@ -77,7 +77,7 @@ impl Site {
     /// How the listener speaks TLS.
     pub(crate) fn secure(&self) -> Secure {
         let config = tls::server(&self.identity, ClientCertificates::Optional).unwrap();
-        Secure { config, identity: Some(Arc::clone(&self.identity)) }
+        Secure { config, identity: Some(Arc::clone(&self.identity)), provisioned: None }
     }
 
     /// Gives the node the trust that its handshakes have.

@@ -21,13 +21,14 @@ use trust_runtime::domain::offer::Offer;
 use trust_runtime::domain::policy::{Decision, Policy};
 use trust_runtime::domain::preflight::{Asker, Plan, Profile};
 use trust_runtime::domain::projection::{Edge, EdgeState, Lifecycle, Limits as Freshness, Link, Presence};
+use trust_runtime::domain::queue::Queue;
 use trust_runtime::domain::time::{Millis, Monotonic, Now, Wall};
 use trust_runtime::engine::record::{Batch, Record};
 use trust_runtime::engine::view::{Basis, Category, ClockState, Event, Peer, Settings, Severity, View};
 use trust_runtime::engine::word::Identity;
 use trust_runtime::handle::runs::Runs;
 use trust_runtime::handle::{self, Control, Dispatched, Failure, Operations, Preflight, Reloaded, TargetOutcome};
-use trust_runtime::metrics::{Metrics, Queue};
+use trust_runtime::metrics::Metrics;
 use trust_runtime::store::{self, Chain, Filter, Full, Page, Store};
 use trust_runtime::web::{self, Admins, App, Auth, Credentials, Limits, Options, PeerAddress, State};
 
@@ -472,6 +473,7 @@ fn peer(seed: u8, heard_ms: u64, is_known: bool) -> Peer {
         sequence: 10,
         health: is_known.then_some(Health::Healthy),
         config_revision: is_known.then_some(3),
+        skew: None,
         runs_head: None,
         edges: Arc::new(if is_known { vec![edge] } else { Vec::new() }),
         link,

@@ -8,10 +8,11 @@ use trust_runtime::domain::action::ActionKind;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::identity::Fingerprint;
 use trust_runtime::domain::policy::Stage;
-use trust_runtime::domain::time::Wall;
+use trust_runtime::domain::time::{Millis, Monotonic, Wall};
+use trust_runtime::engine::skew::Skew;
 use trust_runtime::engine::view::OwnCertificate;
 use trust_runtime::metrics::table::{ALL, Kind};
-use trust_runtime::metrics::{MEDIA_TYPE, RunEnd};
+use trust_runtime::metrics::{MEDIA_TYPE, RunEnd, Side};
 use trust_runtime::store;
 use trust_runtime::web::ROUTES;
 
@@ -49,12 +50,17 @@ fn raise_everything(bench: &Bench) {
             metrics.dispatched(action, Err((code, Stage::Target)));
         }
     }
+    for (code, stage) in Code::ALL.into_iter().flat_map(|code| [(code, Stage::Origin), (code, Stage::Target)]) {
+        Side::ALL.iter().for_each(|side| metrics.denied(code, stage, *side));
+    }
     [true, false].iter().for_each(|it| metrics.committed(*it, 1));
     [RunEnd::Completed, RunEnd::Errored].iter().for_each(|it| metrics.run_ended(*it));
     metrics.run_started();
     metrics.audit_length(3);
     bench.node.refused.lock().unwrap().insert("too_large", 7);
     bench.node.change(|view| {
+        let heard = view.peers.get_mut(&"site-1/b".parse().unwrap()).unwrap();
+        Arc::make_mut(heard).skew = Some(Skew { ahead_nanos: -2_500_000_000, at: Monotonic(crate::fleet::NOW_NS) });
         Arc::make_mut(&mut view.settings).certificate =
             Some(OwnCertificate { key: Fingerprint([1; 32]), from: Wall(0), until: Wall(1_900_000_000_500_000_000) });
     });
@@ -115,7 +121,8 @@ async fn no_label_has_a_value_that_somebody_outside_chose() {
     let most = |name: &str| all[name].samples.len();
     assert_eq!(most("trust_runtime_dispatch_targets"), ActionKind::ALL.len() * (Code::ALL.len() + 1));
     assert_eq!(most("trust_runtime_mesh_actions"), ActionKind::ALL.len() * (Code::ALL.len() + 1));
-    assert_eq!(most("trust_runtime_denials"), Code::ALL.len() * 2);
+    let denials = Code::ALL.iter().filter(|code| code.is_denial()).count();
+    assert_eq!(most("trust_runtime_denials"), denials * 2 * Side::ALL.len());
 }
 
 #[tokio::test]
@@ -152,11 +159,65 @@ async fn decisions_and_bad_credentials_are_counted() {
     for (name, labels) in [
         ("trust_runtime_preflights_total", &[("result", "allowed")][..]),
         ("trust_runtime_preflights_total", &[("result", "denied")]),
-        ("trust_runtime_denials_total", &[("code", "permission_denied"), ("stage", "origin")]),
+        ("trust_runtime_denials_total", &[("code", "permission_denied"), ("stage", "origin"), ("side", "dispatch")]),
         ("trust_runtime_http_bad_credentials_total", &[]),
     ] {
         assert_eq!(value(&all, name, labels), 1.0, "{name} {labels:?}");
     }
+}
+
+/// What failed on the way is no denial; the counters of outcomes have it.
+#[tokio::test]
+async fn a_denial_is_counted_where_it_is_met_with_and_a_failure_is_none() {
+    let bench = bench();
+    let dispatch = "/api/runtime-cloud/actions/dispatch";
+    let nobody = READ.replace("[\"b\"]", "[\"nobody\"]");
+    bench.post(PREFLIGHT, nobody.clone()).await;
+    bench.post(PREFLIGHT, READ.replace("site-1/engineer-1", "site-2/engineer-1")).await;
+    let dry = |body: &str| body.replacen('{', "{\"dry_run\":true,", 1);
+    bench.post(dispatch, dry(&nobody)).await;
+    bench.post(dispatch, dry(&READ.replace("\"1.0\"", "\"9.0\""))).await;
+    let metrics = &bench.node.metrics;
+    for code in [Code::Replayed, Code::Timeout, Code::ServerBusy] {
+        metrics.asked(ActionKind::CmdInvoke, Err(code));
+        metrics.dispatched(ActionKind::CmdInvoke, Err((code, Stage::Origin)));
+    }
+    let all = scrape(&bench).await;
+    let denials = |code, stage, side| {
+        value(&all, "trust_runtime_denials_total", &[("code", code), ("stage", stage), ("side", side)])
+    };
+    for (code, stage, side, wanted) in [
+        ("peer_not_available", "origin", "preflight", 2.0),
+        ("permission_denied", "origin", "preflight", 1.0),
+        ("contract_violation", "origin", "preflight", 1.0),
+        ("replayed", "target", "target", 1.0),
+        ("replayed", "origin", "dispatch", 1.0),
+    ] {
+        assert_eq!(denials(code, stage, side), wanted, "{code} {stage} {side}");
+    }
+    let known = &all["trust_runtime_denials"].samples;
+    assert!(!known.iter().any(|it| ["timeout", "server_busy"].contains(&it.labels["code"].as_str())), "{known:?}");
+    for name in ["trust_runtime_dispatch_targets_total", "trust_runtime_mesh_actions_total"] {
+        assert_eq!(value(&all, name, &[("action", "cmd_invoke"), ("result", "timeout")]), 1.0, "{name}");
+    }
+}
+
+/// Of both peers' clocks the one that was heard of late.
+#[tokio::test]
+async fn the_skew_of_the_clock_is_shown_while_a_peer_is_heard() {
+    let bench = bench();
+    let skew = "trust_runtime_clock_skew_seconds";
+    assert!(!scrape(&bench).await.contains_key(skew), "nobody was heard");
+    let now = bench.node.now.lock().unwrap().monotonic;
+    bench.node.change(|view| {
+        for (name, ahead_nanos, at) in [("b", 40_000_000_000, Monotonic(0)), ("c", -20_500_000_000, now)] {
+            let peer = view.peers.get_mut(&format!("site-1/{name}").parse().unwrap()).unwrap();
+            Arc::make_mut(peer).skew = Some(Skew { ahead_nanos, at });
+        }
+    });
+    assert_eq!(value(&scrape(&bench).await, skew, &[]), -20.5);
+    bench.node.now.lock().unwrap().monotonic = now.plus(Millis::from_secs(61));
+    assert!(!scrape(&bench).await.contains_key(skew), "that was a minute ago");
 }
 
 #[tokio::test]

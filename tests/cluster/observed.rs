@@ -1,10 +1,19 @@
 //! What can be seen of a node from outside while it works: its metrics, and one request in the logs of two nodes.
 
-use serde_json::Value as Json;
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::SystemTime;
 
+use serde_json::Value as Json;
+use trust_runtime::metrics::table;
+
+use crate::clock::{self, WallClock};
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
-use crate::question::{ping, read, with, write};
+use crate::plant::{Desk, Plant, TOKEN, write_settings};
+use crate::question::{DISPATCH, PREFLIGHT, outcomes, ping, read, with, write};
 use crate::watch::wait_until;
+
+const LOGGED: &str = "[runtime.log]\nformat = \"json\"\nlevel = \"debug\"\n";
 
 /// Lines of the log of a node that writes JSON, those of one request, in their order: its message, then its fields.
 fn lines_of(node: &Running, request_id: &str) -> Vec<(String, Json)> {
@@ -41,7 +50,7 @@ fn metrics_of_real_nodes_move_when_something_happens() {
         (&a, r#"trust_runtime_dispatch_targets_total{action="status_read",result="ok"}"#, 1.0),
         (&a, r#"trust_runtime_dispatch_targets_total{action="cmd_invoke",result="ok"}"#, 1.0),
         (&a, r#"trust_runtime_dispatch_duration_seconds_count{action="cmd_invoke"}"#, 1.0),
-        (&a, r#"trust_runtime_denials_total{code="permission_denied",stage="origin"}"#, 1.0),
+        (&a, r#"trust_runtime_denials_total{code="permission_denied",stage="origin",side="dispatch"}"#, 1.0),
         (&b, r#"trust_runtime_mesh_actions_total{action="status_read",result="ok"}"#, 1.0),
         (&b, r#"trust_runtime_mesh_actions_total{action="cmd_invoke",result="ok"}"#, 1.0),
         (&a, r#"trust_runtime_peers{state="online"}"#, 1.0),
@@ -68,10 +77,11 @@ fn metrics_of_real_nodes_move_when_something_happens() {
 #[test]
 fn one_request_is_found_in_the_logs_of_both_nodes_in_the_order_in_which_it_went() {
     let cluster = Cluster::new();
-    let [a, b] = pair(&cluster, "[runtime.log]\nformat = \"json\"\nlevel = \"debug\"\n");
+    let [a, b] = pair(&cluster, LOGGED);
     for (body, arrived) in [
         (read("a", "trace-read", &["b"]), "a read has arrived"),
         (write("a", "trace-write", &["b"], 31), "a write has arrived"),
+        (ping("a", "trace-command", &["b"]), "a write has arrived"),
     ] {
         let id = body["request_id"].as_str().expect("text").to_owned();
         assert!(a.dispatch_one(&body).ok);
@@ -108,4 +118,192 @@ fn one_request_is_found_in_the_logs_of_both_nodes_in_the_order_in_which_it_went(
         assert_eq!(span(arrived)["action"], span(asked)["action"]);
         assert!([back, answered, done].iter().all(|(_, line)| line["fields"]["code"] == "ok"), "{seen:?}");
     }
+}
+
+/// What a node says of a request once it has said this much: message and code of each line, in their order.
+#[track_caller]
+fn told_of(node: &Running, request_id: &str, wanted: &[(&str, &str)]) -> Vec<Json> {
+    let said = |(message, line): &(String, Json)| (message.clone(), line["fields"]["code"].as_str().map(str::to_owned));
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|(message, code)| ((*message).to_owned(), (!code.is_empty()).then(|| (*code).to_owned())))
+        .collect();
+    wait_until("the lines", SEEN_MAX, || {
+        let found: Vec<_> = lines_of(node, request_id).iter().map(said).collect();
+        if found == wanted { Ok(()) } else { Err(format!("{}: {found:?}", node.name())) }
+    });
+    lines_of(node, request_id).into_iter().map(|(_, line)| line).collect()
+}
+
+/// Whoever asks why it was refused finds it in the log by the name that he gave it, wherever it was refused.
+#[test]
+fn a_denied_request_is_found_in_the_log_of_whoever_denied_it() {
+    let cluster = Cluster::new();
+    let [a, b] = pair(&cluster, LOGGED);
+    let stranger = |id| with(ping("a", id, &["b"]), "actor", "spiffe://trust/elsewhere/engineer-1");
+    let asked = "a dispatch was asked for over HTTP";
+    let answered = "a dispatch is answered over HTTP";
+    for (body, code) in [
+        (stranger("denied-actor"), "permission_denied"),
+        (with(ping("a", "denied-plan", &["b"]), "plan_hash", "nobodys"), "conflict"),
+        (with(ping("a", "denied-body", &["b"]), "query_budget_ms", 0), "contract_violation"),
+        (with(ping("a", "denied-version", &["b"]), "api_version", "9.0"), "contract_violation"),
+        (with(stranger("denied-dry"), "dry_run", true), "permission_denied"),
+        (with(ping("a", "only-dry", &["b"]), "dry_run", true), "ok"),
+    ] {
+        let id = body["request_id"].as_str().expect("text");
+        a.post(DISPATCH, &body);
+        let lines = told_of(&a, id, &[(asked, ""), (answered, code)]);
+        assert!(lines.iter().all(|line| line["span"]["name"] == "dispatch"), "{lines:?}");
+        assert_eq!(lines_of(&b, id), [], "it went nowhere");
+    }
+    a.post(PREFLIGHT, &stranger("denied-question"));
+    let (asked, answered) = ("a preflight was asked for over HTTP", "a preflight is answered over HTTP");
+    told_of(&a, "denied-question", &[(asked, ""), (answered, "permission_denied")]);
+}
+
+#[test]
+fn a_request_that_its_target_denies_is_found_and_counted_at_both() {
+    let cluster = Cluster::new();
+    let rule = "[[runtime.cloud.wan.accept_write]]\naction = \"cmd_invoke/ping\"\nactor = \"default-site/*\"\neffect = \"deny\"\n";
+    let b = cluster.play("b", Setup::new().with(format!("{LOGGED}{rule}")));
+    let a = cluster.play("a", Setup::new().dialling(&b).with(LOGGED));
+    a.await_lifecycle("b", "online");
+    b.await_lifecycle("a", "online");
+    let denied = a.dispatch_one(&ping("a", "denied-there", &["b"]));
+    let code = denied.code.as_str();
+    assert!(!denied.ok && denied.text.contains(r#""stage":"target""#), "{}", denied.text);
+    told_of(&b, "denied-there", &[("a write has arrived", ""), ("an action is answered", code)]);
+    let here = [
+        ("a dispatch was asked for over HTTP", ""),
+        ("an envelope goes out", ""),
+        ("a target has answered or was given up", code),
+        ("a dispatch is answered over HTTP", code),
+    ];
+    told_of(&a, "denied-there", &here);
+    for (node, side) in [(&a, "dispatch"), (&b, "target")] {
+        let series = format!(r#"trust_runtime_denials_total{{code="{code}",stage="target",side="{side}"}}"#);
+        assert_eq!(node.metric(&series), 1.0, "{series}");
+    }
+}
+
+#[test]
+fn one_request_to_two_targets_is_found_at_all_three() {
+    let cluster = Cluster::new();
+    let [a, b] = pair(&cluster, LOGGED);
+    let c = cluster.play("c", Setup::new().dialling(&b).with(LOGGED));
+    for (seen, name) in [(&a, "c"), (&c, "a"), (&c, "b")] {
+        seen.await_lifecycle(name, "online");
+    }
+    for (body, arrived) in [
+        (read("a", "both-read", &["b", "c"]), "a read has arrived"),
+        (ping("a", "both-command", &["b", "c"]), "a write has arrived"),
+    ] {
+        let id = body["request_id"].as_str().expect("text").to_owned();
+        let done = outcomes(&a.post(DISPATCH, &body));
+        assert!(done.len() == 2 && done.iter().all(|it| it.ok), "{done:?}");
+        for node in [&b, &c] {
+            let lines = told_of(node, &id, &[(arrived, ""), ("an action is answered", "ok")]);
+            assert!(lines.iter().all(|line| line["span"]["runtime_id"] == format!("default-site/{}", node.name())));
+        }
+        wait_until("the answer", SEEN_MAX, || {
+            let is_there = lines_of(&a, &id).iter().any(|(message, _)| message == "a dispatch is answered over HTTP");
+            if is_there { Ok(()) } else { Err(a.log()) }
+        });
+        for message in ["an envelope goes out", "a target has answered or was given up"] {
+            let lines = lines_of(&a, &id);
+            let of_each = lines.iter().filter(|line| line.0 == message);
+            let targets: Vec<_> = of_each.map(|(_, line)| line["fields"]["target"].clone()).collect();
+            let both: BTreeSet<_> = targets.iter().map(Json::to_string).collect();
+            assert_eq!((targets.len(), both.len()), (2, 2), "{message}: {targets:?}");
+        }
+    }
+}
+
+/// Only libfaketime has a clock of its own for one process.
+#[test]
+fn a_clock_beside_the_clocks_of_the_others_shows_at_all_of_them() {
+    let cluster = Cluster::new();
+    let clock = WallClock::at(cluster.folder().join("b.clock"));
+    clock.set("+20");
+    let moved = clock.environment().into_iter().fold(Setup::new(), |it, (name, value)| it.variable(name, value));
+    let mut b = cluster.play("b", moved);
+    let skew = "trust_runtime_clock_skew_seconds";
+    assert!(!b.get("/metrics").text.contains(skew), "it has heard nobody");
+    let a = cluster.play("a", Setup::new().dialling(&b));
+    for (node, wanted) in [(&a, 20.0), (&b, -20.0)] {
+        wait_until("the skew", SEEN_MAX, || {
+            let found = node.metric(skew);
+            // The way of a word is in it, on a machine that may be busy.
+            if (found - wanted).abs() < 3.0 { Ok(()) } else { Err(format!("{}: {found}", node.name())) }
+        });
+        assert!(node.metric("trust_runtime_clock_offset_seconds").abs() < 3.0, "it was so from the start");
+    }
+    let pid = b.pid();
+    b.kill();
+    clock::forget(pid);
+}
+
+/// The words of a label as the page of metrics has them.
+fn words(row: &table::Row, label: &str) -> BTreeSet<String> {
+    let (_, text) = row.labels.iter().find(|(name, _)| *name == label).expect("a label");
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_bounded_queue_is_measured_and_stands_on_the_page() {
+    let cluster = Cluster::new();
+    let with_workload = "[runtime.workload]\nprogram = \"/bin/sleep\"\nargs = [\"600\"]\n";
+    let node = cluster.play("a", Setup::new().with(with_workload));
+    let text = node.get("/metrics").text;
+    let row = table::ALL.iter().find(|row| row.name == "trust_runtime_queue_capacity").expect("a row");
+    let shown = |prefix: &str| -> BTreeSet<String> {
+        let names = text.lines().filter_map(|line| line.strip_prefix(prefix)?.split('"').next());
+        names.map(str::to_owned).collect()
+    };
+    for name in ["trust_runtime_queue_length", "trust_runtime_queue_capacity"] {
+        assert_eq!(shown(&format!("{name}{{queue=\"")), words(row, "queue"), "{name}");
+    }
+    for queue in words(row, "queue") {
+        let of = |name: &str| node.metric(&format!("trust_runtime_queue_{name}{{queue=\"{queue}\"}}"));
+        assert!(0.0 < of("capacity") && of("length") < of("capacity"), "{queue}: nothing fills it here");
+    }
+}
+
+/// Days until the end of each certificate, by the machine's clock; 0 where there is no such series.
+fn days_left(node: &Plant, desk: &Desk) -> [f64; 3] {
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let output = node.curl(&desk.anchors("north"), "/metrics", &["--header", &bearer], None);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs_f64();
+    ["anchor", "node", "web"].map(|certificate| {
+        let name = "trust_runtime_certificate_expiry_timestamp_seconds";
+        let series = format!("{name}{{certificate=\"{certificate}\"}} ");
+        let end = text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok());
+        end.map_or(0.0, |end| (end - now) / 86_400.0)
+    })
+}
+
+#[test]
+fn the_end_of_every_certificate_that_a_node_rests_on_is_measured() {
+    let desk = Desk::new(&["north"]);
+    let node = desk.play_with(("plant", "north", "a"), &["north"], &[], &["--days", "20"], "");
+    let project = node.project.clone();
+    let is_about = |days: f64, wanted: f64| (days - wanted).abs() < 0.1;
+    let [anchor, own, web] = days_left(&node, &desk);
+    assert!(is_about(own, 20.0) && is_about(web, 20.0) && 21.0 < anchor, "{anchor} {own} {web}");
+    drop(node);
+
+    // The listener gets one of its own, which ends sooner than the identity.
+    let other = desk.project("ca-north", "north", "web", &["--days", "3"]);
+    let text = fs::read_to_string(project.join("runtime.toml")).expect("settings");
+    let provisioned = format!(
+        "mode = \"provisioned\"\ncert_path = {:?}\nkey_path = {:?}\nca_path = {:?}",
+        other.join("tls/node-web.pem"),
+        other.join("tls/node-web.key"),
+        desk.anchors("north"),
+    );
+    write_settings(&project, &text.replace("mode = \"self-managed\"", &provisioned));
+    let [anchor_then, own, web] = days_left(&Plant::start(project), &desk);
+    assert!(is_about(own, 20.0) && is_about(web, 3.0) && is_about(anchor_then, anchor), "{anchor_then} {own} {web}");
 }

@@ -183,6 +183,12 @@ impl Anchors {
         })
     }
 
+    /// When the first site has no anchor any more that holds. One that ends beside its successor is missed by nobody: whoever
+    /// is still vouched for by it sees that in his own certificate.
+    pub fn ends(&self) -> Option<Wall> {
+        self.0.values().filter_map(|anchors| anchors.iter().map(|anchor| anchor.signer.not_after).max()).min()
+    }
+
     /// The anchors of a site, the oldest first.
     pub fn of_site(&self, trust_domain: &TrustDomain, site: &SiteId) -> Vec<&Signer> {
         let anchors = self.0.get(&(trust_domain.clone(), site.clone()));

@@ -164,6 +164,12 @@ pub fn read_signer(der: &[u8], trust_domain: &TrustDomain) -> Result<Signer, Fau
     }
 }
 
+/// The last second in which a certificate holds, be it of this profile or not.
+pub fn end_of(der: &[u8]) -> Option<Wall> {
+    let (_rest, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(wall(certificate.validity().not_after))
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Fault> {
     if der.len() > CERTIFICATE_BYTES_MAX {
         return Err(Fault::TooLarge(der.len()));

@@ -22,6 +22,7 @@ use zenoh::sample::Locality;
 use zenoh::{Session, Wait};
 
 use crate::domain::id::{RuntimeId, SiteId};
+use crate::domain::queue::Queue;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::{SERVICE_DEFAULT, Space};
 use crate::mesh::zenoh::redial::Redial;
@@ -496,6 +497,10 @@ impl Mesh for ZenohMesh {
 
     fn refusals(&self) -> Refusals {
         self.core.intake.refusals()
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        self.core.intake.queues().to_vec()
     }
 
     fn close(&self) -> Pending<'_, ()> {

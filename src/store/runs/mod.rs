@@ -16,6 +16,7 @@ use std::sync::Weak;
 
 use super::{Error, Pending};
 use crate::domain::id::RuntimeId;
+use crate::domain::queue::Queue;
 use crate::domain::run::{AgentName, EVENT_BYTES_MAX, End, Event, Instance, Kind, Pointer, Run, RunId, Status};
 use crate::domain::time::Wall;
 
@@ -230,6 +231,11 @@ pub trait RunStore: Send + Sync + fmt::Debug {
 
     /// Why nothing can be written at the moment, if so.
     fn fault(&self) -> Option<Error>;
+
+    /// Its bounded queues, as they are now.
+    fn queues(&self) -> Vec<Queue> {
+        Vec::new()
+    }
 
     /// Writes out what waits and closes, within two seconds.
     fn close(&self) -> Pending<'_, ()>;

@@ -26,6 +26,7 @@ use self::error::Health;
 use self::query::Question;
 use super::{Error, Filter, Full, Growth, Page, Pending, READ_QUEUE_MAX, Store};
 use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position};
+use crate::domain::queue::Queue;
 use crate::engine::record::{Batch, Record};
 
 pub use self::chain::{ChainReader, Link, Verdict, read_chain, verify};
@@ -176,6 +177,16 @@ struct Links {
 }
 
 impl Links {
+    fn queues(&self) -> Vec<Queue> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        vec![
+            Queue { name: "read_records", length: waiting, capacity: READ_QUEUE_MAX },
+            queue("store_commits", &self.commits),
+            queue("store_facts", &self.facts),
+            queue("store_pages", &self.pages),
+        ]
+    }
+
     /// Puts one message into the queue of reads.
     fn send(&self, message: Option<Draft>) -> Result<(), Full> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -184,6 +195,11 @@ impl Links {
             Full
         })
     }
+}
+
+/// A queue of which the way in says how much room it has.
+fn queue<T>(name: &'static str, way: &mpsc::Sender<T>) -> Queue {
+    Queue::with_room(name, way.max_capacity(), way.capacity())
 }
 
 /// Ends long questions at close.
@@ -277,8 +293,9 @@ impl Store for SqliteStore {
         drafts.into_iter().try_for_each(|draft| links.send(Some(draft)))
     }
 
-    fn reads_waiting(&self) -> usize {
-        lock(&self.links).as_ref().map_or(0, |links| links.waiting.load(Ordering::Relaxed))
+    /// None once it is closed.
+    fn queues(&self) -> Vec<Queue> {
+        self.link(Links::queues).unwrap_or_default()
     }
 
     fn audit(&self, filter: Filter) -> Pending<'_, Result<Page, Error>> {

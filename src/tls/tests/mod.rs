@@ -1,4 +1,5 @@
-//! Handshakes over real sockets, and files on a real disk.
+//! Handshakes over real sockets, files on a real disk, and until when certificates hold.
 
 mod disk;
+mod ends;
 mod handshake;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use crate::domain::action::name;
 use crate::domain::audit::{AuditId, Draft, Outcome};
 use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
@@ -12,37 +11,78 @@ use crate::domain::policy::Denial;
 use crate::domain::preflight::{Asker, Plan, Profile};
 use crate::engine::view::{Basis, View};
 use crate::engine::{among, plan_overtaken};
-use crate::handle::{Dispatched, Failure, Request};
+use crate::handle::{Dispatched, Failure, Preflight, Request};
+use crate::metrics::Side;
 use crate::web::auth::Caller;
 use crate::web::error::Problem;
 use crate::web::router::{Answered, Call, Shared, Waiting, json};
+use crate::web::routes::trace;
+use crate::wire::api::v1::Fault;
 use crate::wire::api::v1::action::{self, Ask, Reading, Refused, Wanted};
 use crate::wire::api::v1::decision::{self, dispatch_answer, dispatch_refusal, preflight_answer, preflight_refusal};
 
 /// Longest text of a refusal that goes on record.
 const DETAIL_CHARS_MAX: usize = 512;
 
+/// What the log says of an answer in which nothing is denied.
+const OK: &str = "ok";
+
 /// Decides, without effects and without waiting.
 pub(crate) fn preflight(shared: &Shared, call: &Call) -> Answered {
+    let caller = call.caller()?;
     let view = shared.node.view();
-    let me = view.me();
-    match read(shared, call, &view, Ask::Preflight)? {
+    let body = action::read(&call.body, Ask::Preflight, view.me());
+    trace::of_body(view.me(), Ask::Preflight, &body).in_scope(|| {
+        tracing::debug!("a preflight was asked for over HTTP");
+        let told = decide(shared, &view, caller, body);
+        tracing::debug!(code = code_of(&told), "a preflight is answered over HTTP");
+        told.map(|told| json(told.body))
+    })
+}
+
+fn decide(shared: &Shared, view: &View, caller: &Caller, body: Result<Reading, Fault>) -> Result<Told, Problem> {
+    let metrics = shared.node.metrics();
+    let admitted = match admit(shared, caller, view, body?) {
+        Ok(admitted) => admitted,
         Err(refused) => {
-            shared.node.metrics().preflighted(false);
-            Ok(json(preflight_refusal(&view, shared.node.now().monotonic, &refused)))
+            metrics.preflighted(false);
+            metrics.denied(refused.denial.code, refused.denial.stage, Side::Preflight);
+            let body = preflight_refusal(view, shared.node.now().monotonic, &refused);
+            return Ok(Told { code: refused.denial.code.as_str(), body });
         }
-        Ok(admitted) => {
-            let preflight = shared.node.preflight(&admitted.request);
-            shared.node.metrics().preflighted(preflight.plan.is_allowed());
-            let request_id = &admitted.request.request_id;
-            Ok(json(preflight_answer(me, request_id, &preflight.plan, &preflight.plan_hash)))
-        }
-    }
+    };
+    let Preflight { plan, plan_hash } = shared.node.preflight(&admitted.request);
+    metrics.preflighted(plan.is_allowed());
+    metrics.plan_denied(&plan, Side::Preflight);
+    let body = preflight_answer(view.me(), &admitted.request.request_id, &plan, &plan_hash);
+    Ok(Told { code: plan.first_denial().map_or(OK, |denial| denial.code.as_str()), body })
 }
 
 /// Decides again and acts.
 pub(crate) fn dispatch(shared: Arc<Shared>, call: Call) -> Waiting {
-    Box::pin(async move { act(shared, call).await })
+    Box::pin(async move {
+        let caller = call.caller()?;
+        let view = shared.node.view();
+        let body = action::read(&call.body, Ask::Dispatch, view.me());
+        let span = trace::of_body(view.me(), Ask::Dispatch, &body);
+        let answered = async {
+            tracing::debug!("a dispatch was asked for over HTTP");
+            let told = act(&shared, &view, caller, body).await;
+            tracing::debug!(code = code_of(&told), "a dispatch is answered over HTTP");
+            told.map(|told| json(told.body))
+        };
+        answered.instrument(span).await
+    })
+}
+
+/// An answer, and the code that the log names it by.
+struct Told {
+    code: &'static str,
+    body: Vec<u8>,
+}
+
+fn code_of(told: &Result<Told, Problem>) -> &'static str {
+    told.as_ref().map_or_else(|problem| problem.code().as_str(), |told| told.code)
 }
 
 /// A request whose actor the credential covers.
@@ -52,88 +92,93 @@ struct Admitted {
     plan_hash: Option<String>,
 }
 
-fn read(shared: &Shared, call: &Call, view: &View, ask: Ask) -> Result<Result<Admitted, Refused>, Problem> {
-    let caller = call.caller()?;
-    let wanted = match action::read(&call.body, ask, view.me())? {
-        Reading::Refused(refused) => return Ok(Err(*refused)),
+fn admit(shared: &Shared, caller: &Caller, view: &View, body: Reading) -> Result<Admitted, Box<Refused>> {
+    let wanted = match body {
+        Reading::Refused(refused) => return Err(refused),
         Reading::Wanted(wanted) => *wanted,
     };
     if let Some(missing) = shared.lacking(view) {
-        return Ok(Err(wanted.refuse(Denial::at_origin(Code::NotConfigured, "profile", missing))));
+        return Err(Box::new(wanted.refuse(Denial::at_origin(Code::NotConfigured, "profile", missing))));
     }
     let asker = match caller.asker_for(&wanted.actor) {
         Ok(asker) => asker,
-        Err(denial) => return Ok(Err(wanted.refuse(denial))),
+        Err(denial) => return Err(Box::new(wanted.refuse(denial))),
     };
     let Wanted { request_id, actor: _, action, targets, budget, dry_run, plan_hash } = wanted;
     let request = Request { asker, request_id, action, targets, budget, planned: None };
-    Ok(Ok(Admitted { request, dry_run, plan_hash }))
+    Ok(Admitted { request, dry_run, plan_hash })
 }
 
-async fn act(shared: Arc<Shared>, call: Call) -> Answered {
-    let view = shared.node.view();
-    let me = view.me();
-    let admitted = match read(&shared, &call, &view, Ask::Dispatch)? {
+async fn act(shared: &Shared, view: &View, caller: &Caller, body: Result<Reading, Fault>) -> Result<Told, Problem> {
+    let Admitted { mut request, dry_run, plan_hash } = match admit(shared, caller, view, body?) {
         Ok(admitted) => admitted,
-        Err(refused) => {
-            if !refused.dry_run {
-                shared.node.metrics().denied(refused.denial.code, refused.denial.stage);
-                record(&shared, &view, &Refusal::of_request(&call.caller()?.asker(), &refused))?;
-            }
-            return Ok(json(dispatch_refusal(&view, shared.node.now().monotonic, &refused)));
-        }
+        Err(refused) => return turn_away(shared, view, caller, &refused),
     };
-    let Admitted { mut request, dry_run, plan_hash } = admitted;
-    let request_id = request.request_id.clone();
     if dry_run || plan_hash.is_some() || view.settings.profile == Profile::Wan {
         let preflight = shared.node.preflight(&request);
-        let plan = &preflight.plan;
-        request.planned = match check_plan(&shared, &view, &request, plan, plan_hash.as_deref(), dry_run) {
-            Ok(planned) => planned,
-            Err(denial) => {
-                if !dry_run {
-                    shared.node.metrics().denied(denial.code, denial.stage);
-                    record(&shared, &view, &Refusal::of_plan(&request, &denial))?;
-                }
-                let outcomes = plan.rows.iter().map(|row| denied(&row.target, &denial));
-                return Ok(json(dispatch_answer(me, &request_id, dry_run, (plan, &preflight.plan_hash), outcomes)));
-            }
-        };
-        if dry_run {
-            let nothing = std::iter::empty();
-            return Ok(json(dispatch_answer(me, &request_id, true, (plan, &preflight.plan_hash), nothing)));
+        match check_plan(shared, view, &request, &preflight.plan, plan_hash.as_deref(), dry_run) {
+            Ok(planned) if !dry_run => request.planned = planned,
+            checked => return stay(shared, view, &request, &preflight, checked.err(), dry_run),
         }
     }
+    let request_id = request.request_id.clone();
     let failed = |failure| Problem::from(failure).of_request(&request_id);
-    let span = tracing::info_span!(
-        "dispatch",
-        runtime_id = %me,
-        request_id = %request_id,
-        action = name(&request.action),
-        targets = request.targets.len(),
-    );
-    let Dispatched { preflight, outcomes } = carry_out(&shared, request).instrument(span).await.map_err(failed)?;
+    let done = shared.node.dispatch(request).await.map_err(failed)?;
+    let code = worst(&done);
+    let Dispatched { preflight, outcomes } = &done;
     let outcomes = outcomes.iter().map(|outcome| decision::Outcome {
         target: &outcome.target,
         result: outcome.result.as_ref(),
         audit_id: outcome.audit_id,
         receipt: outcome.receipt.as_deref(),
     });
-    Ok(json(dispatch_answer(me, &request_id, false, (&preflight.plan, &preflight.plan_hash), outcomes)))
+    let plan = (&preflight.plan, preflight.plan_hash.as_str());
+    Ok(Told { code, body: dispatch_answer(view.me(), &request_id, false, plan, outcomes) })
 }
 
-async fn carry_out(shared: &Shared, request: Request) -> Result<Dispatched, Failure> {
-    tracing::debug!("a dispatch was asked for over HTTP");
-    let done = shared.node.dispatch(request).await;
-    let code = done.as_ref().map_or_else(|failure| failure.code.as_str(), worst);
-    tracing::debug!(code, "a dispatch is answered over HTTP");
-    done
+/// The answer to a request of which nothing is asked of the node. A dry run is a question and goes on no record.
+fn turn_away(shared: &Shared, view: &View, caller: &Caller, refused: &Refused) -> Result<Told, Problem> {
+    let Denial { code, stage, .. } = refused.denial;
+    shared.node.metrics().denied(code, stage, side(refused.dry_run));
+    if !refused.dry_run {
+        record(shared, view, &Refusal::of_request(&caller.asker(), refused))?;
+    }
+    Ok(Told { code: code.as_str(), body: dispatch_refusal(view, shared.node.now().monotonic, refused) })
+}
+
+/// The answer to a request that goes no further than its plan: a dry run, or one whose plan may not be carried out.
+fn stay(
+    shared: &Shared,
+    view: &View,
+    request: &Request,
+    preflight: &Preflight,
+    denial: Option<Denial>,
+    dry_run: bool,
+) -> Result<Told, Problem> {
+    let plan = &preflight.plan;
+    match &denial {
+        Some(denial) => shared.node.metrics().denied(denial.code, denial.stage, side(dry_run)),
+        None => shared.node.metrics().plan_denied(plan, Side::Preflight),
+    }
+    if let Some(denial) = denial.as_ref().filter(|_| !dry_run) {
+        record(shared, view, &Refusal::of_plan(request, denial))?;
+    }
+    let outcomes = denial.iter().flat_map(|denial| plan.rows.iter().map(move |row| denied(&row.target, denial)));
+    let of_plan = (plan, preflight.plan_hash.as_str());
+    let body = dispatch_answer(view.me(), &request.request_id, dry_run, of_plan, outcomes);
+    let first = denial.as_ref().or_else(|| plan.first_denial());
+    Ok(Told { code: first.map_or(OK, |denial| denial.code.as_str()), body })
+}
+
+/// What a denial counts as: a dry run only asks.
+const fn side(is_dry_run: bool) -> Side {
+    if is_dry_run { Side::Preflight } else { Side::Dispatch }
 }
 
 /// The first code that stands in an answer, in the order of its targets.
 fn worst(done: &Dispatched) -> &'static str {
     let denied = done.outcomes.iter().find_map(|outcome| outcome.result.as_ref().err());
-    denied.or_else(|| done.preflight.plan.first_denial()).map_or("ok", |denial| denial.code.as_str())
+    denied.or_else(|| done.preflight.plan.first_denial()).map_or(OK, |denial| denial.code.as_str())
 }
 
 /// What the plan rests on that the caller names, or why this plan may not be carried out although the caller asks for it.

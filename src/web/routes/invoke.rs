@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::HeaderMap;
 
+use crate::domain::code::Code;
 use crate::domain::id::Segment;
 use crate::domain::offer::Agent;
+use crate::domain::policy::Stage;
 use crate::domain::run::{Instance, Run, RunId};
 use crate::engine::input::Invoke;
 use crate::engine::view::View;
 use crate::handle::Failure;
 use crate::handle::runs::{Absent, Runs, Started};
+use crate::metrics::Side;
 use crate::web::auth::Caller;
 use crate::web::envelope::RunFault;
 use crate::web::error::{Kind, Problem, accepted, name_run};
@@ -94,6 +97,7 @@ fn admitted(shared: &Shared, caller: &Caller, name: &str) -> Result<Segment, Pro
         return Err(Problem::of_run(RunFault::AgentNotWebhook, format!("{name} is not started over HTTP")));
     }
     if caller.role() < agent.role {
+        shared.node.metrics().denied(Code::PermissionDenied, Stage::Origin, Side::Route);
         if let Err(failure) = actions::record(shared, &view, &actions::Refusal::of_route(caller, "agent_invoke")) {
             tracing::warn!(code = %failure.code, "a refusal could not be recorded");
         }

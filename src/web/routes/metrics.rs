@@ -9,6 +9,7 @@ use crate::domain::identity::TrustState;
 use crate::domain::projection::Lifecycle;
 use crate::engine::view::{ClockState, View};
 use crate::metrics::{MEDIA_TYPE, Reading};
+use crate::web::Secure;
 use crate::web::error::{Kind, Problem};
 use crate::web::router::{Answered, Call, Shared, json};
 
@@ -39,7 +40,12 @@ fn look(shared: &Shared) -> Reading {
         untrusted: view.peers.values().filter(|peer| peer.trust == TrustState::Untrusted).count(),
         queues: shared.node.queues(),
         refused: shared.node.refused().into_iter().collect(),
-        certificate_until: view.settings.certificate.map(|certificate| certificate.until),
+        certificates: [
+            ("anchor", view.settings.authority.as_ref().and_then(|authority| authority.trust().anchors.ends())),
+            ("node", view.settings.certificate.map(|certificate| certificate.until)),
+            ("web", shared.options.secure.as_ref().and_then(Secure::ends)),
+        ],
+        skew_nanos: view.clock_skew(now.monotonic),
         config_revision: view.overlay.revision,
     }
 }

@@ -12,4 +12,5 @@ pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod runs;
 pub(crate) mod state;
+mod trace;
 pub(crate) mod watch;

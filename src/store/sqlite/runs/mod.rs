@@ -22,8 +22,9 @@ use self::reader::Reader;
 use self::retention::Keep;
 use self::writer::{Job, Work, Writer};
 use super::error::Health;
-use super::{CLOSE_WAIT, COMMIT_QUEUE_MAX, Interrupts, QUESTION_QUEUE_MAX, Spawn, file, lock, wait_for_readers};
+use super::{CLOSE_WAIT, COMMIT_QUEUE_MAX, Interrupts, QUESTION_QUEUE_MAX, Spawn, file, lock, queue, wait_for_readers};
 use crate::domain::id::RuntimeId;
+use crate::domain::queue::Queue;
 use crate::domain::run::{Pointer, Run, RunId};
 use crate::store::runs::{
     Change, EventPage, EventsAsked, Head, InstancePage, InstancesAsked, Limits, Observer, Outcome, PointerChanges,
@@ -298,6 +299,15 @@ impl RunStore for SqliteRuns {
 
     fn set_quota(&self, megabytes: u64) {
         self.runs_max_mb.store(megabytes, Ordering::Relaxed);
+    }
+
+    /// None once it is closed.
+    fn queues(&self) -> Vec<Queue> {
+        let all = |links: &Links| {
+            let ways = (&links.commits, &links.facts, &links.pages);
+            vec![queue("run_commits", ways.0), queue("run_facts", ways.1), queue("run_pages", ways.2)]
+        };
+        self.link(all).unwrap_or_default()
     }
 
     fn fault(&self) -> Option<Error> {
