@@ -237,7 +237,12 @@ pub const KEYS: &[Key] = &[
     key("runtime.discovery.interfaces", Kind::TextList, "[]", "Network interfaces to scout on in dev."),
     key("runtime.discovery.host_group", Kind::Name, "", "A name shared by the runtimes of one host."),
     key("runtime.mesh.enabled", Kind::Bool, "true", "Whether the node joins the mesh."),
-    key("runtime.mesh.role", Kind::OneOf(&["peer", "client", "router"]), "peer", "The node's part in the mesh."),
+    key(
+        "runtime.mesh.role",
+        Kind::OneOf(&["peer", "client", "router"]),
+        "peer",
+        "The node's part in the mesh. A router brings clients together with everybody, and no peer with another peer.",
+    ),
     key("runtime.mesh.listen", Kind::Address, "127.0.0.1:5200", "Where the mesh listens."),
     key("runtime.mesh.connect", Kind::TextList, "[]", "Peers or routers to dial, as `host:port`."),
     key("runtime.mesh.tls", Kind::Bool, "false", "Whether mesh links speak TLS."),

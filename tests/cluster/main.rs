@@ -44,6 +44,7 @@ mod policy;
 mod presence;
 mod reload;
 mod renewal;
+mod roles;
 mod rollover;
 mod runs;
 mod scouting;

@@ -34,6 +34,7 @@ use crate::mesh::{
 };
 use crate::tls;
 
+mod apart;
 mod gate;
 mod receive;
 mod redial;
@@ -245,6 +246,8 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
             let redial = Redial::watch(&opened, wires.connect);
             let redial = redial.map_err(|error| OpenError::Session(error.to_string()))?;
             core.spawn(redial.run());
+        } else if options.role == Role::Peer {
+            apart::tell(&opened).map_err(|error| OpenError::Session(error.to_string()))?;
         }
         core.go_live(opened).map_err(|error| OpenError::Session(error.to_string()))?;
     }

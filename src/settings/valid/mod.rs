@@ -137,7 +137,7 @@ words! {
     MeshRole {
         /// Reaches the mesh through routers.
         Client = "client",
-        /// Links with every other peer.
+        /// Links with every other peer; no router brings it together with one.
         Peer = "peer",
         /// Passes on for others.
         Router = "router",
