@@ -38,6 +38,8 @@ main() {
   [ "${CI:-}" != true ] || profile=ci
   need_commands cargo curl jq || exit 2
   mkdir -p "$logs"
+  # What passes in this check stands here, and nothing of an earlier one.
+  : >"$logs/steps.tsv"
   trap summary EXIT
   step "fmt" cargo fmt --all --check
   need_nextest
@@ -122,6 +124,7 @@ step() {
 
 done_in() {
   report+=("$(printf '%-18s %5d s' "$1" "$2")")
+  printf '%s\tok\t%s\n' "$1" "$2" >>"$logs/steps.tsv"
   printf '<== %s: %d s\n' "$1" "$2"
   current=""
 }
@@ -141,13 +144,14 @@ nextest() {
   passed=$((passed + ${count:-0}))
 }
 
-# Holds what has run against the table of acceptance lines: a line whose test is gone, or is no test any more, fails here.
+# Holds what has run against the table of acceptance lines: a line whose test is gone, or is no test any more, fails here,
+# and so does one whose step of this check has not passed.
 acceptance() {
   local suite
   for suite in unit conformance simulation gates adapters api interop cluster; do
     sed -E 's/\x1b\[[0-9;]*m//g' "$logs/$suite.log"
   done >"$logs/acceptance.log"
-  ACCEPTANCE_LOG="$logs/acceptance.log" scripts/runtime_comms_conformance_gate.sh
+  ACCEPTANCE_LOG="$logs/acceptance.log" ACCEPTANCE_STEPS="$logs/steps.tsv" scripts/runtime_comms_conformance_gate.sh
 }
 
 documentation() {

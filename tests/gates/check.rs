@@ -28,10 +28,13 @@ fn checked(arguments: &[&str], failing: &str) -> Verdict {
         let name = path.file_stem().and_then(OsStr::to_str).expect("a name").to_owned();
         if !["check", "prerequisites"].contains(&name.as_str()) {
             let code = if name == failing { 3 } else { 0 };
-            executable(&path, &format!("#!/bin/sh\necho ran {name}\nexit {code}\n"));
+            // The gate of the acceptance table is told which steps have passed.
+            let said = r#"[ ! -e "${ACCEPTANCE_STEPS:-}" ] || cut -f1,2 "$ACCEPTANCE_STEPS" | tr '\t\n' ' ;'"#;
+            executable(&path, &format!("#!/bin/sh\necho ran {name}\n{said}\nexit {code}\n"));
         }
     }
     root.write("fuzz/Cargo.toml", "");
+    root.write("target/check/steps.tsv", "step of an earlier check\tok\t1\n");
     root.write("programs/cargo", "");
     executable(&root.path("programs/cargo"), "#!/bin/sh\necho '     Summary [ 0.1s] 2 tests run: 2 passed'\n");
     let path = format!("{}:{}", root.path("programs").display(), env::var("PATH").expect("a path"));
@@ -59,6 +62,7 @@ fn the_long_check_is_the_whole_one_and_the_gates_that_take_minutes() {
 fn a_step_that_fails_ends_the_check_with_its_name() {
     for (failing, step) in [
         ("check_zenoh_baseline", "zenoh baseline"),
+        ("check_openapi", "openapi"),
         ("runtime_comms_conformance_gate", "acceptance"),
         ("runtime_cloud_security_profile_gate", "security gate"),
         ("runtime_comms_bench_gate", "bench gate"),
@@ -66,5 +70,14 @@ fn a_step_that_fails_ends_the_check_with_its_name() {
         let said = checked(&["--long"], failing);
         said.is(3, &[&format!("check: failed in: {step}")]);
         assert_eq!(ran(&said).last(), Some(&failing));
+    }
+}
+
+#[test]
+fn the_gate_of_the_acceptance_table_is_told_what_has_passed_in_this_check_and_nothing_else() {
+    let said = checked(&[], "");
+    said.is(0, &["fmt ok;", "zenoh baseline ok;", "openapi ok;", "cluster ok;"]);
+    for other in ["earlier check", "acceptance ok", "release build ok"] {
+        assert!(!said.out.contains(other), "{other}: {said:#?}");
     }
 }

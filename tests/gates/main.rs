@@ -36,9 +36,15 @@ fn gate(name: &str, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict 
 
 fn run(script: &Path, arguments: &[&str], variables: &[(&str, &Path)]) -> Verdict {
     let mut command = Command::new(script);
-    for own in
-        ["ACCEPTANCE_TABLE", "ACCEPTANCE_LOG", "BENCH_RESULTS", "BENCH_BASELINE", "FUZZ_PROGRAMS", "FAULTS_HARNESS"]
-    {
+    for own in [
+        "ACCEPTANCE_TABLE",
+        "ACCEPTANCE_LOG",
+        "ACCEPTANCE_STEPS",
+        "BENCH_RESULTS",
+        "BENCH_BASELINE",
+        "FUZZ_PROGRAMS",
+        "FAULTS_HARNESS",
+    ] {
         command.env_remove(own);
     }
     let output = command.args(arguments).envs(variables.iter().copied()).output().expect("the gate runs");

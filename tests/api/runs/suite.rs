@@ -45,7 +45,8 @@ async fn every_line_of_the_contract_holds() {
         for line in &case.lines {
             let verdict = if ran.is_ok() { "ok" } else { "fail" };
             let seconds = began.elapsed().as_secs_f64();
-            println!("CASE every_line_of_the_contract_holds {line} {verdict} {seconds:.3}");
+            let test = concat!(module_path!(), "::every_line_of_the_contract_holds");
+            println!("CASE {test} {line} {verdict} {seconds:.3}");
         }
         if let Err(fault) = ran {
             failed.push(format!("{} {:?}: {fault}", case.says, case.lines));
