@@ -3,6 +3,7 @@
 mod chunks;
 mod contract;
 mod counted;
+mod cuts;
 mod http;
 mod lines;
 mod many;

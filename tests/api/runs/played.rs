@@ -130,7 +130,8 @@ impl Stage {
         self.store.commit(vec![Change::Append { run: self.run, events: vec![event] }]).await.expect("appended");
     }
 
-    async fn idle(&mut self) {
+    /// Says that nothing is under way.
+    pub(crate) async fn idle(&mut self) {
         let body = json!({
             "type": "idle", "runId": self.run.to_string(), "eventIndex": self.index,
             "timestamp": trust_runtime::wire::run::iso(self.at),
