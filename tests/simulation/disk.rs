@@ -44,11 +44,25 @@ pub(crate) struct Disk {
     pub(crate) facts: Facts,
     pub(crate) entries: Vec<Entry>,
     pub(crate) condition: Condition,
+    /// Where it lies: what is really on it. Every commit since then is confirmed, and gone with the next crash.
+    pub(crate) kept: Option<Box<(Facts, Vec<Entry>)>>,
 }
 
 impl Disk {
     pub(crate) fn empty() -> Self {
-        Self { facts: Facts::default(), entries: Vec::new(), condition: Condition::Fine }
+        Self { facts: Facts::default(), entries: Vec::new(), condition: Condition::Fine, kept: None }
+    }
+
+    /// From now on it confirms what it does not keep.
+    pub(crate) fn begin_to_lie(&mut self) {
+        self.kept = Some(Box::new((self.facts.clone(), self.entries.clone())));
+    }
+
+    /// Its machine loses power: what was never on it is gone.
+    pub(crate) fn crash(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            (self.facts, self.entries) = *kept;
+        }
     }
 
     /// All of the batch or nothing of it; each audit record gets its place.

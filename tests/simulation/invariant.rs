@@ -68,6 +68,12 @@ impl Execution {
         Self { digest: receipt.digest, envelopes, audit_id: receipt.audit_id, is_forgotten: false }
     }
 
+    /// It is on no disk any more, and nobody can know of it.
+    pub(crate) fn lose(&mut self) {
+        self.is_forgotten = true;
+        self.envelopes.clear();
+    }
+
     fn is(&self, digest: Hash, audit_id: AuditId) -> bool {
         self.digest == digest && self.audit_id == audit_id
     }

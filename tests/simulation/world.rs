@@ -290,6 +290,7 @@ impl World {
         node.is_frozen = false;
         node.held.clear();
         let Some(live) = node.live.take() else { return };
+        node.disk.crash();
         node.epoch += 1;
         self.ledger.stopped_at[index] = self.now;
         self.log(format!("n{index} crashes"));

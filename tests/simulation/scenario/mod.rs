@@ -4,6 +4,7 @@ mod clock;
 mod dispatch;
 mod disk;
 mod identity;
+mod lying;
 mod receipt;
 mod restart;
 mod witness;
