@@ -27,13 +27,12 @@ pub(super) fn start(log: Log) -> Result<LogLevel, Failure> {
     }))
 }
 
-/// Parts of the mesh library that are heard from errors up. Its local sockets warn of every link that they open; its queries warn
-/// of every answer that is late or missing, which a node that is away or a mesh that is overloaded causes by the thousand.
-const HEARD_FROM_ERRORS: [&str; 2] = ["zenoh_link_unixsock_stream", "zenoh::net::routing::dispatcher::queries"];
+/// The part of the mesh library that is heard from errors up: its queries warn of every answer that is late or missing, which a
+/// node that is away or a mesh that is overloaded causes by the thousand.
+const HEARD_FROM_ERRORS: &str = "zenoh::net::routing::dispatcher::queries";
 
 /// Our own lines at the level; the mesh library's only from warnings up, because its details drown everything.
 fn filter(level: &str) -> EnvFilter {
     let library = if matches!(level, "error") { "error" } else { "warn" };
-    let quiet = HEARD_FROM_ERRORS.map(|part| format!("{part}=error")).join(",");
-    EnvFilter::new(format!("{library},{quiet},trust_runtime={level}"))
+    EnvFilter::new(format!("{library},{HEARD_FROM_ERRORS}=error,trust_runtime={level}"))
 }

@@ -9,7 +9,7 @@ use crate::mesh::Document;
 use crate::mesh::key::Space;
 use crate::mesh::zenoh::session::Set;
 
-/// The only protocol of such a session: sockets in a folder that nobody else on this machine may enter.
+/// The only protocol of such a session: doors in this process, behind which are links of the tunnel's (`mesh_door`).
 pub(super) const PROTOCOL: &str = "unixsock-stream";
 
 /// Nothing but the tunnel, in either direction.

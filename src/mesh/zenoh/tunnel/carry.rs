@@ -1,18 +1,20 @@
-//! One link: bytes both ways, for as long as both ends are who they have to be.
+//! One link: what Zenoh says and hears over it, for as long as both ends are who they have to be.
 
 use std::io;
+use std::net::{self, Shutdown};
 use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf, copy, split};
-use tokio::net::unix::pipe::Receiver;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::TlsStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use zenoh::internal::runtime::ZRuntime;
 
-use crate::mesh::zenoh::tunnel::inside::{self, Inlet};
 use crate::mesh::zenoh::tunnel::{Side, text};
 use crate::tls::{Look, Neighbour};
 
@@ -23,39 +25,44 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// heard over it, so that its peers expect the link to be replaced (`domain::projection::freshness`).
 const LOOKS_AFTER_RENEWAL: u32 = 5;
 
-/// Bytes that are taken from the other node at once.
-const PIECE: usize = 16 * 1024;
+/// The stream of a link that somebody watches until it is dropped.
+pub(super) struct Carried {
+    stream: TlsStream<TcpStream>,
+    _in_use: DropGuard,
+}
 
 impl Side {
-    /// Carries bytes both ways until either end has enough, or the link may not go on.
+    /// What Zenoh is given. The link ends when Zenoh drops it, when this side ends, or when it may not go on.
     ///
-    /// Each way is gone by a thread of Zenoh's that is awake already: outward by the one that writes, inward by `reader`, which
-    /// waits for Zenoh's end of the socket. Handing over to a thread of our own costs more than TLS does.
-    pub(super) async fn carry(
-        &self,
-        stream: TlsStream<TcpStream>,
-        inside: UnixStream,
+    /// # Errors
+    /// What is missing: places for links with this node or with its site, or the system's means.
+    pub(super) fn carry(
+        self: &Arc<Self>,
+        mut stream: TlsStream<TcpStream>,
         mut neighbour: Neighbour,
-        reader: ZRuntime,
-    ) {
-        let subject = &neighbour.verified.svid.subject;
-        let Some(_share) = self.neighbours.take(subject.clone()) else {
-            return tracing::warn!(neighbour = %subject, "no more links with this node: its places are taken");
+    ) -> Result<Carried, String> {
+        let subject = neighbour.verified.svid.subject.clone();
+        let Some(share) = self.neighbours.take(subject.clone()) else {
+            return Err(format!("no more links with {subject}: its places are taken"));
         };
-        let Ok(_place) = self.links.try_acquire() else {
-            return tracing::warn!(neighbour = %subject, "no more links with site {}: all places are taken", self.site);
+        let Ok(place) = Arc::clone(&self.links).try_acquire_owned() else {
+            return Err(format!("no more links with site {}: all places are taken", self.site));
         };
-        let mut ways = match set_out(stream, inside, &reader) {
-            Ok(ways) => ways,
-            Err(reason) => return tracing::warn!(reason, "a link could not be carried"),
-        };
-        tokio::select! {
-            _ended = ways.join_next() => {}
-            reason = self.over(&mut neighbour) => {
-                tracing::info!(neighbour = %neighbour.verified.svid.subject, reason, "a link was ended");
+        let socket = hand_over(stream.get_mut().0).map_err(text)?;
+        let gone = CancellationToken::new();
+        let (side, in_use) = (Arc::clone(self), gone.clone().drop_guard());
+        let watch = async move {
+            let _places = (share, place);
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = side.stop.cancelled() => {}
+                reason = side.over(&mut neighbour) => tracing::info!(neighbour = %subject, reason, "a link was ended"),
             }
-        }
-        ways.shutdown().await;
+            // Whoever reads or writes it sees its end. There is nothing to end where the other node was faster.
+            drop(socket.shutdown(Shutdown::Both));
+        };
+        self.tasks.spawn_on(watch, &self.handle);
+        Ok(Carried { stream, _in_use: in_use })
     }
 
     async fn over(&self, neighbour: &mut Neighbour) -> String {
@@ -72,38 +79,32 @@ impl Side {
     }
 }
 
-/// Starts both ways. They end when what is returned is dropped.
-fn set_out(mut stream: TlsStream<TcpStream>, inside: UnixStream, reader: &ZRuntime) -> Result<JoinSet<()>, String> {
-    let (from_inside, to_inside) = inside::split(inside, &ZRuntime::TX).map_err(text)?;
-    hand_over(stream.get_mut().0, reader).map_err(text)?;
-    let (from_far, to_far) = split(stream);
-    let mut ways = JoinSet::new();
-    ways.spawn_on(outward(from_inside, to_far), &ZRuntime::TX);
-    ways.spawn_on(inward(from_far, to_inside), reader);
-    Ok(ways)
+/// From now on the threads that read Zenoh's links wait for this socket: waiting elsewhere would wake two threads for each
+/// message. Gives the same socket once more, to end it.
+fn hand_over(socket: &mut TcpStream) -> io::Result<net::TcpStream> {
+    let same = net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+    let end = same.try_clone()?;
+    let _entered = ZRuntime::RX.enter();
+    *socket = TcpStream::from_std(same)?;
+    Ok(end)
 }
 
-/// From now on `reader` waits for this socket.
-fn hand_over(socket: &mut TcpStream, reader: &ZRuntime) -> io::Result<()> {
-    let same = socket.as_fd().try_clone_to_owned()?;
-    let _entered = reader.enter();
-    *socket = TcpStream::from_std(same.into())?;
-    Ok(())
+impl AsyncRead for Carried {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
 }
 
-// Whatever fails on the way, the link is over.
+impl AsyncWrite for Carried {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
 
-async fn outward(mut from_inside: Receiver, mut to_far: WriteHalf<TlsStream<TcpStream>>) {
-    drop(copy(&mut from_inside, &mut to_far).await);
-    drop(to_far.shutdown().await);
-}
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
 
-async fn inward(mut from_far: impl AsyncRead + Unpin, mut to_inside: Inlet) {
-    let mut piece = vec![0; PIECE];
-    while let Ok(length @ 1..) = from_far.read(&mut piece).await {
-        let read = piece.get(..length).unwrap_or_default();
-        if to_inside.write_all(read).await.is_err() {
-            return;
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }

@@ -4,11 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use zenoh::internal::runtime::ZRuntime;
 
 use crate::domain::identity::anchors::Usage;
 use crate::mesh::OpenError;
@@ -36,15 +35,13 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
                 let place = side.strangers.take(from.ip().to_canonical());
                 let (inner, acceptor) = (Arc::clone(&side), acceptor.clone());
                 side.spawn(&side.stop, async move {
-                    let met = timeout(HANDSHAKE, inner.let_in(socket, acceptor));
+                    let met = timeout(HANDSHAKE, inner.meet(socket, acceptor));
                     let Some(met) = place.sent_away.run_until_cancelled(met).await else {
                         return tracing::debug!(%from, site = %inner.site, "sent away: too many handshakes at once");
                     };
                     drop(place);
                     match met.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
-                        Ok((stream, inside, neighbour)) => {
-                            inner.carry(stream.into(), inside, neighbour, ZRuntime::Acceptor).await
-                        }
+                        Ok((stream, neighbour)) => inner.let_in(stream, neighbour).await,
                         // Anybody can cause it as often as they like.
                         Err(reason) => tracing::debug!(%from, site = %inner.site, reason, "no link"),
                     }
@@ -58,16 +55,27 @@ pub(super) async fn accept(side: Arc<Side>, listener: TcpListener, acceptor: Tls
     }
 }
 
-type Inward = (TlsStream<TcpStream>, UnixStream, Neighbour);
-
 impl Side {
-    async fn let_in(&self, socket: TcpStream, acceptor: TlsAcceptor) -> Result<Inward, String> {
+    async fn meet(
+        &self,
+        socket: TcpStream,
+        acceptor: TlsAcceptor,
+    ) -> Result<(TlsStream<TcpStream>, Neighbour), String> {
         let shown = self.identity.snapshot();
         socket.set_nodelay(true).map_err(text)?;
         let stream = acceptor.accept(socket).await.map_err(|error| tls::explain(&error))?;
         let certificates = stream.get_ref().1.peer_certificates();
         let neighbour = Neighbour::met(shown, &self.identity, certificates, Usage::Client, &self.site).map_err(text)?;
-        let inside = UnixStream::connect(&self.inside).await.map_err(text)?;
-        Ok((stream, inside, neighbour))
+        Ok((stream, neighbour))
+    }
+
+    async fn let_in(self: &Arc<Self>, stream: TlsStream<TcpStream>, neighbour: Neighbour) {
+        let let_in = async {
+            let carried = self.carry(stream.into(), neighbour)?;
+            self.inside.let_in(Box::new(carried)).await.map_err(text)
+        };
+        if let Err(reason) = let_in.await {
+            tracing::warn!(reason, "a neighbour was not let in");
+        }
     }
 }

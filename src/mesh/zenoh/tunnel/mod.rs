@@ -2,18 +2,18 @@
 //!
 //! Zenoh's own TLS reads and writes one connection from two threads at once, which breaks links and memory; it trusts every
 //! public authority beside ours, knows no ban and no SPIFFE id, and takes a new session for a new certificate
-//! (`docs/decisions/0009-mesh-links-inside-our-own-tls.md`). So Zenoh speaks over sockets in a folder that nobody else may enter, and
-//! what goes through them is carried inside TLS to the same place at the other node. Both ends prove themselves by the rules
-//! of `tls`. Bytes are neither read nor changed on the way: at the other end may be Zenoh's own TLS.
+//! (`docs/decisions/0009-mesh-links-inside-our-own-tls.md`). So Zenoh is given streams that are TLS connections of ours, by the
+//! doors of `mesh_door`: it dials and listens there, and finds whoever has proved himself by the rules of `tls`. Bytes are
+//! neither read nor changed on the way: at the other end may be Zenoh's own TLS.
 //!
 //! A node has one side for its own site and one for each partner. Each has its own listener, its own doors and its own
-//! limits, leads to its own socket, and is crossed by nodes of its one site only.
+//! limits, leads to its own session, and is crossed by nodes of its one site only.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use mesh_door::Door;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -25,7 +25,6 @@ use crate::domain::identity::Subject;
 use crate::mesh::OpenError;
 use crate::mesh::zenoh::session::{TRANSPORTS_MAX, Wires};
 use crate::mesh::zenoh::tunnel::doorstep::Doorstep;
-use crate::mesh::zenoh::tunnel::folder::{Folder, locator};
 use crate::mesh::zenoh::tunnel::outward::Far;
 use crate::mesh::zenoh::tunnel::share::Shares;
 use crate::mesh::zenoh::{Options, Role};
@@ -33,8 +32,6 @@ use crate::tls::{self, Identity};
 
 mod carry;
 mod doorstep;
-mod folder;
-mod inside;
 mod inward;
 mod outward;
 mod share;
@@ -69,7 +66,8 @@ pub(in crate::mesh) struct Tunnel {
     accepting: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
-    folder: Folder,
+    /// Closed when the tunnel goes.
+    doors: Vec<Door>,
 }
 
 /// What the links with one site share.
@@ -77,13 +75,15 @@ struct Side {
     /// Whose nodes may be at the other end.
     site: SiteId,
     identity: Arc<Identity>,
-    /// The socket on which Zenoh hears whoever was let in.
-    inside: PathBuf,
+    /// Where Zenoh meets whoever was let in.
+    inside: Door,
     strangers: Arc<Doorstep>,
-    links: Semaphore,
+    links: Arc<Semaphore>,
     neighbours: Arc<Shares<Subject>>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// The node's threads.
+    handle: Handle,
 }
 
 /// How a side is to be made.
@@ -133,43 +133,43 @@ impl Tunnel {
             accepting: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
-            folder: Folder::create().map_err(failed)?,
+            doors: Vec::new(),
         };
-        tunnel.wires = tunnel.add(0, Plan::of_own(options), identity).await?;
-        for (index, plan) in Plan::of_partners(options).enumerate() {
-            let wires = tunnel.add(index.saturating_add(1), plan, identity).await?;
+        tunnel.wires = tunnel.add(Plan::of_own(options), identity).await?;
+        for plan in Plan::of_partners(options) {
+            let wires = tunnel.add(plan, identity).await?;
             tunnel.partners.push(wires);
         }
         Ok(tunnel)
     }
 
-    async fn add(&mut self, index: usize, plan: Plan<'_>, identity: &Arc<Identity>) -> Result<Wires, OpenError> {
+    async fn add(&mut self, plan: Plan<'_>, identity: &Arc<Identity>) -> Result<Wires, OpenError> {
         let (accepting, stop) = (self.accepting.child_token(), self.stop.child_token());
         self.dismissals.push((plan.site.clone(), [accepting.clone(), stop.clone()]));
         let side = Arc::new(Side {
             site: plan.site.clone(),
             identity: Arc::clone(identity),
-            inside: self.folder.socket(&format!("in-{index}")),
+            inside: Door::inward(),
             strangers: Doorstep::of(plan.handshakes_max),
-            links: Semaphore::new(plan.links_max),
+            links: Arc::new(Semaphore::new(plan.links_max)),
             neighbours: Shares::of(LINKS_OF_ONE_MAX),
             stop,
             tasks: self.tasks.clone(),
+            handle: Handle::current(),
         });
         let mut wires = Wires::default();
         if let Some(wanted) = plan.listen {
             let (listener, address) = inward::listen(plan.setting, wanted).await?;
             self.listening.push(address.to_string());
-            wires.listen.push(locator(&side.inside));
+            wires.listen.push(side.inside.locator());
             let acceptor = TlsAcceptor::from(tls::link_server(identity).map_err(failed)?);
             side.spawn(&accepting, inward::accept(Arc::clone(&side), listener, acceptor));
         }
-        for (number, endpoint) in plan.connect.into_iter().enumerate() {
-            let door = self.folder.socket(&format!("out-{index}-{number}"));
+        for endpoint in plan.connect {
             let far = Far::parse(endpoint).ok_or_else(|| failed(format!("cannot dial {endpoint} over TLS")))?;
-            let listener = UnixListener::bind(&door).map_err(failed)?;
-            wires.connect.push(locator(&door));
-            side.spawn(&accepting, outward::lead_out(Arc::clone(&side), listener, far));
+            let door = outward::door(&side, far, accepting.clone());
+            wires.connect.push(door.locator());
+            self.doors.push(door);
         }
         Ok(wires)
     }

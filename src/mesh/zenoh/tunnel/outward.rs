@@ -1,17 +1,19 @@
-//! Who is dialled: behind each door in the folder is one configured address.
+//! Who is dialled: behind each door outward is one configured address.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use mesh_door::{Door, Stream};
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, UnixListener};
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use zenoh::internal::runtime::ZRuntime;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::identity::anchors::Usage;
 use crate::mesh::zenoh::session::HANDSHAKE;
-use crate::mesh::zenoh::tunnel::{ACCEPT_PAUSE, Side, text};
+use crate::mesh::zenoh::tunnel::{Side, text};
 use crate::tls::{self, Neighbour};
 
 /// Where a door leads.
@@ -37,30 +39,47 @@ impl Far {
     }
 }
 
-/// Zenoh comes to the door as often as it wants a link. A failure sends it away, and it comes again.
-pub(super) async fn lead_out(side: Arc<Side>, door: UnixListener, far: Far) {
-    let mut said = None;
-    loop {
-        let Ok((inside, _)) = door.accept().await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let reached = timeout(HANDSHAKE, side.reach(&far)).await;
-        match reached.unwrap_or_else(|_elapsed| Err("took too long".to_owned())) {
-            Ok((stream, neighbour)) => {
-                said = None;
-                let inner = Arc::clone(&side);
-                side.spawn(
-                    &side.stop,
-                    async move { inner.carry(stream.into(), inside, neighbour, ZRuntime::Net).await },
-                );
+/// One address, and what was said last about why there is no link with it.
+struct Way {
+    side: Arc<Side>,
+    far: Far,
+    said: Mutex<Option<String>>,
+}
+
+/// Zenoh comes to this door as often as it wants a link. A failure sends it away, and it comes again. Nobody is dialled after
+/// `dialling` has ended.
+pub(super) fn door(side: &Arc<Side>, far: Far, dialling: CancellationToken) -> Door {
+    let way = Arc::new(Way { side: Arc::clone(side), far, said: Mutex::default() });
+    Door::outward(move || {
+        let (inner, dialling) = (Arc::clone(&way), dialling.clone());
+        // On a thread of the node's own: a handshake takes too long for those of Zenoh's.
+        let dialled =
+            way.side.tasks.spawn_on(async move { dialling.run_until_cancelled(inner.dial()).await }, &way.side.handle);
+        Box::pin(async move {
+            let dialled = dialled.await.map_err(io::Error::other)?;
+            dialled.ok_or(io::ErrorKind::ConnectionAborted)?.map_err(io::Error::other)
+        })
+    })
+}
+
+impl Way {
+    async fn dial(&self) -> Result<Box<dyn Stream>, String> {
+        let reached = timeout(HANDSHAKE, self.side.reach(&self.far)).await;
+        let reached = reached.unwrap_or_else(|_elapsed| Err("took too long".to_owned()));
+        let carried = reached.and_then(|(stream, neighbour)| self.side.carry(stream.into(), neighbour));
+        self.tell(carried.as_ref().err());
+        Ok(Box::new(carried?))
+    }
+
+    /// Says it once, until it is another reason.
+    fn tell(&self, reason: Option<&String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.as_ref() != reason {
+            if let Some(reason) = reason {
+                let (site, host, port) = (&self.side.site, &self.far.host, self.far.port);
+                tracing::warn!(%site, host, port, reason, "no link yet");
             }
-            Err(reason) => {
-                if said.as_ref() != Some(&reason) {
-                    tracing::warn!(site = %side.site, host = far.host, port = far.port, reason, "no link yet");
-                }
-                said = Some(reason);
-            }
+            *said = reason.cloned();
         }
     }
 }
