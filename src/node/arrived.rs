@@ -119,6 +119,7 @@ mod tests {
         let envelope = Envelope {
             target: driver.engine.view().me().clone(),
             target_key: driver.engine.view().identity,
+            target_boot: Some(driver.engine.view().boot),
             origin: parsed("s/b"),
             actor: asker.actor,
             role: asker.role,

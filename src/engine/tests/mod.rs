@@ -78,6 +78,7 @@ pub(super) fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope 
     Envelope {
         target: "s/a".parse().expect("legal"),
         target_key: ME,
+        target_boot: Some(1),
         actor: format!("spiffe://trust/{}/alice", origin.site).parse().expect("legal"),
         origin,
         role: Role::Engineer,
