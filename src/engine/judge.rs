@@ -19,8 +19,19 @@ use crate::engine::view::{BUNDLE_RULE, ClockState, Peer, View, stale_reason};
 /// this runtime's boot, trust, then policy.
 pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
     identify(view, received, now)?;
+    received.envelope.check_window(now)?;
+    decide(view, received, now)
+}
+
+/// Whether a read that this runtime has let in, and that has waited since for what it asks, is let in still: the same but for
+/// the window, in which it came.
+pub fn judge_again(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
+    identify(view, received, now)?;
+    decide(view, received, now)
+}
+
+fn decide(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
     let envelope = &received.envelope;
-    envelope.check_window(now)?;
     check_own_boot(view, envelope)?;
     check_origin(view, received, now)?;
     check_actor(view, envelope)?;
