@@ -131,6 +131,7 @@ impl Engine {
         Envelope {
             target: self.me().clone(),
             target_key: self.identity,
+            target_boot: Some(self.boot),
             origin: self.me().clone(),
             actor: write.asker.actor.clone(),
             role: write.asker.role,

@@ -16,11 +16,23 @@ use crate::engine::view::{BUNDLE_RULE, ClockState, Peer, View, stale_reason};
 /// Whether this runtime acts on the envelope now. Gives the rule that allows it.
 ///
 /// Signature and delegation are already verified. The order is that of `reference` section 4: audience, origin, window,
-/// trust, then policy.
+/// this runtime's boot, trust, then policy.
 pub fn judge(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
     identify(view, received, now)?;
+    received.envelope.check_window(now)?;
+    decide(view, received, now)
+}
+
+/// Whether a read that this runtime has let in, and that has waited since for what it asks, is let in still: the same but for
+/// the window, in which it came.
+pub fn judge_again(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
+    identify(view, received, now)?;
+    decide(view, received, now)
+}
+
+fn decide(view: &View, received: &Received, now: Wall) -> Result<Cow<'static, str>, Denial> {
     let envelope = &received.envelope;
-    envelope.check_window(now)?;
+    check_own_boot(view, envelope)?;
     check_origin(view, received, now)?;
     check_actor(view, envelope)?;
     let asker = Asker {
@@ -87,6 +99,21 @@ fn check_audience(view: &View, envelope: &Envelope, now: Wall) -> Result<(), Den
     }
     let reason = format!("meant for {} with the key {}", envelope.target, envelope.target_key);
     Err(Denial::at_target(Code::UntrustedIdentity, "audience", reason))
+}
+
+/// What an earlier boot refused is not remembered: a refusal may cost no disk write, and a full disk takes none. So a write
+/// counts in the one boot that it was written to, and what was carried out there is answered from its receipt before this.
+/// A later boot than this is no better: the write would wait for it.
+fn check_own_boot(view: &View, envelope: &Envelope) -> Result<(), Denial> {
+    if envelope.action.kind().is_read() || envelope.target_boot == Some(view.boot) {
+        return Ok(());
+    }
+    let (me, now) = (view.me(), view.boot);
+    let reason = match envelope.target_boot {
+        Some(boot) => format!("written to boot {boot} of {me}, which is now in boot {now}"),
+        None => format!("it names no boot of {me}: its origin runs a version of before that was asked"),
+    };
+    Err(Denial::at_target(Code::Replayed, "target_boot", reason))
 }
 
 fn check_origin(view: &View, received: &Received, now: Wall) -> Result<(), Denial> {

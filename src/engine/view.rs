@@ -500,6 +500,7 @@ impl View {
         Some(Envelope {
             target: target.clone(),
             target_key: peer.pinned,
+            target_boot: (!action.kind().is_read()).then_some(peer.boot),
             origin: self.me().clone(),
             actor: asker.actor.clone(),
             role: asker.role,

@@ -30,7 +30,7 @@ impl Arrived {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use rcgen::{
@@ -38,6 +38,7 @@ mod tests {
         KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SigningKey as _,
     };
     use rustls_pki_types::CertificateDer;
+    use time::OffsetDateTime;
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
@@ -72,7 +73,7 @@ mod tests {
         params
     }
 
-    fn authority_of_site() -> CertifiedIssuer<'static, KeyPair> {
+    pub(in crate::node) fn authority_of_site() -> CertifiedIssuer<'static, KeyPair> {
         let mut params = params("spiffe://trust");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -80,8 +81,14 @@ mod tests {
     }
 
     /// The runtime `s/b`, as this authority has made it.
-    fn keys_of_b(issuer: &CertifiedIssuer<'_, KeyPair>, now: Wall) -> Keys {
+    pub(in crate::node) fn keys_of_b(issuer: &CertifiedIssuer<'_, KeyPair>, now: Wall) -> Keys {
+        keys_until(issuer, now, now.plus(Millis::from_hours(1)))
+    }
+
+    /// The same with a certificate that ends at this moment.
+    pub(in crate::node) fn keys_until(issuer: &CertifiedIssuer<'_, KeyPair>, now: Wall, end: Wall) -> Keys {
         let mut params = params("spiffe://trust/s/runtime/b");
+        params.not_after = OffsetDateTime::from_unix_timestamp_nanos(end.0.into()).expect("in time");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -95,7 +102,7 @@ mod tests {
     }
 
     /// Settings that trust these anchors, and not whom this bans.
-    fn trusting(anchors: &[(&str, CertificateDer<'static>)], ban: Option<&str>) -> Arc<Settings> {
+    pub(in crate::node) fn trusting(anchors: &[(&str, CertificateDer<'static>)], ban: Option<&str>) -> Arc<Settings> {
         let mut trust = Trust::new(naming());
         for (site, anchor) in anchors {
             trust.set_anchors(parsed(site), std::slice::from_ref(anchor)).expect("an anchor");
@@ -119,6 +126,7 @@ mod tests {
         let envelope = Envelope {
             target: driver.engine.view().me().clone(),
             target_key: driver.engine.view().identity,
+            target_boot: Some(driver.engine.view().boot),
             origin: parsed("s/b"),
             actor: asker.actor,
             role: asker.role,

@@ -582,6 +582,7 @@ pub(super) mod tests {
         let envelope = Envelope {
             target: parsed("s/b"),
             target_key: view.identity,
+            target_boot: Some(view.boot),
             origin: view.me().clone(),
             actor: asker.actor,
             role: asker.role,

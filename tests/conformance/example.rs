@@ -47,6 +47,8 @@ fn actions() -> Examples {
         ("action.cmd_invoke", sealed(Action::cmd_invoke("spin", params.into()).expect("a command"))),
         ("action.ping", sealed(Action::ping())),
         ("action.status_read", sealed(Action::StatusRead)),
+        // The writes beside it were stored when a write did not name its target's boot.
+        ("action.target_boot", sealed(Action::ping())),
     ]
 }
 

@@ -20,7 +20,7 @@ use trust_runtime::engine::judge::judge;
 use trust_runtime::engine::view::View;
 use trust_runtime::engine::word::Signer;
 
-use crate::world::{action, now, parsed, peer, policy, settings, view};
+use crate::world::{self, action, now, parsed, peer, policy, settings, view};
 
 const ME: &str = "site-a/me";
 
@@ -63,6 +63,7 @@ fn received(actor: &Actor, role: Role, action: &Action) -> Received {
     let envelope = Envelope {
         target: parsed(ME),
         target_key: key(1).fingerprint(),
+        target_boot: (!action.kind().is_read()).then_some(world::BOOT),
         origin: delegation.runtime.clone(),
         actor: actor.clone(),
         role,
@@ -76,7 +77,7 @@ fn received(actor: &Actor, role: Role, action: &Action) -> Received {
         policy_hash: Hash::of(b""),
     };
     // In plant and wan a bare key is nobody; here only the rules are asked.
-    let vouched = Some(Vouched { until: Wall(u64::MAX), authority: crate::world::authority().name() });
+    let vouched = Some(Vouched { until: Wall(u64::MAX), authority: world::authority().name() });
     let signer = Signer {
         delegation: Arc::new(delegation),
         delegation_hash: Hash::of(b""),

@@ -128,6 +128,7 @@ fn received(site: &str, who: Who, known: Known, action: &Action) -> Received {
     let envelope = Envelope {
         target: parsed(ME),
         target_key: fingerprint("target"),
+        target_boot: (!action.kind().is_read()).then_some(world::BOOT),
         origin: parsed(&origin(site)),
         actor: parsed(&actor(site)),
         role: Role::Engineer,

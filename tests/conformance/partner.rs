@@ -84,6 +84,7 @@ fn at_target(view: &View, action: &Action, now: Wall) -> Result<(), (Code, Strin
     let envelope = Envelope {
         target: parsed(ME),
         target_key: fingerprint("target"),
+        target_boot: (!action.kind().is_read()).then_some(world::BOOT),
         origin: parsed(PARTNER),
         actor: parsed("spiffe://trust/site-b/bob"),
         role: Role::Engineer,

@@ -13,12 +13,13 @@ use trust_runtime::engine::Engine;
 use trust_runtime::engine::effect::Effects;
 use trust_runtime::engine::input::Input;
 use trust_runtime::engine::judge::{identify, judge};
+use trust_runtime::engine::record::Record;
 use trust_runtime::engine::view::View;
 use trust_runtime::wire::mesh::{self, CertificateKey, Keys, Refusal, open_envelope, open_receipt};
 
 use crate::sealed::{ME, ORIGIN, Recipe};
 use crate::vouched::{Issued, RUNTIME, Zeros, issue, name, receiver, site};
-use crate::world::{now, parsed};
+use crate::world::{BOOT, now, parsed};
 
 /// What the origin signs with from this moment on.
 fn keys_from(issued: &Issued, from: Wall) -> Keys {
@@ -31,8 +32,9 @@ fn keys_from(issued: &Issued, from: Wall) -> Keys {
 
 /// Before and after: an engine that has met the origin by the first certificate and then by the second.
 fn met_by_both(view: &View, keys: [&Keys; 2]) -> [View; 2] {
+    let before = [Record::Boot { counter: BOOT - 1 }];
     let (mut engine, _) =
-        Engine::start(Arc::clone(&view.settings), view.identity, [], now(), &mut Zeros).expect("starts");
+        Engine::start(Arc::clone(&view.settings), view.identity, before, now(), &mut Zeros).expect("starts");
     keys.map(|keys| {
         let bytes = Recipe::default().bytes_by(keys);
         let received = open_envelope(&engine.view(), &parsed(ORIGIN), &bytes, now().wall).expect("good");

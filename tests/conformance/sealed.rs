@@ -11,7 +11,7 @@ use trust_runtime::domain::identity::{Fingerprint, IdentityKey, Role};
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::wire::mesh::{self, Keys};
 
-use crate::world::{now, parsed};
+use crate::world::{BOOT, now, parsed};
 
 pub(crate) const ME: &str = "site-a/target";
 pub(crate) const ORIGIN: &str = "site-a/origin";
@@ -142,6 +142,7 @@ pub(crate) fn envelope(action: Action) -> Envelope {
     Envelope {
         target: parsed(ME),
         target_key: fingerprint("target"),
+        target_boot: (!action.kind().is_read()).then_some(BOOT),
         origin: parsed(ORIGIN),
         actor: parsed("spiffe://trust/site-a/alice"),
         role: Role::Engineer,

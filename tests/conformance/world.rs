@@ -20,6 +20,9 @@ use trust_runtime::wire::value;
 /// The moment of every case that names no other, in milliseconds of both clocks.
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
 
+/// In which boot the target of every case is.
+pub(crate) const BOOT: u64 = 3;
+
 pub(crate) fn now() -> Now {
     Now { wall: Wall::from_millis(NOW_MS), monotonic: Monotonic(Millis(NOW_MS).as_nanos()) }
 }
@@ -91,7 +94,7 @@ pub(crate) fn view(settings: Settings, identity: Fingerprint) -> View {
         settings: Arc::new(settings),
         identity,
         retired: Arc::default(),
-        boot: 3,
+        boot: BOOT,
         started: now(),
         peers: Peers::default(),
         witnessing: Arc::default(),

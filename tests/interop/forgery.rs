@@ -44,6 +44,7 @@ pub(crate) fn write(origin: &Node, target: &Node, request_id: &str, level: &str)
     Envelope {
         target: target.runtime().parse().expect("a runtime"),
         target_key: target.fingerprint.parse().expect("a fingerprint"),
+        target_boot: Some(target.boot),
         origin: origin.runtime().parse().expect("a runtime"),
         actor: "spiffe://trust/default-site/engineer-1".parse().expect("an actor"),
         role: Role::Engineer,

@@ -19,12 +19,13 @@ use crate::world::{Event, World};
 pub(crate) struct Attacker {
     identity: IdentityKey,
     forged: u64,
+    replayed: u64,
     pub(crate) replays_words: bool,
 }
 
 impl Attacker {
     pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self { identity: IdentityKey::from_seed(seed), forged: 0, replays_words: false }
+        Self { identity: IdentityKey::from_seed(seed), forged: 0, replayed: 0, replays_words: false }
     }
 }
 
@@ -47,12 +48,17 @@ impl World {
 
     /// Sends an old packet again, mostly where it was going.
     fn replay(&mut self, elsewhere: usize) {
-        let count = self.network.captured.len();
-        if count == 0 {
+        let captured = &self.network.captured;
+        if captured.is_empty() {
             return;
         }
-        let place = self.chance.index(count);
-        let mut packet = self.network.captured[place].clone();
+        let place = self.chance.index(captured.len());
+        // Most packets are words. Every third time it is a write, because that is what a copy is kept of.
+        self.attacker.replayed += 1;
+        let is_act = |packet: &&Packet| packet.body.name() == "act";
+        let acts: Vec<_> = captured.iter().filter(is_act).collect();
+        let write = self.attacker.replayed.is_multiple_of(3).then(|| acts.get(place % acts.len().max(1))).flatten();
+        let mut packet = (*write.unwrap_or(&&captured[place])).clone();
         if self.chance.happens(200) {
             packet.to = elsewhere;
         }
@@ -118,6 +124,7 @@ impl World {
         let envelope = Envelope {
             target: runtime(target),
             target_key: self.truth.identities[target],
+            target_boot: Some(self.ledger.boots[target]),
             origin: runtime(victim),
             actor: alice.actor,
             role: Role::Admin,

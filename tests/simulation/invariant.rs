@@ -87,6 +87,8 @@ pub(crate) struct Ledger {
     pub(crate) told: BTreeMap<u64, Told>,
     pub(crate) dispatches: u64,
     pub(crate) refusals: u64,
+    /// Envelopes that a target has refused under its signature.
+    told_refused: BTreeSet<(usize, Hash)>,
     pub(crate) unknowns: u64,
     pub(crate) reads: u64,
     /// Whose wall clock was ever off.
@@ -115,6 +117,7 @@ impl Ledger {
             told: BTreeMap::new(),
             dispatches: 0,
             refusals: 0,
+            told_refused: BTreeSet::new(),
             unknowns: 0,
             reads: 0,
             was_off: vec![false; nodes],
@@ -127,6 +130,12 @@ impl Ledger {
             chains: vec![(0, GENESIS); nodes],
             unreachable: vec![vec![Some(0); nodes]; nodes],
         }
+    }
+
+    /// The origin may tell its caller from now on that this envelope was not carried out.
+    pub(crate) fn note_refusal(&mut self, node: usize, envelope: Hash) {
+        self.refusals += 1;
+        self.told_refused.insert((node, envelope));
     }
 
     pub(crate) fn resumed(&mut self, observer: usize, now: u64) {
@@ -149,6 +158,7 @@ pub(crate) fn allowance(truth: &Truth, view: &View, policy: usize, received: &Re
             envelope.target == *view.me() && truth.identity_of(view.me()) == Some(envelope.target_key),
             "for another target",
         ),
+        (kind.is_read() || envelope.target_boot == Some(view.boot), "for another life of the target"),
         (envelope.actor.site.as_str() == "plant-1", "an actor of another site"),
         (envelope.issued <= now.wall.plus(skew), "from the future"),
         (now.wall <= envelope.expires.plus(skew), "expired"),
@@ -259,6 +269,12 @@ impl World {
             self.breach("nothing is executed without an allow of the target's own policy at that moment", detail);
         }
         let envelopes: BTreeSet<Hash> = fitting.iter().filter_map(|it| it.envelope).collect();
+        // Where several envelopes of one request came together, and where its own caller asked too, it may be another's work.
+        let is_own = fitting.iter().any(|it| it.envelope.is_none());
+        if !is_own && envelopes.iter().all(|envelope| self.ledger.told_refused.contains(&(node, *envelope))) {
+            let detail = format!("n{node} executed {} of {}", receipt.key.request_id, receipt.key.actor);
+            self.breach("a write whose refusal was signed is never carried out, across restarts", detail);
+        }
         let place = (node, receipt.key.clone());
         self.log(format!("n{node} executed {} {}", receipt.key.request_id, short(receipt.digest)));
         let known = self.ledger.executions.get(&place);
@@ -370,7 +386,7 @@ impl World {
                 }
             }
             Ruling::Refused(denial) => {
-                self.ledger.refusals += 1;
+                self.ledger.note_refusal(node, received.digest);
                 let known = self.ledger.executions.get(&(node, key.clone())).filter(|it| !it.is_forgotten);
                 if is_genuine && known.is_some_and(|known| known.digest == envelope.digest()) {
                     let detail = format!("n{node} refuses {} with {}", key.request_id, denial.code);

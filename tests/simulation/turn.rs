@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trust_runtime::domain::audit::{AuditId, Hash, Position};
 use trust_runtime::domain::code::Code;
+use trust_runtime::domain::envelope::Ruling;
 use trust_runtime::domain::run::RunId;
 use trust_runtime::engine::Engine;
 use trust_runtime::engine::effect::{Answer, Effect, Effects};
@@ -191,6 +192,9 @@ impl World {
         for effect in again.after {
             let Effect::Answer { query, receipt } = effect else { continue };
             let Some((received, ticket)) = turn.queries.remove(&query) else { continue };
+            if matches!(receipt.ruling, Ruling::Refused(_)) {
+                self.ledger.note_refusal(node, received.digest);
+            }
             self.answer_query(node, &received, ticket, Ok(wire::seal_receipt(&keys, &receipt)));
         }
         for (received, ticket) in turn.queries.into_values() {

@@ -81,6 +81,9 @@ pub struct Envelope {
     pub target: RuntimeId,
     /// The identity key that the origin believes the target to have.
     pub target_key: Fingerprint,
+    /// In a write: the target's boot counter as the origin has heard it. A target carries out no write for another life of its
+    /// own, because it may have refused it there and has forgotten that. Absent in a read.
+    pub target_boot: Option<u64>,
     /// Who signed and sends.
     pub origin: RuntimeId,
     /// Who asks.
@@ -289,6 +292,7 @@ mod tests {
         Envelope {
             target: "s/b".parse().expect("legal"),
             target_key: Fingerprint([1; 32]),
+            target_boot: Some(1),
             origin: "s/a".parse().expect("legal"),
             actor: "spiffe://trust/s/alice".parse().expect("legal"),
             role: Role::Engineer,

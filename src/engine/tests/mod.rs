@@ -15,6 +15,7 @@ use crate::domain::id::RuntimeId;
 use crate::domain::identity::anchors::Trust;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Mapping, Naming, Role, TrustState};
+use crate::domain::policy::Denial;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::effect::{Effect, Effects};
 use crate::engine::input::{Input, QueryId, Received};
@@ -22,7 +23,7 @@ use crate::engine::record::{Peer, Record};
 use crate::engine::refusals::REFUSALS_OF_ORIGIN_MAX;
 use crate::engine::view::Settings;
 use crate::engine::word::{Echo, Identity, Observation, Signer, Word};
-use crate::engine::{Engine, Entropy};
+use crate::engine::{Engine, Entropy, judge};
 
 /// No chance at all.
 pub(super) struct Zeros;
@@ -78,6 +79,7 @@ pub(super) fn letter(origin: &str, id: &str, level: &str, now: Now) -> Envelope 
     Envelope {
         target: "s/a".parse().expect("legal"),
         target_key: ME,
+        target_boot: Some(1),
         actor: format!("spiffe://trust/{}/alice", origin.site).parse().expect("legal"),
         origin,
         role: Role::Engineer,
@@ -142,6 +144,22 @@ fn nobody_but_its_origin_learns_what_became_of_a_write() {
         engine.handle(at(2), &mut Zeros, Input::AskOutcome { query: QueryId(2), received }, &mut effects);
         assert_eq!(ruling(&effects).is_some(), is_told, "{asker}");
     }
+}
+
+/// Its window is about when it came; whom it comes from is asked again.
+#[test]
+fn a_read_that_has_waited_is_judged_again_by_all_but_its_window() {
+    let engine = engine(&["s/b"]);
+    let letter = Envelope { action: Action::StatusRead, target_boot: None, ..letter("s/b", "r", "debug", at(0)) };
+    let received = signed_by("s/b", Envelope { expires: at(10).wall, ..letter });
+    let code =
+        |judged: Result<_, Denial>| judged.map_or_else(|denial| denial.code.to_string(), |_rule| "ok".to_owned());
+    let (view, in_time, late) = (engine.view(), at(40).wall, at(41).wall);
+    let judged = [judge::judge(&view, &received, in_time), judge::judge(&view, &received, late)].map(code);
+    assert_eq!(judged, ["ok", "envelope_expired"]);
+    let unknown = Received { signer: Signer { identity: ME, ..received.signer.clone() }, ..received.clone() };
+    let again = [judge::judge_again(&view, &received, late), judge::judge_again(&view, &unknown, late)].map(code);
+    assert_eq!(again, ["ok", "untrusted_identity"]);
 }
 
 #[test]

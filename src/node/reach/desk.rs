@@ -2,6 +2,7 @@
 //!
 //! Whoever waits for an event waits here and not in a place of the queries, of which there are few.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::policy::Denial;
 use crate::domain::run::{Event, Kind, Pointer, Run, RunId};
-use crate::domain::time::{Millis, Monotonic, Now};
+use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::act_draft;
+use crate::engine::input::Received;
 use crate::engine::judge;
 use crate::engine::view::View;
 use crate::mesh::{Answer, Responder};
@@ -38,6 +40,34 @@ const FOLLOWED: Millis = Millis::from_secs(60);
 
 /// Followers that are remembered for that. Beyond it each page is on record.
 const FOLLOWERS_MAX: usize = 4_096;
+
+/// Longest question whose bytes are kept while it waits: several times what one with a chain of certificates takes. With
+/// [`WAITERS_MAX`] of them it is 32 MiB.
+pub(super) const KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// A question that waits, with the bytes that it came in: under another trust its origin is proved anew.
+#[derive(Debug)]
+struct Waiting {
+    question: RunQuestion,
+    /// Absent where they are too many. Then whoever was proved under another trust counts no more.
+    sealed: Option<Vec<u8>>,
+}
+
+impl Waiting {
+    fn new(question: RunQuestion, sealed: &[u8]) -> Self {
+        Self { question, sealed: (sealed.len() <= KEPT_BYTES_MAX).then(|| sealed.to_vec()) }
+    }
+
+    /// The read in it, as the trust of now has it. What does not count any more stays as it was, and is denied.
+    fn read_by(&self, view: &View, now: Wall) -> Cow<'_, Received> {
+        let read = &self.question.read;
+        if view.settings.vouches_still(&read.signer, now) {
+            return Cow::Borrowed(read);
+        }
+        let opened = |sealed| message::open_run_question(view, read.signer.runtime(), sealed, now).ok();
+        self.sealed.as_deref().and_then(opened).map_or(Cow::Borrowed(read), |question| Cow::Owned(question.read))
+    }
+}
 
 /// Answers for own runs.
 #[derive(Debug)]
@@ -97,7 +127,7 @@ impl Ingress {
             Err(refusal) => self.refuse(refusal, responder),
             Ok(question) => {
                 self.introduce(&view, &question.read).await;
-                Arc::clone(&self.desk).answer(question, responder).await;
+                Arc::clone(&self.desk).answer(question, payload, responder).await;
             }
         }
     }
@@ -149,17 +179,11 @@ impl Desk {
         })
     }
 
-    async fn answer(self: Arc<Self>, question: RunQuestion, responder: Responder) {
+    async fn answer(self: Arc<Self>, question: RunQuestion, sealed: &[u8], responder: Responder) {
         let now = self.parts.clock.now();
         let view = self.parts.views.load_full();
         if let Err(denial) = judge::judge(&view, &question.read, now.wall) {
-            self.parts.refused.count(denial.code.as_str());
-            if !self.record(&view, &question, Some(&denial), now) {
-                return refuse(responder, Code::ServerBusy);
-            }
-            let is_own_site = question.read.envelope.origin.site == view.me().site;
-            let denial = if is_own_site { denial } else { denial.for_another_site() };
-            return self.reply(&question, &RunAnswer::Denied(denial), responder);
+            return self.deny(&view, &question, denial, now, responder);
         }
         let Ok(answer) = self.look_up(&question).await else { return refuse(responder, Code::StorageUnavailable) };
         // A question that finds nothing shows nothing: whoever looks for a run asks everybody.
@@ -169,9 +193,28 @@ impl Desk {
         match (&answer, wait_of(&question)) {
             (RunAnswer::Events(pointer, page), Some(wait)) if page.events.is_empty() && !page.is_ended => {
                 let place = (pointer.clone(), page.next);
-                self.leave_waiting(question, place, wait, responder);
+                self.leave_waiting(Waiting::new(question, sealed), place, wait, responder);
             }
             _ => self.reply(&question, &answer, responder),
+        }
+    }
+
+    fn deny(&self, view: &View, question: &RunQuestion, denial: Denial, now: Now, responder: Responder) {
+        self.parts.refused.count(denial.code.as_str());
+        if !self.record(view, question, Some(&denial), now) {
+            return refuse(responder, Code::ServerBusy);
+        }
+        let is_own_site = question.read.envelope.origin.site == view.me().site;
+        let denial = if is_own_site { denial } else { denial.for_another_site() };
+        self.reply(question, &RunAnswer::Denied(denial), responder);
+    }
+
+    /// Answers whoever has waited, if he may be told by now: he may have been banned, and his certificate may have ended.
+    fn answer_waiting(&self, waiting: &Waiting, answer: &RunAnswer, responder: Responder) {
+        let (view, now) = (self.parts.views.load_full(), self.parts.clock.now());
+        match judge::judge_again(&view, &waiting.read_by(&view, now.wall), now.wall) {
+            Ok(_rule) => self.reply(&waiting.question, answer, responder),
+            Err(denial) => self.deny(&view, &waiting.question, denial, now, responder),
         }
     }
 
@@ -228,19 +271,19 @@ impl Desk {
     /// The question's place among the queries is free from now on.
     fn leave_waiting(
         self: Arc<Self>,
-        question: RunQuestion,
+        waiting: Waiting,
         (pointer, next): (Box<Pointer>, u64),
         wait: Duration,
         responder: Responder,
     ) {
-        let Some(place) = self.waiters.admit(&question.read.envelope.origin) else {
+        let Some(place) = self.waiters.admit(&waiting.question.read.envelope.origin) else {
             self.parts.refused.count("too_many_waiters");
             return refuse(responder, Code::ServerBusy);
         };
         let (tasks, stop) = (self.parts.tasks.clone(), self.parts.stop.clone());
         tasks.spawn(stop.run_until_cancelled_owned(async move {
-            match self.waited(&question, (pointer, next), wait).await {
-                Ok(answer) => self.reply(&question, &answer, responder),
+            match self.waited(&waiting.question, (pointer, next), wait).await {
+                Ok(answer) => self.answer_waiting(&waiting, &answer, responder),
                 Err(_fault) => refuse(responder, Code::StorageUnavailable),
             }
             drop(place);

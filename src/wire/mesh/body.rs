@@ -126,6 +126,9 @@ impl TryFrom<Delegation> for envelope::Delegation {
 pub(super) struct Action {
     target: String,
     target_key: String,
+    /// Absent in a read, and in the writes of nodes of before this member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_boot: Option<u64>,
     origin: String,
     actor: String,
     role: String,
@@ -148,6 +151,7 @@ impl From<&envelope::Envelope> for Action {
         Self {
             target: envelope.target.to_string(),
             target_key: envelope.target_key.to_string(),
+            target_boot: envelope.target_boot,
             origin: envelope.origin.to_string(),
             actor: envelope.actor.to_string(),
             role: envelope.role.to_string(),
@@ -174,6 +178,7 @@ impl TryFrom<Action> for envelope::Envelope {
         Ok(Self {
             target: parse(&body.target)?,
             target_key: parse(&body.target_key)?,
+            target_boot: body.target_boot,
             origin: parse(&body.origin)?,
             actor: parse(&body.actor)?,
             role: parse::<Role>(&body.role)?,

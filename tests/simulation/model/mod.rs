@@ -144,6 +144,27 @@ fn a_start_knows_the_time_of_which_the_store_took_no_mark() {
     }
 }
 
+/// Deeper than the exploration goes: a full disk, a refusal, a start with space again, and a copy of the letter.
+#[test]
+fn what_was_refused_in_one_life_is_carried_out_in_no_other() {
+    let copy = |fate| Step::Arrive(Source::Again(0), fate);
+    let new = |content, fate| Step::Arrive(Source::New(content), fate);
+    let refused = [Step::Delay(Content::First), new(Content::Second, Fate::Failed), copy(Fate::Kept)];
+    for profile in [Profile::Plant, Profile::Dev] {
+        for lives in 1..3 {
+            let mut target = Target::new(profile);
+            follow(&mut target, &refused);
+            for _ in 0..lives {
+                follow(&mut target, &[Step::Crash, Step::Start, copy(Fate::Kept), copy(Fate::Kept)]);
+            }
+            assert_eq!(target.told().executed, 0, "{profile:?}");
+            // Its origin has heard of the start, and asks again.
+            follow(&mut target, &[new(Content::First, Fate::Kept), Step::Crash, Step::Start, copy(Fate::Kept)]);
+            assert_eq!((target.told().executed, target.told().repeated), (1, 1), "{profile:?}");
+        }
+    }
+}
+
 /// Takes these steps and no others.
 fn follow(target: &mut Target, steps: &[Step]) {
     for (index, step) in steps.iter().enumerate() {

@@ -34,6 +34,8 @@ pub(super) struct Known<'a> {
     pub(super) has_room: bool,
     pub(super) receipt: Option<&'a Receipt>,
     pub(super) dropped: Option<Wall>,
+    /// The target's boot counter.
+    pub(super) boot: u64,
     /// Why this very letter was refused in this life.
     pub(super) refused: Option<Code>,
 }
@@ -50,6 +52,8 @@ pub(super) fn expected(known: &Known<'_>, letter: &Envelope) -> Expected {
     let is_older = known.dropped.is_some_and(|dropped| letter.issued <= dropped.plus(SKEW));
     if !is_in_time {
         Expected::Refused(Code::EnvelopeExpired)
+    } else if letter.target_boot != Some(known.boot) {
+        Expected::Refused(Code::Replayed)
     } else if known.is_uncertain && known.profile == Profile::Plant {
         Expected::Refused(Code::ClockUncertain)
     } else if known.receipt.is_some() {

@@ -1,6 +1,6 @@
 //! One target with its disk, its clock and the letters that were ever written to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use trust_runtime::domain::action::Action;
@@ -61,8 +61,12 @@ pub(super) struct Told {
     pub(super) is_uncertain: bool,
 }
 
-/// A letter's own name: which content, written when.
-type LetterName = (Content, Wall);
+/// A letter's own name: which content, written when, to which life of the target.
+type LetterName = (Content, Wall, Option<u64>);
+
+fn name((content, letter): &(Content, Envelope)) -> LetterName {
+    (*content, letter.issued, letter.target_boot)
+}
 
 /// What a batch changes, known to the disk or not yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +83,7 @@ pub(super) struct Live {
     engine: Engine,
     booted_at: u64,
     /// What is in the batch that is gathered, and for which letter each answer is.
-    held: Option<(Effects, Vec<Content>)>,
+    held: Option<(Effects, Vec<LetterName>)>,
     /// What will be durable once the batch is.
     soon: Memory,
     watch: Watch,
@@ -97,6 +101,8 @@ pub(super) struct Target {
     pub(super) letters: Vec<(Content, Envelope)>,
     durable: Memory,
     durable_watch: Wall,
+    /// Letters of which somebody heard, signed, that they were refused.
+    told_refused: BTreeSet<LetterName>,
     repeated: usize,
     pub(super) live: Option<Live>,
 }
@@ -132,7 +138,7 @@ fn key(content: Content) -> RequestKey {
     RequestKey { actor: asker("alice").actor, request_id: id.parse::<RequestId>().expect("legal") }
 }
 
-fn letter(content: Content, issued: Wall) -> Envelope {
+fn letter(content: Content, issued: Wall, target_boot: u64) -> Envelope {
     let level = match content {
         Content::First => "debug",
         Content::FirstOther => "warn",
@@ -144,6 +150,7 @@ fn letter(content: Content, issued: Wall) -> Envelope {
     Envelope {
         target: runtime(TARGET),
         target_key: fingerprint(TARGET),
+        target_boot: Some(target_boot),
         origin: runtime(ORIGIN),
         actor: asker.actor,
         role: asker.role,
@@ -172,11 +179,11 @@ impl Memory {
         for record in records {
             match record {
                 Record::Receipt(receipt) => {
-                    let Some((content, letter)) = letter else { return Err(format!("{receipt:?} out of nothing")) };
+                    let Some(letter) = letter else { return Err(format!("{receipt:?} out of nothing")) };
                     if self.facts.receipts.contains_key(&receipt.key) {
                         return Err(format!("{receipt:?}: a request whose receipt is kept took effect again"));
                     }
-                    if self.executed.insert((*content, letter.issued), receipt.clone()).is_some() {
+                    if self.executed.insert(name(letter), receipt.clone()).is_some() {
                         return Err(format!("{receipt:?}: one letter took effect twice"));
                     }
                 }
@@ -250,6 +257,7 @@ impl Target {
             letters: Vec::new(),
             durable: Memory { facts, executed: BTreeMap::new(), dropped: None },
             durable_watch: Wall(0),
+            told_refused: BTreeSet::new(),
             repeated: 0,
             live: None,
         };
@@ -285,7 +293,9 @@ impl Target {
     }
 
     fn write(&mut self, content: Content) -> (Content, Envelope) {
-        let letter = (content, letter(content, true_wall(self.true_ms).plus(AHEAD)));
+        // The origin has heard of every life of the target, down to the present one or the last.
+        let boot = self.durable.facts.boot.unwrap_or_default();
+        let letter = (content, letter(content, true_wall(self.true_ms).plus(AHEAD), boot));
         if !self.letters.contains(&letter) {
             self.letters.push(letter.clone());
         }
@@ -377,30 +387,31 @@ impl Target {
             return Err(format!("{receipt:?} was dropped too early, or by a clock that is not believed"));
         }
         live.soon.take(&effects.batch.records[records..], letter)?;
-        let Some((content, letter)) = letter else { return Ok(()) };
-        answers.push(*content);
+        let Some(letter) = letter else { return Ok(()) };
+        let name = name(letter);
+        let is_executed = before.executed.len() < live.soon.executed.len();
+        if is_executed && self.told_refused.contains(&name) {
+            return Err(format!("{name:?}: a write whose refusal was signed was carried out"));
+        }
+        answers.push(name);
         let known = Known {
             now: now.wall,
             profile: self.profile,
             is_uncertain,
             is_read_only: view.is_read_only,
             has_room: before.has_room(now.wall, is_uncertain),
-            receipt: before.facts.receipts.get(&key(*content)),
+            receipt: before.facts.receipts.get(&key(letter.0)),
             dropped: before.dropped,
-            refused: live.refused.get(&(*content, letter.issued)).copied(),
+            boot: before.facts.boot.unwrap_or_default(),
+            refused: live.refused.get(&name).copied(),
         };
-        let expected = oracle::expected(&known, letter);
+        let expected = oracle::expected(&known, &letter.1);
         if let Expected::Refused(code) = expected {
-            live.refused.insert((*content, letter.issued), code);
+            live.refused.insert(name, code);
         }
         let given = given(&effects.after[spoken..])?;
         self.repeated += usize::from(matches!(expected, Expected::Stored(_)));
-        hold(
-            &expected,
-            &given,
-            live.soon.executed.get(&(*content, letter.issued)),
-            before.executed.len() < live.soon.executed.len(),
-        )
+        hold(&expected, &given, live.soon.executed.get(&name), is_executed)
     }
 
     /// What becomes of the batch.
@@ -411,12 +422,12 @@ impl Target {
             Fate::Held => return Ok(()),
             Fate::Kept => {
                 self.durable = live.soon.clone();
-                let Some((effects, contents)) = live.held.take() else { return Ok(()) };
+                let Some((effects, letters)) = live.held.take() else { return Ok(()) };
                 if !live.engine.view().is_read_only {
                     live.watch.commit();
                     self.durable_watch = live.watch.durable();
                 }
-                return self.spoken(&effects, &contents);
+                return self.speak(&effects, &letters);
             }
             Fate::Failed => {
                 live.held = None;
@@ -428,17 +439,20 @@ impl Target {
         Ok(())
     }
 
-    /// Whoever hears that a write was carried out hears of one that is durable.
-    fn spoken(&self, effects: &Effects, contents: &[Content]) -> Result<(), String> {
+    /// Whoever hears that a write was carried out hears of one that is durable, and whoever hears that it was not may rely on it.
+    fn speak(&mut self, effects: &Effects, letters: &[LetterName]) -> Result<(), String> {
         let answers = effects
             .after
             .iter()
             .filter_map(|effect| if let Effect::Answer { receipt, .. } = effect { Some(receipt) } else { None });
-        for (receipt, content) in answers.zip(contents) {
-            let Ruling::Done(response) = &receipt.ruling else { continue };
+        for (receipt, letter) in answers.zip(letters) {
+            let Ruling::Done(response) = &receipt.ruling else {
+                self.told_refused.insert(*letter);
+                continue;
+            };
             let is_it = |kept: &&Receipt| kept.audit_id == receipt.audit_id && kept.response == *response;
             if self.durable.executed.values().find(is_it).is_none() {
-                return Err(format!("{content:?} was answered with what is not durable: {receipt:?}"));
+                return Err(format!("{letter:?} was answered with what is not durable: {receipt:?}"));
             }
         }
         Ok(())
@@ -472,14 +486,17 @@ impl Target {
     /// The same for the same state, however it was reached. What only counts or tells is left out; what is too much in it
     /// costs time and hides nothing.
     pub(super) fn fingerprint(&self) -> Hash {
-        let Self { true_ms, fault_ms, is_fault_free, letters, durable, durable_watch, live, .. } = self;
-        let letters: Vec<_> = letters.iter().map(|(content, letter)| (content, letter.issued)).collect();
+        let Self { true_ms, fault_ms, is_fault_free, letters, durable, durable_watch, told_refused, live, .. } = self;
+        let letters: Vec<_> = letters.iter().map(name).collect();
         let live = live.as_ref().map(|live| {
             let Live { engine, booted_at, held, soon, watch, refused } = live;
             format!("{}{booted_at}{held:?}{soon:?}{watch:?}{refused:?}", decisive(engine))
         });
         Hash::of(
-            format!("{true_ms} {fault_ms} {is_fault_free} {letters:?} {durable:?} {durable_watch} {live:?}").as_bytes(),
+            format!(
+                "{true_ms} {fault_ms} {is_fault_free} {letters:?} {durable:?} {durable_watch} {told_refused:?} {live:?}"
+            )
+            .as_bytes(),
         )
     }
 }

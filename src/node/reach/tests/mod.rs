@@ -1,5 +1,6 @@
 //! Runs of one runtime, read at others, while links and nodes come and go.
 
+mod banned;
 mod brought;
 mod claims;
 mod held;
