@@ -236,7 +236,12 @@ fn a_guest_sets_what_its_rule_names_and_nothing_beside_it() {
             ask(&north.node, ALICE, "south/n", &format!("set-{turn}"), "cfg_apply", &json!({ "params": params }));
         acts(&world.desk, &north.node, &person, body)
     };
-    add(&north.node, "[[runtime.cloud.wan.allow_write]]\naction = \"cfg_apply\"\ntarget = \"south/n\"");
+    // At home she may do everything: what is refused is refused by the other site's rule alone.
+    let before = add(&north.node, "[[runtime.cloud.wan.allow_write]]\naction = \"cfg_apply\"\ntarget = \"south/n\"");
+    let after = fs::read_to_string(north.node.project.join("runtime.toml")).expect("text");
+    assert!(before.contains("role = \"operator\""));
+    let after = after.replace("role = \"operator\"", "role = \"admin\"");
+    fs::write(north.node.project.join("runtime.toml"), after).expect("written");
     let params = "params = { \"log.level\" = \"warn\" }";
     let rule = format!("[[runtime.cloud.wan.accept_write]]\naction = \"cfg_apply\"\nactor = \"north/alice\"\n{params}");
     add(&south.node, &rule);
