@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value as Json, json};
 
+use crate::domain::action::Action;
 use crate::domain::policy::explain::{Explanation, Miss, NearMiss, Term};
-use crate::domain::policy::{Condition, Remedy, Rule, RuleEffect, Side, Step};
-use crate::domain::preflight::Asker;
+use crate::domain::policy::{Condition, Remedy, Rule, RuleEffect, Side, Step, unnameable};
+use crate::domain::preflight::{Asker, Case};
 use crate::settings::{ListForm, Place, Reading, change_text, moment_text, rule_text};
 
 /// Near misses shown to people: the nearest; scripts are given all.
@@ -32,14 +33,14 @@ pub(crate) fn place(place: &Place) -> Json {
 pub(crate) fn to_json(
     explained: &Explanation<'_>,
     elsewhere: Option<&Elsewhere>,
-    asker: &Asker,
+    case: Case<'_>,
     reading: &Reading,
 ) -> Json {
-    let at = At { side: explained.side, reading };
+    let at = At { side: explained.side, reading, action: case.action };
     let mut answer = json!({
         "side": explained.side.as_str(),
         "list": explained.side.list(),
-        "role": asker.role.as_str(),
+        "role": case.asker.role.as_str(),
         "allowed": explained.outcome.is_ok(),
         "near_misses": explained.near_misses.iter().map(|near| at.near_miss(near)).collect::<Vec<_>>(),
         "remedies": explained.remedies.iter().map(|remedy| at.remedy(remedy)).collect::<Vec<_>>(),
@@ -63,9 +64,7 @@ pub(crate) fn to_json(
         put("stage", Some(Json::from(denial.stage.as_str())));
     }
     put("hopeless", explained.hopeless.as_ref().map(|denial| Json::from(denial.reason.to_string())));
-    let text =
-        |(side, rule): &Elsewhere| json!({ "list": side.list(), "toml": rule_text(rule, *side, ListForm::Tables) });
-    put("elsewhere", elsewhere.map(text));
+    put("elsewhere", elsewhere.map(|(side, rule)| Json::from_iter(at.offered(rule, *side, ListForm::Tables))));
     answer
 }
 
@@ -73,12 +72,12 @@ pub(crate) fn to_json(
 pub(crate) fn to_text(
     explained: &Explanation<'_>,
     elsewhere: Option<&Elsewhere>,
-    asker: &Asker,
+    case: Case<'_>,
     reading: &Reading,
 ) -> Result<String, std::fmt::Error> {
-    let at = At { side: explained.side, reading };
+    let at = At { side: explained.side, reading, action: case.action };
     let mut text = String::new();
-    at.write(&mut text, explained, elsewhere, asker)?;
+    at.write(&mut text, explained, elsewhere, case.asker)?;
     Ok(text.chars().map(|it| if it.is_control() && it != '\n' { '\u{fffd}' } else { it }).collect())
 }
 
@@ -87,6 +86,8 @@ pub(crate) fn to_text(
 struct At<'a> {
     side: Side,
     reading: &'a Reading,
+    /// What is asked for.
+    action: &'a Action,
 }
 
 impl<'a> At<'a> {
@@ -129,9 +130,33 @@ impl<'a> At<'a> {
             Step::Change { rule, to } => json!({
                 "step": "change", "rule": rule, "place": self.place_of(rule).map(place), "field": change_text(to),
             }),
-            Step::Add(rule) => json!({
-                "step": "add", "list": self.side.list(), "toml": rule_text(rule, self.side, self.reading.form(self.side)),
-            }),
+            Step::Add(rule) => {
+                let step = ("step".to_owned(), Json::from("add"));
+                Json::from_iter(self.offered(rule, self.side, self.reading.form(self.side)).into_iter().chain([step]))
+            }
+        }
+    }
+
+    /// A rule to write, where, and whether it opens more than was asked for.
+    fn offered(self, rule: &Rule, side: Side, form: ListForm) -> [(String, Json); 4] {
+        [
+            ("list", Json::from(side.list())),
+            ("toml", Json::from(rule_text(rule, side, form))),
+            ("takes_any_params", Json::from(rule.params.is_empty())),
+            ("cannot_name", Json::from(unnameable(self.action))),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+    }
+
+    /// What a rule that names no parameter opens beside what was asked for.
+    fn write_params(self, text: &mut String, rule: &Rule) -> std::fmt::Result {
+        match unnameable(self.action).as_slice() {
+            _ if !rule.params.is_empty() => Ok(()),
+            [] => writeln!(text, "  it names no parameter, so it takes any"),
+            names => {
+                let names = names.join(", ");
+                writeln!(text, "  it names no parameter, so it takes any: no rule can write the value of {names}")
+            }
         }
     }
 
@@ -160,7 +185,7 @@ impl<'a> At<'a> {
             writeln!(
                 text,
                 "{}",
-                if index == 0 { "smallest change that allows it:" } else { "or, for this question alone:" }
+                if index == 0 { "smallest change that allows it:" } else { "or, by a rule of its own:" }
             )?;
             remedy.steps.iter().try_for_each(|step| self.write_step(text, step, asker))?;
         }
@@ -169,7 +194,8 @@ impl<'a> At<'a> {
         }
         let Some((other, rule)) = elsewhere else { return Ok(()) };
         writeln!(text, "the other site decides too; its file must have a rule such as:")?;
-        indent(text, &rule_text(rule, *other, ListForm::Tables))
+        indent(text, &rule_text(rule, *other, ListForm::Tables))?;
+        self.write_params(text, rule)
     }
 
     fn write_near_misses(self, text: &mut String, explained: &Explanation<'_>) -> std::fmt::Result {
@@ -212,7 +238,8 @@ impl<'a> At<'a> {
                     ListForm::Tables => "to the end of the file".to_owned(),
                 };
                 writeln!(text, "  add {whereto}:")?;
-                indent(text, &rule_text(rule, self.side, form))
+                indent(text, &rule_text(rule, self.side, form))?;
+                self.write_params(text, rule)
             }
         }
     }
@@ -223,6 +250,9 @@ fn indent(text: &mut String, lines: &str) -> std::fmt::Result {
 }
 
 fn miss(miss: &Miss<'_>) -> String {
+    if let Condition::Unnamed(name) = miss.condition {
+        return format!("params does not name {name}, got {}", shown(&miss.got));
+    }
     format!("{} wanted {}, got {}", field(miss.condition), shown(&miss.wanted), shown(&miss.got))
 }
 
@@ -233,7 +263,7 @@ fn field(condition: Condition<'_>) -> String {
         Condition::Target => "target".to_owned(),
         Condition::NotBefore => "not_before".to_owned(),
         Condition::NotAfter => "not_after".to_owned(),
-        Condition::Param(name) => format!("params.{name}"),
+        Condition::Param(name) | Condition::Unnamed(name) => format!("params.{name}"),
     }
 }
 

@@ -187,6 +187,17 @@ impl Action {
         }
     }
 
+    /// The names of all parameters.
+    pub fn parameter_names(&self) -> impl Iterator<Item = &str> {
+        let (values, params) = match self {
+            Self::CfgApply(values) => (Some(values), None),
+            Self::CmdInvoke(invocation) => (None, Some(&invocation.params)),
+            Self::StatusRead => (None, None),
+        };
+        let (values, params) = (values.into_iter().flatten(), params.into_iter().flatten());
+        values.map(|(name, _)| name.as_str()).chain(params.map(|(name, _)| name.as_str()))
+    }
+
     /// The least role that may ask for it (contract, *preflight*).
     pub fn least_role(&self) -> Role {
         match self {

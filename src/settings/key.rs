@@ -326,7 +326,7 @@ pub const KEYS: &[Key] = &[
         "runtime.cloud.wan.allow_write[].params",
         Kind::Params,
         "{}",
-        "Parameters that must have exactly these values.",
+        "Parameters that must have exactly these values; an allow that names any takes no others, one without takes all.",
     )
     .reloaded(),
     key("runtime.cloud.wan.allow_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks.")
@@ -358,7 +358,7 @@ pub const KEYS: &[Key] = &[
         "runtime.cloud.wan.accept_write[].params",
         Kind::Params,
         "{}",
-        "Parameters that must have exactly these values.",
+        "Parameters that must have exactly these values; an allow that names any takes no others, one without takes all.",
     )
     .reloaded(),
     key("runtime.cloud.wan.accept_write[].not_before", Kind::Time, "", "The first moment at which the rule speaks.")
@@ -408,7 +408,7 @@ pub const KEYS: &[Key] = &[
         "runtime.store.receipts_kept_h",
         Kind::Int { min: 1, max: 8_760 },
         "24",
-        "How long a receipt answers a repeated request.",
+        "How long a receipt answers a repeated request; takes an admin to change.",
     )
     .unit("h")
     .live(),
@@ -416,7 +416,7 @@ pub const KEYS: &[Key] = &[
         "runtime.store.runs_kept",
         Kind::Int { min: 1, max: 100_000 },
         "50",
-        "Finished runs kept for each instance of an agent.",
+        "Finished runs kept for each instance of an agent; takes an admin to change.",
     )
     .unit("runs")
     .live(),
@@ -424,7 +424,7 @@ pub const KEYS: &[Key] = &[
         "runtime.store.runs_max_mb",
         Kind::Int { min: 128, max: 1_048_576 },
         "512",
-        "Most space that runs may take; the oldest finished ones of all instances give way.",
+        "Most space that runs may take; the oldest finished ones of all instances give way; takes an admin to change.",
     )
     .unit("MB")
     .live(),
@@ -432,7 +432,7 @@ pub const KEYS: &[Key] = &[
         "runtime.store.read_audit_max_mb",
         Kind::Int { min: 1, max: 65_536 },
         "64",
-        "Most space that records of reads may take.",
+        "Most space that records of reads may take; takes an admin to change.",
     )
     .unit("MB")
     .live(),

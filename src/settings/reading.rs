@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::domain::policy::Side;
-use crate::settings::concern::Concern;
+use crate::settings::concern::{self, Concern};
 use crate::settings::place::Place;
 use crate::settings::problem::{Faults, Problems};
 use crate::settings::profile::Precondition;
@@ -154,6 +154,7 @@ pub(crate) fn read(
     let (outbound, inbound) = (list(&root, Side::Outbound, source), list(&root, Side::Inbound, source));
     let tests = asked.into_iter().map(|asked| tested(asked, source)).collect();
     concerns.extend(inert::concerns(&root));
+    concerns.extend(concern::of_ageless_anchors(&root, &settings));
     let (refused, odd): (Vec<_>, Vec<_>) = concerns.into_iter().partition(|it| it.is_refused_in(settings.profile));
     let missing = profile::preconditions(&settings).into_iter().chain(refused.into_iter().map(Into::into)).collect();
     let warnings = odd.into_iter().map(|concern| warning(concern, source)).collect();

@@ -31,6 +31,7 @@ A variable that begins with `TRUST_RUNTIME__` and stands for no key is refused.
 
 Some keys have no effect in this version.
 `play` and `validate` name each of them that is set; `plant` and `wan` do not start with one that looks like protection.
+In `wan` they also name each other site that is known by `runtime.identity.anchors` alone: anchors never go stale, a bundle does.
 
 Relative paths are relative to the project folder; only the file that a `_FILE` variable names is looked for from the folder in
 which the process was started.

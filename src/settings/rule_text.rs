@@ -34,7 +34,6 @@ pub fn change_text(change: &Change) -> String {
         Change::Target(to) => pattern("target", to),
         Change::NotBefore(moment) => format!("not_before = {}", when::text(*moment)),
         Change::NotAfter(moment) => format!("not_after = {}", when::text(*moment)),
-        Change::WithoutParam(name) => format!("params without {}", text(name)),
     }
 }
 

@@ -117,6 +117,51 @@ fn people_are_shown_the_rule_and_its_line() {
 }
 
 #[test]
+fn what_a_rule_does_not_name_is_said_and_an_offered_rule_is_for_the_question_alone() {
+    let cluster = Cluster::new();
+    let rule = "[[runtime.cloud.wan.allow_write]]\nid = \"level\"\naction = \"cfg_apply\"\ntarget = \"south/*\"\n\
+                params = { \"log.level\" = \"debug\" }\n";
+    let project = project(&cluster, rule);
+    let ask = |action: &str, rest: &[&str]| {
+        let rest = [&["--target", "south/line-1", "--role", "admin"], rest].concat();
+        let people = explain(&project, "default-site/bob", action, &rest);
+        let scripts = explain(&project, "default-site/bob", action, &[&rest[..], &["--json"]].concat());
+        assert_eq!((people.status.code(), scripts.status.code()), (Some(5), Some(5)), "{people:?}");
+        (text(&people.stdout).to_owned(), json(&scripts)["sides"][0].clone())
+    };
+    let (said, side) = ask("cfg_apply", &["--param", "log.level=debug", "--param", "store.runs_kept=9"]);
+    assert!(
+        said.contains("near miss: level (") && said.contains("params does not name store.runs_kept, got 9"),
+        "{said}"
+    );
+    let [missed] = side["near_misses"][0]["failed"].as_array().expect("a list").as_slice() else { panic!("{side}") };
+    assert_eq!(missed, &serde_json::json!({ "field": "params.store.runs_kept", "wanted": "nothing", "got": "9" }));
+    // One rule, and it names both: no change of the other rule is offered.
+    let [remedy] = side["remedies"].as_array().expect("a list").as_slice() else { panic!("{side}") };
+    let step = &remedy[0];
+    assert_eq!(
+        (&step["takes_any_params"], &step["cannot_name"]),
+        (&Json::Bool(false), &serde_json::json!([])),
+        "{step}"
+    );
+    let added = step["toml"].as_str().expect("a rule");
+    assert!(added.contains("params = { \"log.level\" = \"debug\", \"store.runs_kept\" = 9 }"), "{added}");
+    assert_eq!(side["elsewhere"]["takes_any_params"], Json::Bool(false));
+    assert!(!said.contains("it takes any"), "{said}");
+
+    let (said, side) = ask("cmd_invoke/ping", &["--param", "n=1", "--param", "x=1.5"]);
+    assert!(said.contains("it takes any: no rule can write the value of x\n"), "{said}");
+    let step = &side["remedies"][0][0];
+    assert_eq!(
+        (&step["takes_any_params"], &step["cannot_name"]),
+        (&Json::Bool(true), &serde_json::json!(["x"])),
+        "{step}"
+    );
+    let (said, _) = ask("cmd_invoke/ping", &[]);
+    assert!(said.contains("it names no parameter, so it takes any\n"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_asked_is_a_wrong_usage_and_a_wrong_file_a_wrong_configuration() {
     let cluster = Cluster::new();
     let project = project(&cluster, RULES);

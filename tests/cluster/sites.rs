@@ -222,6 +222,45 @@ fn three_sites_see_each_other_and_act_by_exact_rules_at_both_ends() {
     }
 }
 
+#[test]
+fn a_guest_sets_what_its_rule_names_and_nothing_beside_it() {
+    let world = World::new("params", &["north", "south"]);
+    let [north, south] = ["north", "south"].map(|site| world.site(site));
+    sees(&north.node, &["south/n"], "trusted", "online");
+    sees(&south.node, &["north/n"], "trusted", "online");
+    let person = world.desk.person("ca-north", "alice");
+    let mut turn = 0;
+    let mut sets = |params: Json| {
+        turn += 1;
+        let body =
+            ask(&north.node, ALICE, "south/n", &format!("set-{turn}"), "cfg_apply", &json!({ "params": params }));
+        acts(&world.desk, &north.node, &person, body)
+    };
+    // At home she may do everything: what is refused is refused by the other site's rule alone.
+    let before = add(&north.node, "[[runtime.cloud.wan.allow_write]]\naction = \"cfg_apply\"\ntarget = \"south/n\"");
+    let after = fs::read_to_string(north.node.project.join("runtime.toml")).expect("text");
+    assert!(before.contains("role = \"operator\""));
+    let after = after.replace("role = \"operator\"", "role = \"admin\"");
+    fs::write(north.node.project.join("runtime.toml"), after).expect("written");
+    let params = "params = { \"log.level\" = \"warn\" }";
+    let rule = format!("[[runtime.cloud.wan.accept_write]]\naction = \"cfg_apply\"\nactor = \"north/alice\"\n{params}");
+    add(&south.node, &rule);
+    wait_until("the rule counts", SEEN_MAX, || {
+        let answer = sets(json!({ "log.level": "warn" }));
+        if outcome(&answer) == "ok" { Ok(()) } else { Err(answer.to_string()) }
+    });
+    for params in [
+        json!({ "log.level": "info" }),
+        json!({ "store.read_audit_max_mb": 1 }),
+        json!({ "log.level": "warn", "store.read_audit_max_mb": 1, "store.receipts_kept_h": 1 }),
+    ] {
+        let answer = sets(params);
+        let decided = answer.pointer("/results/0/stage").and_then(Json::as_str);
+        assert_eq!((outcome(&answer).as_str(), decided), ("permission_denied", Some("target")), "{answer}");
+    }
+    assert_eq!(outcome(&sets(json!({ "log.level": "warn" }))), "ok");
+}
+
 /// Every node measures its way to every other, through however many routers it leads.
 fn the_links_between_nodes_are_measured(world: &World, node: &Plant) {
     let bearer = format!("authorization: Bearer {TOKEN}");

@@ -13,7 +13,7 @@ use trust_runtime::domain::identity::anchors::Trust;
 use trust_runtime::domain::identity::authority::{Authority, Vouched};
 use trust_runtime::domain::identity::bundle::Standing;
 use trust_runtime::domain::identity::{Ban, Mapping, Naming, Role, TrustState};
-use trust_runtime::domain::preflight::Profile;
+use trust_runtime::domain::preflight::{Asker, Profile};
 use trust_runtime::domain::projection::Presence;
 use trust_runtime::domain::time::Millis;
 use trust_runtime::engine::input::Received;
@@ -123,16 +123,32 @@ fn actor(site: &str) -> String {
 }
 
 fn received(site: &str, who: Who, known: Known, action: &Action) -> Received {
+    let asker = Asker { actor: parsed(&actor(site)), role: Role::Engineer, is_verified: who != Who::Unverified };
+    let key = if known == Known::AnotherKey { "stranger" } else { "origin" };
+    let is_proved = !matches!(known, Known::Approved | Known::Seen);
+    of_word(Word { site, actor: &asker, key, is_proved }, action)
+}
+
+/// What an origin says of an actor, and by which key.
+pub(crate) struct Word<'a> {
+    pub(crate) site: &'a str,
+    pub(crate) actor: &'a Asker,
+    pub(crate) key: &'a str,
+    pub(crate) is_proved: bool,
+}
+
+/// An envelope whose signature holds.
+pub(crate) fn of_word(Word { site, actor, key, is_proved }: Word<'_>, action: &Action) -> Received {
     let wall = now().wall;
-    let key = fingerprint(if known == Known::AnotherKey { "stranger" } else { "origin" });
+    let key = fingerprint(key);
     let envelope = Envelope {
         target: parsed(ME),
         target_key: fingerprint("target"),
         target_boot: (!action.kind().is_read()).then_some(world::BOOT),
         origin: parsed(&origin(site)),
-        actor: parsed(&actor(site)),
-        role: Role::Engineer,
-        actor_verified: who != Who::Unverified,
+        actor: actor.actor.clone(),
+        role: actor.role,
+        actor_verified: actor.is_verified,
         request_id: parsed("request-1"),
         expires: wall.plus(action.kind().window()),
         action: action.clone(),
@@ -148,7 +164,6 @@ fn received(site: &str, who: Who, known: Known, action: &Action) -> Received {
         not_before: wall,
         not_after: wall.plus(Millis::from_hours(1)),
     };
-    let is_proved = !matches!(known, Known::Approved | Known::Seen);
     let vouched =
         Vouched { until: wall.plus(Millis::from_hours(1)), authority: Hash::of(b"the trust of the receiver") };
     let signer = Signer {

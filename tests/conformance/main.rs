@@ -20,6 +20,7 @@ mod example;
 mod explain;
 mod judged;
 mod key;
+mod kinds;
 mod matrix;
 mod minted;
 mod partner;

@@ -32,6 +32,7 @@ fn actions() -> Vec<(&'static str, Action)> {
         apply("cfg_apply live", toml::toml! { "log.level" = "warn" }),
         apply("cfg_apply wrong value", toml::toml! { "log.level" = "loud" }),
         apply("cfg_apply unknown key", toml::toml! { "no.such" = 1 }),
+        apply("cfg_apply store", toml::toml! { "store.read_audit_max_mb" = 1 }),
         apply("cfg_apply protected", toml::toml! { "web.listen" = "0.0.0.0:80" }),
         apply("cfg_apply file only", toml::toml! { "workload.program" = "/bin/sh" }),
     ]

@@ -73,9 +73,9 @@ fn explain_one(command: &Explain) -> Result<(), Failure> {
             denied = explained.outcome.clone().err();
         }
         if command.json {
-            answers.push(explanation::to_json(&explained, elsewhere.as_ref(), &asker, &reading));
+            answers.push(explanation::to_json(&explained, elsewhere.as_ref(), case, &reading));
         } else {
-            let text = explanation::to_text(&explained, elsewhere.as_ref(), &asker, &reading);
+            let text = explanation::to_text(&explained, elsewhere.as_ref(), case, &reading);
             output::line(text.map_err(|error| Failure::failed(error.to_string()))?.trim_end())?;
         }
     }

@@ -160,7 +160,8 @@ pub enum Error {
 
 /// Whether changing this key takes an admin (contract, *Protected keys*).
 pub fn is_protected(key: &str) -> bool {
-    const PREFIXES: &[&str] = &["identity.", "tls.", "admin."];
+    // What is kept of the past is evidence, and receipts are what keeps a write from being carried out twice.
+    const PREFIXES: &[&str] = &["identity.", "tls.", "admin.", "store."];
     const NAMES: &[&str] = &[
         "control.auth_token",
         "control.mode",
@@ -269,6 +270,14 @@ mod tests {
         assert_eq!(error, Error::Unknown { key: "log.levl".into(), nearest: "log.level" });
         assert!(matches!(write("web.listen", Value::Int(1)), Err(Error::FileOnly { .. })));
         assert!(matches!(write("workload.program", Value::Int(1)), Err(Error::FileOnly { .. })));
+    }
+
+    #[test]
+    fn whoever_sets_how_long_evidence_is_kept_is_an_admin() {
+        let protected: Vec<_> = KEYS.iter().map(|key| key.name).filter(|name| is_protected(name)).collect();
+        let of_store = |name: &&str| name.starts_with("store.");
+        assert_eq!(protected, KEYS.iter().map(|key| key.name).filter(of_store).collect::<Vec<_>>());
+        assert_eq!(protected.len(), 4);
     }
 
     #[test]

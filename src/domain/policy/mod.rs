@@ -23,7 +23,7 @@ pub use cover::Shadowed;
 pub use decide::{Condition, Question, Side, Verdict};
 pub use pattern::{Error as PatternError, Pattern};
 pub use reason::Reason;
-pub use remedy::{Change, Remedy, Step};
+pub use remedy::{Change, Remedy, Step, unnameable};
 
 /// Most rules in one direction: a list that a person can still review, and a bound on the work of one question.
 pub const RULES_MAX: usize = 1_000;
@@ -50,7 +50,8 @@ pub struct Rule {
     pub actor: Pattern,
     /// Which targets, as `<site>/<name>`.
     pub target: Pattern,
-    /// Parameters that must be present with exactly these values, as canonical JSON texts by name.
+    /// Parameters that must be present with exactly these values, as canonical JSON texts by name. Where there are any, an
+    /// allow is for these alone: an action that has a further one is not what the rule was written for.
     pub params: Vec<(String, String)>,
     /// Not before this moment.
     pub not_before: Option<Wall>,

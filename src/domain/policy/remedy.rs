@@ -28,8 +28,6 @@ pub enum Change {
     NotBefore(Wall),
     /// A later last moment.
     NotAfter(Wall),
-    /// Whatever this parameter is.
-    WithoutParam(String),
 }
 
 /// One step towards being allowed.
@@ -46,7 +44,7 @@ pub enum Step {
         /// The field.
         to: Change,
     },
-    /// A further rule, for exactly this question.
+    /// A further rule, for exactly this question where a rule can say it: see [`unnameable`].
     Add(Rule),
 }
 
@@ -82,7 +80,6 @@ impl Change {
             Self::Target(pattern) => rule.target = pattern.clone(),
             Self::NotBefore(moment) => rule.not_before = Some(*moment),
             Self::NotAfter(moment) => rule.not_after = Some(*moment),
-            Self::WithoutParam(name) => rule.params.retain(|(it, _)| it != name),
         }
     }
 }
@@ -92,7 +89,7 @@ impl Change {
 enum Way {
     /// Change one field of a rule, which opens it for more than this question.
     Change,
-    /// Add a rule for exactly this question.
+    /// Add a rule of its own for this question.
     Add,
 }
 
@@ -149,13 +146,13 @@ fn smallest_change(rules: &[Rule], question: Question<'_>) -> Option<Step> {
     changes.sort_by_key(|(_, change)| match change {
         Change::NotBefore(_) | Change::NotAfter(_) => 0,
         Change::Action(_) | Change::Actor(_) | Change::Target(_) => 1,
-        Change::WithoutParam(_) => 2,
     });
     let (rule, to) = changes.into_iter().next()?;
     Some(Step::Change { rule: rule.id.clone(), to })
 }
 
-/// The field with which the rule would speak of the question, if it is only one.
+/// The field with which the rule would speak of the question, if it is only one. Never its parameters: with others it would not
+/// speak any more of what it was written for, and without any it would take whatever comes.
 fn only_change(rule: &Rule, question: Question<'_>) -> Option<Change> {
     let mut failing = rule.failing(question);
     let (condition, None) = (failing.next()?, failing.next()) else { return None };
@@ -165,11 +162,12 @@ fn only_change(rule: &Rule, question: Question<'_>) -> Option<Change> {
         Condition::Target => rule.target.widened_to(&question.target.to_string()).map(Change::Target),
         Condition::NotBefore => Some(Change::NotBefore(question.now)),
         Condition::NotAfter => Some(Change::NotAfter(question.now.plus(WINDOW_MORE))),
-        Condition::Param(name) => Some(Change::WithoutParam(name.to_owned())),
+        Condition::Param(_) | Condition::Unnamed(_) => None,
     }
 }
 
-/// A rule for exactly this question at one end. Parameters that a rule cannot name are left out.
+/// A rule for exactly this question at one end. It names all parameters or, where there is none or a rule cannot name one of
+/// them, none: a rule that names some takes no others.
 pub(super) fn exact_rule(case: Case<'_>, side: Side) -> Rule {
     #[expect(clippy::expect_used, reason = "names of actions, actors and runtimes are patterns of themselves")]
     let pattern = |text: String| text.parse().expect("a name is a pattern");
@@ -187,12 +185,17 @@ pub(super) fn exact_rule(case: Case<'_>, side: Side) -> Rule {
 }
 
 fn params(action: &Action) -> Vec<(String, String)> {
-    let named = match action {
-        Action::StatusRead => Vec::new(),
-        Action::CfgApply(values) => values.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
-        Action::CmdInvoke(invocation) => invocation.params.clone().into_iter().collect(),
-    };
-    named.into_iter().filter(|(name, json)| !name.is_empty() && is_nameable(json)).collect()
+    if !unnameable(action).is_empty() {
+        return Vec::new();
+    }
+    action.parameter_names().filter_map(|name| Some((name.to_owned(), action.parameter(name)?))).collect()
+}
+
+/// The parameters that no rule can name as they are here, because a rule cannot write their values. A rule that is to allow
+/// them can only take any parameters.
+pub fn unnameable(action: &Action) -> Vec<&str> {
+    let can_be_named = |name: &str| !name.is_empty() && action.parameter(name).is_some_and(|json| is_nameable(&json));
+    action.parameter_names().filter(|name| !can_be_named(name)).collect()
 }
 
 /// Whether a rule can name the value: a boolean, a whole number, or a text that needs no escape.
@@ -265,6 +268,11 @@ mod tests {
         }
     }
 
+    fn bound(params: &[(&str, &str)]) -> Rule {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Rule { params, ..allow("bound", "cmd_invoke/ping", "a/alice", "b/r1") }
+    }
+
     fn start() -> Action {
         let params = BTreeMap::from([("n".to_owned(), "1".to_owned())]);
         Action::cmd_invoke("ping", params).expect("legal")
@@ -273,14 +281,12 @@ mod tests {
     #[test]
     fn a_rule_that_lacks_one_field_is_changed_in_that_field_alone() {
         let whole = || allow("it", "cmd_invoke/ping", "a/alice", "b/r1");
-        let n_is_two = vec![("n".to_owned(), "2".to_owned())];
         for (rule, to) in [
             (allow("it", "cmd_invoke/stop", "a/alice", "b/r1"), Change::Action(pattern("cmd_invoke/*"))),
             (allow("it", "cmd_invoke/ping", "a/bob", "b/r1"), Change::Actor(pattern("a/*"))),
             (allow("it", "cmd_invoke/ping", "a/alice", "b/r2"), Change::Target(pattern("b/*"))),
             (Rule { not_before: Some(Wall(6)), ..whole() }, Change::NotBefore(NOW)),
             (Rule { not_after: Some(NOW), ..whole() }, Change::NotAfter(NOW.plus(WINDOW_MORE))),
-            (Rule { params: n_is_two, ..whole() }, Change::WithoutParam("n".to_owned())),
         ] {
             let asked = asked(start(), vec![rule]);
             let change = Remedy { steps: vec![Step::Change { rule: "it".to_owned(), to }] };
@@ -296,6 +302,10 @@ mod tests {
             // One field, but of another site or kind of action.
             allow("it", "cmd_invoke/ping", "c/alice", "b/r1"),
             allow("it", "cfg_apply", "a/alice", "b/r1"),
+            // One parameter, of which nothing is changed: another value, one more than the action has, one less.
+            bound(&[("n", "2")]),
+            bound(&[("n", "1"), ("m", "1")]),
+            bound(&[("m", "1")]),
         ] {
             let asked = asked(start(), vec![rule]);
             let add = Remedy { steps: vec![Step::Add(exact_rule(asked.case(), Side::Outbound))] };
@@ -304,19 +314,18 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_opened_before_a_name_is_widened_and_a_parameter_is_dropped_last() {
+    fn a_window_is_opened_before_a_name_is_widened_and_parameters_are_left_as_they_are() {
         let late = Rule { not_after: Some(NOW), ..allow("late", "*", "a/alice", "b/r1") };
         let other = allow("other", "*", "a/alice", "b/r2");
-        let bound = Rule { params: vec![("n".to_owned(), "2".to_owned())], ..allow("bound", "*", "*", "*") };
-        for (rules, first) in [
-            (vec![bound.clone(), other.clone(), late], "late"),
-            (vec![bound.clone(), other], "other"),
-            (vec![bound], "bound"),
-        ] {
+        let bound = || bound(&[("n", "2")]);
+        for (rules, first) in [(vec![bound(), other.clone(), late], "late"), (vec![bound(), other], "other")] {
             let asked = asked(start(), rules);
             let step = next_step(asked.case(), Side::Outbound, Way::Change);
             assert!(matches!(&step, Some(Step::Change { rule, .. }) if rule == first), "{step:?}");
         }
+        let asked = asked(start(), vec![bound()]);
+        let step = next_step(asked.case(), Side::Outbound, Way::Change);
+        assert_eq!(step, Some(Step::Add(exact_rule(asked.case(), Side::Outbound))));
     }
 
     #[test]
@@ -338,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_one_question_names_the_parameters_that_a_rule_can_name() {
+    fn a_rule_for_one_question_names_all_parameters_or_none() {
         let named = [r#""warn""#, r#""two words""#, "true", "false", "0", "-7"];
         let unnamed = [r#""""#, r#""a\"b""#, r#""a\\b""#, "1.5", "-0", "007", "null", "[1]", "{}", "\"", ""];
         let value = |json: &&str| {
@@ -355,5 +364,9 @@ mod tests {
         let level = BTreeMap::from([("log.level".to_owned(), Value::Text("warn".to_owned()))]);
         assert_eq!(params(&Action::CfgApply(level)), [("log.level".to_owned(), r#""warn""#.to_owned())]);
         assert_eq!(params(&Action::StatusRead), []);
+        let both = [("n".to_owned(), "1".to_owned()), ("list".to_owned(), "[1]".to_owned())].into();
+        let both = Action::cmd_invoke("ping", both).expect("legal");
+        assert_eq!((params(&both), unnameable(&both)), (Vec::new(), vec!["list"]));
+        assert!(unnameable(&start()).is_empty());
     }
 }

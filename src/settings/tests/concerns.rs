@@ -82,6 +82,30 @@ fn a_default_that_is_written_down_is_no_concern_and_a_variable_is_one() {
     assert!(warnings[0].starts_with("environment: runtime.time.source: "), "{warnings:?}");
 }
 
+#[test]
+fn in_wan_a_site_that_is_known_by_anchors_alone_is_a_warning_until_its_bundle_is_followed() {
+    let identity = "[runtime.identity]\nsite = \"north\"\nanchors = [\n { site = \"north\", path = \"n.pem\" },\n \
+                    { site = \"south\", path = \"s.pem\" },\n { site = \"east\", path = \"e.pem\" },\n]\n";
+    let followed = |site: &str| format!("[[runtime.identity.partner]]\nsite = {site:?}\n");
+    for (profile, body, wanted) in [
+        ("wan", identity.to_owned(), &[("9:2", "south"), ("10:2", "east")] as &[_]),
+        ("wan", format!("{identity}{}", followed("south")), &[("10:2", "east")]),
+        ("wan", format!("{identity}{}{}", followed("south"), followed("east")), &[]),
+        ("plant", identity.to_owned(), &[]),
+        ("dev", identity.to_owned(), &[]),
+    ] {
+        let reading = read_all(&body, profile, &[]);
+        let said: Vec<_> = reading.warnings.iter().map(|it| format!("{}: {}", it.place, it.message)).collect();
+        let wanted = wanted.iter().map(|(at, site)| {
+            format!("runtime.toml:{at}: runtime.identity.anchors: site {site} is known by its anchors alone")
+        });
+        let wanted: Vec<_> = wanted.collect();
+        assert_eq!(said.len(), wanted.len(), "{profile}: {said:?}");
+        assert!(said.iter().zip(&wanted).all(|(said, wanted)| said.starts_with(wanted)), "{profile}: {said:?}");
+        assert!(reading.missing.iter().all(|it| !it.reason.contains("stale")), "it is no reason not to start");
+    }
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
 }

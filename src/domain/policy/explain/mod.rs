@@ -113,6 +113,7 @@ fn wanted(rule: &Rule, condition: Condition<'_>) -> Term {
             let value = rule.params.iter().find(|(it, _)| it == name);
             value.map_or(Term::Absent, |(_, value)| Term::Text(value.clone()))
         }
+        Condition::Unnamed(_) => Term::Absent,
     }
 }
 
@@ -122,7 +123,9 @@ fn got(case: Case<'_>, condition: Condition<'_>) -> Term {
         Condition::Actor => Term::Text(actor_name(&case.asker.actor)),
         Condition::Target => Term::Text(case.target.to_string()),
         Condition::NotBefore | Condition::NotAfter => Term::Moment(case.now),
-        Condition::Param(name) => case.action.parameter(name).map_or(Term::Absent, Term::Text),
+        Condition::Param(name) | Condition::Unnamed(name) => {
+            case.action.parameter(name).map_or(Term::Absent, Term::Text)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::config::Value;
 use crate::domain::id::RuntimeId;
 use crate::domain::identity::Role;
 use crate::domain::offer::Known;
-use crate::domain::policy::{Pattern, Policy, RuleEffect, Step};
+use crate::domain::policy::{Pattern, Policy, RuleEffect, Step, unnameable};
 use crate::domain::preflight::{Asker, Profile, Standing, decide};
 use crate::domain::projection::Lifecycle;
 
@@ -87,7 +87,9 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     let action = prop::sample::select(actions.to_vec());
     let actor = prop::sample::select(vec!["*", "a/*", "a/alice", "a/bob", "b/*", "b/bob", "*/alice"]);
     let target = prop::sample::select(vec!["*", "b/*", "b/r1", "a/r1", "a/*", "*/*"]);
-    let params = prop::sample::select(vec![None, None, Some(("log.level", "\"debug\"")), Some(("n", "1"))]);
+    let (level, kept, n) = (("log.level", "\"debug\""), ("store.runs_kept", "9"), ("n", "1"));
+    let params = vec![vec![], vec![], vec![level], vec![n], vec![level, kept], vec![n, ("m", "2")]];
+    let params = prop::sample::select(params);
     let moment = || prop::option::weighted(0.3, (0_u64..8).prop_map(Wall));
     (effect, action, actor, target, params, moment(), moment()).prop_map(
         |(effect, action, actor, target, params, not_before, not_after)| Rule {
@@ -115,16 +117,22 @@ fn any_action() -> impl Strategy<Value = Action> {
     let level = |text: &str| BTreeMap::from([("log.level".to_owned(), Value::Text(text.to_owned()))]);
     let invoke = |command: &str, params| Action::cmd_invoke(command, params).expect("legal");
     let protected = BTreeMap::from([("web.auth".to_owned(), Value::Text("token".to_owned()))]);
-    let params = BTreeMap::from([("n".to_owned(), "1".to_owned()), ("list".to_owned(), "[1]".to_owned())]);
+    let mut both = level("debug");
+    both.insert("store.runs_kept".to_owned(), Value::Int(9));
+    let params =
+        |params: &[(&str, &str)]| params.iter().map(|(it, json)| ((*it).to_owned(), (*json).to_owned())).collect();
     prop::sample::select(vec![
         Action::StatusRead,
         Action::ping(),
-        invoke("ping", params),
+        invoke("ping", params(&[("n", "1"), ("list", "[1]")])),
+        invoke("ping", params(&[("n", "1")])),
+        invoke("ping", params(&[("n", "1"), ("m", "2")])),
         invoke("start", BTreeMap::new()),
         invoke("unheard-of", BTreeMap::new()),
         Action::CfgApply(level("debug")),
         Action::CfgApply(level("warn")),
         Action::CfgApply(level("shouting")),
+        Action::CfgApply(both),
         Action::CfgApply(protected),
     ])
 }
@@ -172,6 +180,28 @@ fn speaks(rule: &Rule, world: &World) -> bool {
         && is_in(&rule.target, &world.target.to_string())
         && (rule.not_before.unwrap_or(Wall(0))..rule.not_after.unwrap_or(Wall(u64::MAX))).contains(&world.now)
         && rule.params.iter().all(|(name, value)| world.action.parameter(name).as_deref() == Some(value))
+        // An allow for certain parameters is for these alone.
+        && (rule.effect == RuleEffect::Deny
+            || rule.params.is_empty()
+            || world.action.parameter_names().all(|name| rule.params.iter().any(|(it, _)| it == name)))
+}
+
+/// The same action with this parameter, or without it.
+fn with_param(action: &Action, name: &str, json: Option<&str>) -> Action {
+    let mut action = action.clone();
+    match (&mut action, json) {
+        (Action::CfgApply(values), None) => drop(values.remove(name)),
+        (Action::CmdInvoke(invocation), None) => drop(invocation.params.remove(name)),
+        (Action::CfgApply(values), Some(json)) => {
+            let value = json.parse().map_or_else(|_| Value::Text(json.trim_matches('"').to_owned()), Value::Int);
+            values.insert(name.to_owned(), value);
+        }
+        (Action::CmdInvoke(invocation), Some(json)) => {
+            invocation.params.insert(name.to_owned(), json.to_owned());
+        }
+        (Action::StatusRead, _) => {}
+    }
+    action
 }
 
 fn asked(world: &World) -> Verdict<'_> {
@@ -212,7 +242,7 @@ proptest! {
             prop_assert!(!near.misses.is_empty());
             // With exactly the named conditions lifted, the rule speaks: nothing is missing, and all of it is needed.
             let lifted = |skip: usize| {
-                let mut rule = near.rule.clone();
+                let (mut rule, mut world) = (near.rule.clone(), world.clone());
                 for (_, miss) in near.misses.iter().enumerate().filter(|(index, _)| *index != skip) {
                     match miss.condition {
                         Condition::Action => rule.action = Pattern::everything(),
@@ -220,7 +250,10 @@ proptest! {
                         Condition::Target => rule.target = Pattern::everything(),
                         Condition::NotBefore => rule.not_before = None,
                         Condition::NotAfter => rule.not_after = None,
-                        Condition::Param(name) => rule.params.retain(|(it, _)| it != name),
+                        Condition::Param(name) | Condition::Unnamed(name) => {
+                            let wanted = rule.params.iter().find(|(it, _)| it == name).map(|(_, json)| json.as_str());
+                            world.action = with_param(&world.action, name, wanted);
+                        }
                     }
                 }
                 speaks(&rule, &world)
@@ -262,8 +295,27 @@ proptest! {
                 prop_assert_eq!(&other.asker.actor, &world.asker.actor);
                 prop_assert_eq!(action_name(&other.action), action_name(&world.action));
                 prop_assert_eq!(&other.target, &world.target);
+                let has_params = world.action.parameter_names().next().is_some();
+                if has_params && unnameable(&world.action).is_empty() {
+                    prop_assert_eq!(&other.action, &world.action);
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_parameter_that_no_rule_names_opens_nothing_and_leaves_an_allow_for_certain_ones(world in any_world()) {
+        let more = World { action: with_param(&world.action, "mesh.timing.probe_ms", Some("70")), ..world.clone() };
+        let by_rules = |world: &World| match asked(world) {
+            Verdict::Allowed(rule) => Some(rule.clone()),
+            Verdict::Denied(_) | Verdict::Unmentioned => None,
+        };
+        if world.action.kind().is_read() {
+            return Ok(());
+        }
+        prop_assert!(by_rules(&world).is_some() || by_rules(&more).is_none());
+        prop_assert!(by_rules(&more).is_none_or(|rule| rule.params.is_empty()));
+        prop_assert_eq!(matches!(asked(&world), Verdict::Denied(_)), matches!(asked(&more), Verdict::Denied(_)));
     }
 
     #[test]
