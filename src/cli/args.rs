@@ -157,7 +157,7 @@ pub enum Ctl {
 /// `audit`.
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Check both chains: is every record unchanged, are all there, are records and boots without a gap?
+    /// Check all chains: is every record unchanged, are all there, are records and boots without a gap?
     ///
     /// Ends with 1 where one of the answers is no, and names the first record concerned.
     Verify {

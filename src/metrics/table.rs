@@ -58,7 +58,7 @@ const RESULT: (&str, &str) = ("result", "`ok`, or one of the codes of [errors](e
 const QUEUE: (&str, &str) = (
     "queue",
     "`errands`: what programs are to do; `mailbox` and `urgent`: for the loop that decides; `mesh_facts`, `mesh_queries` and \
-     `mesh_tokens`: what came in from the mesh; `read_records`: of the chain of reads; `store_commits` and `run_commits`: for \
+     `mesh_tokens`: what came in from the mesh; `read_records` and `refusal_records`: of these chains; `store_commits` and `run_commits`: for \
      a writer of the disk; `store_facts`, `store_pages`, `run_facts` and `run_pages`: questions to its readers; \
      `workload_commands` and `workload_log`: where there is a workload",
 );

@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::audit_key::PUBLIC_FILE;
-use crate::domain::audit::{Fault, Findings, Held, Source, Verdict, Verifier};
+use crate::domain::audit::{Findings, Held, Rotated, Source, Verdict, Verifier};
 use crate::store::sqlite;
 use crate::store::{Chain, Error};
 
-/// Both chains with the names that people see.
-const CHAINS: [(&str, Chain); 2] = [("writes", Chain::Writes), ("reads", Chain::Reads)];
+/// The chains, in the order in which they are exported.
+const CHAINS: [Chain; 3] = [Chain::Writes, Chain::Reads, Chain::Refusals];
 
 /// The ending of files that hold a checkpoint.
 const NOTE_ENDING: &str = "note";
@@ -61,13 +61,15 @@ pub struct Against {
 /// What the check of one chain found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// `writes` or `reads`.
+    /// `writes`, `reads` or `refusals`.
     pub chain: &'static str,
     /// How many records, or the first broken one.
     pub text: String,
     /// The three answers.
     pub findings: Findings,
-    /// Where the public key was found; absent for the chain that has no checkpoints.
+    /// How many records were rotated away: those in front of the first that is kept.
+    pub rotated: u64,
+    /// Where the public key was found.
     pub key: Option<PathBuf>,
 }
 
@@ -84,12 +86,8 @@ impl Finding {
     }
 }
 
-/// Checks both chains from the first kept record to the last. The node may be running or not.
+/// Checks every chain from the first kept record to the last. The node may be running or not.
 pub fn verify(folder: &Path, against: &Against) -> Result<Vec<Finding>, ArchiveError> {
-    Ok(vec![verify_writes(folder, against)?, verify_reads(folder)?])
-}
-
-fn verify_writes(folder: &Path, against: &Against) -> Result<Finding, ArchiveError> {
     let key = find_key(folder, against)?;
     let witnesses: Vec<Verifier> = match &against.checkpoints {
         Some(checkpoints) => read_keys(checkpoints)?.into_iter().map(|(key, _)| key).collect(),
@@ -99,33 +97,49 @@ fn verify_writes(folder: &Path, against: &Against) -> Result<Finding, ArchiveErr
         (Some((key, _)), Some(checkpoints)) => read_notes(checkpoints, key)?,
         (_, _) => Vec::new(),
     };
-    let verifier = key.as_ref().map(|(key, _)| key);
-    let (findings, end) = sqlite::examine(folder, verifier, elsewhere, &witnesses)?;
-    let text = match &findings.integrity {
-        Verdict::Broken { record, text, .. } => format!("broken at record {record}: {text}"),
-        Verdict::Holds(_) | Verdict::Unproven(_) => {
-            format!("whole: {} records, up to number {} with the hash {}", end.seq, end.seq, end.hash)
-        }
-    };
-    Ok(Finding { chain: "writes", text, findings, key: key.map(|(_, path)| path) })
+    let (verifier, path) = key.as_ref().map(|(key, path)| (key, path.clone())).unzip();
+    let proof = sqlite::Proof { key: verifier, elsewhere: &elsewhere, witnesses: &witnesses };
+    let mut found = vec![verify_writes(folder, &proof, path.clone())?];
+    for chain in Rotated::ALL {
+        found.push(verify_rotated(folder, chain, &proof, path.clone())?);
+    }
+    Ok(found)
 }
 
-/// Reads are held to a quota and have no checkpoints: what their chain alone shows.
-fn verify_reads(folder: &Path) -> Result<Finding, ArchiveError> {
-    let unproven = || Verdict::Unproven("reads have no checkpoints".to_owned());
-    let (text, integrity) = match sqlite::verify(folder, Chain::Reads)? {
-        sqlite::Verdict::Whole { begin, end } => {
-            let kept = end.seq.saturating_sub(begin.seq);
-            let text = format!("whole: {kept} records, up to number {} with the hash {}", end.seq, end.hash);
-            (text, Verdict::Holds("every kept record continues the chain".to_owned()))
-        }
-        sqlite::Verdict::Broken(broken) => {
-            let text = format!("broken at record {}: {}", broken.seq, broken.reason);
-            (text, Verdict::Broken { fault: Fault::Edited, record: broken.seq, text: broken.reason })
-        }
+fn verify_writes(folder: &Path, proof: &sqlite::Proof<'_>, key: Option<PathBuf>) -> Result<Finding, ArchiveError> {
+    let (findings, end) = sqlite::examine(folder, proof)?;
+    let whole = || format!("whole: {} records, up to number {} with the hash {}", end.seq, end.seq, end.hash);
+    let text = broken(&findings).unwrap_or_else(whole);
+    Ok(Finding { chain: "writes", text, findings, rotated: 0, key })
+}
+
+/// A chain that is held to a quota, as far as it is kept.
+fn verify_rotated(
+    folder: &Path,
+    chain: Rotated,
+    proof: &sqlite::Proof<'_>,
+    key: Option<PathBuf>,
+) -> Result<Finding, ArchiveError> {
+    let (findings, kept) = sqlite::examine_rotated(folder, chain, proof)?;
+    let (begin, end) = kept.into_inner();
+    let whole = || {
+        let count = end.seq.saturating_sub(begin.seq);
+        let gone = match begin.seq {
+            0 => "none rotated away".to_owned(),
+            1 => "the first rotated away".to_owned(),
+            rotated => format!("1 to {rotated} rotated away"),
+        };
+        format!("whole: {count} records, {gone}, up to number {} with the hash {}", end.seq, end.hash)
     };
-    let findings = Findings { integrity, completeness: unproven(), continuity: unproven() };
-    Ok(Finding { chain: "reads", text, findings, key: None })
+    let text = broken(&findings).unwrap_or_else(whole);
+    Ok(Finding { chain: chain.as_str(), text, findings, rotated: begin.seq, key })
+}
+
+fn broken(findings: &Findings) -> Option<String> {
+    match &findings.integrity {
+        Verdict::Broken { record, text, .. } => Some(format!("broken at record {record}: {text}")),
+        Verdict::Holds(_) | Verdict::Unproven(_) => None,
+    }
 }
 
 /// The public key: the named one, the one kept with the checkpoints elsewhere, or the one that lies with the log.
@@ -192,7 +206,11 @@ fn read_file(path: &Path) -> Result<String, ArchiveError> {
 
 /// Hands over every record as one line of canonical JSON, oldest first, without holding more than a page in memory.
 pub fn export<E: From<Error>>(folder: &Path, mut line: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-    for (_, chain) in CHAINS {
+    for chain in CHAINS {
+        // A node of an earlier version kept refusals among the reads.
+        if chain == Chain::Refusals && !sqlite::has_refusals(folder) {
+            continue;
+        }
         for link in sqlite::read_chain(folder, chain)? {
             line(&String::from_utf8_lossy(&link?.canonical))?;
         }

@@ -163,7 +163,7 @@ pub(super) mod tests {
         answer.await.expect("answered");
         let is_set = driver.engine.view().overlay.values.contains_key("log.level");
         store.with_disk(|disk| {
-            let all = disk.entries(Chain::Writes).chain(disk.entries(Chain::Reads));
+            let all = disk.entries(Chain::Writes).chain(disk.entries(Chain::Refusals));
             let is_it = |draft: &&crate::domain::audit::Draft| draft.request_id.is_some();
             let record = all.map(|entry| &entry.draft).find(is_it).expect("on record");
             assert_eq!(is_set, record.outcome == Outcome::Applied, "{record:?}");

@@ -559,7 +559,7 @@ pub(super) mod tests {
             if is_full {
                 store.with_disk(|disk| {
                     disk.hold_reads();
-                    let draft = disk.entries(Chain::Reads).next().expect("one").draft.clone();
+                    let draft = disk.entries(Chain::Refusals).next().expect("one").draft.clone();
                     disk.append_reads(vec![draft; READ_QUEUE_MAX]).expect("room");
                 });
             }
@@ -571,7 +571,7 @@ pub(super) mod tests {
                 mesh::Answer::Reply(_) => assert!(!is_full, "a signed refusal without its record"),
                 mesh::Answer::Refusal(text) => assert_eq!((is_full, text.as_str()), (true, "server_busy")),
             }
-            assert_eq!(store.with_disk(|disk| disk.entries(Chain::Reads).count()), records);
+            assert_eq!(store.with_disk(|disk| disk.entries(Chain::Refusals).count()), records);
         }
     }
 

@@ -161,8 +161,8 @@ impl Alone {
         self.node.operations()
     }
 
-    /// Holds the chain of reads back with so many records in its queue.
-    fn fill_reads(&self, count: usize) {
+    /// Holds the chains of reads and refusals back, that of reads full and the other with so many records in its queue.
+    fn fill_reads(&self, refusals: usize) {
         let filler = Draft {
             audit_id: AuditId::new(Wall(1), [0; 10]),
             at: Wall(1),
@@ -179,7 +179,11 @@ impl Alone {
         };
         self.store.with_disk(|disk| {
             disk.hold_reads();
-            disk.append_reads(vec![filler; count]).expect("room");
+            disk.append_reads(vec![filler.clone(); READ_QUEUE_MAX]).expect("room");
+            // Each by somebody else, so that none is only counted.
+            let refused =
+                |number: usize| Draft { actor: number.to_string(), outcome: Outcome::Denied, ..filler.clone() };
+            disk.append_reads((0..refusals).map(refused).collect()).expect("room");
         });
     }
 
@@ -225,7 +229,7 @@ async fn a_plan_that_is_overtaken_after_it_was_compared_is_not_carried_out() {
         let dispatched = node.dispatch(named.clone()).await.expect("answered");
         assert_eq!(codes(&dispatched.outcomes), [Some(Code::Conflict)], "{id}");
         assert!(node.planned(&dispatched.preflight.plan_hash, &named, &dispatched.preflight.plan).is_some());
-        let of_it: Vec<_> = [Chain::Writes, Chain::Reads]
+        let of_it: Vec<_> = [Chain::Writes, Chain::Refusals]
             .into_iter()
             .flat_map(|chain| alone.records(chain))
             .filter(|draft| draft.request_id == Some(named.request_id.clone()))
@@ -247,7 +251,7 @@ async fn a_refusal_that_finds_no_room_on_record_is_server_busy_and_leaves_no_par
     let node = alone.operations();
     let done = node.dispatch(request("once", log_level("debug"), &["s/a"])).await.expect("done");
     assert_eq!(codes(&done.outcomes), [None]);
-    let before = alone.records(Chain::Reads).len();
+    let before = alone.records(Chain::Refusals).len();
     alone.fill_reads(READ_QUEUE_MAX - 2);
     let nobody = ["s/x", "s/y", "s/z"];
     for action in [Action::ping(), Action::StatusRead] {
@@ -263,9 +267,10 @@ async fn a_refusal_that_finds_no_room_on_record_is_server_busy_and_leaves_no_par
     let here = node.dispatch(request("read", Action::StatusRead, &["s/a"])).await;
     assert_eq!(here.expect_err("no room").code, Code::ServerBusy);
     alone.store.with_disk(Disk::release_reads);
-    let reads = alone.records(Chain::Reads);
-    assert_eq!(reads.len(), before + READ_QUEUE_MAX);
-    let of_it: Vec<_> = reads.iter().rev().take(3).map(|draft| draft.request_id.clone()).collect();
+    assert_eq!(alone.records(Chain::Reads).len(), READ_QUEUE_MAX);
+    let refusals = alone.records(Chain::Refusals);
+    assert_eq!(refusals.len(), before + READ_QUEUE_MAX);
+    let of_it: Vec<_> = refusals.iter().rev().take(3).map(|draft| draft.request_id.clone()).collect();
     assert_eq!(of_it, [Some(parsed("denied")), Some(parsed("denied")), Some(parsed("filler"))]);
     assert_eq!(alone.records(Chain::Writes).len(), 1);
 }
@@ -387,7 +392,9 @@ async fn a_node_that_is_leaving_begins_nothing() {
         let answer = alone.operations().dispatch(request("late", action, &["s/a"])).await;
         assert_eq!(answer.expect_err("too late").code, Code::ServerBusy);
     }
-    assert_eq!((alone.records(Chain::Writes), alone.records(Chain::Reads)), (Vec::new(), Vec::new()));
+    for chain in [Chain::Writes, Chain::Reads, Chain::Refusals] {
+        assert_eq!(alone.records(chain), Vec::new());
+    }
 }
 
 /// The MAC and the comparison at the decision stand for the same things.

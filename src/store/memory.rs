@@ -8,9 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Chain, Error, Filter, Full, Growth, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, Store, boot_of};
+use super::thinning::Thinning;
+use super::{
+    Chain, Error, Filter, Full, Growth, PAGE_MAX, Page, Pending, READ_QUEUE_MAX, REFUSALS_MAX_MB, Store, boot_of,
+    rotated_for,
+};
 use crate::domain::audit::{
-    AuditId, Checkpoint, Draft, Entry, Extension, Hash, NoteKey, Occasion, Position, Tree, is_due,
+    AuditId, Checkpoint, Draft, Entry, Extension, Hash, NoteKey, Occasion, Position, Rotated, Tail, Tails, Tree, is_due,
 };
 use crate::engine::record::{Batch, Record};
 use crate::wire::record::audit::{Anchor, place};
@@ -69,6 +73,10 @@ impl Log {
         self.records.push_back(logged);
     }
 
+    const fn tail(&self) -> Tail {
+        Tail { size: self.end.seq, hash: self.end.hash, first: self.anchor.seq.saturating_add(1) }
+    }
+
     /// Removes the oldest until the rest fits, but never the newest.
     fn rotate(&mut self, bytes_max: u64) {
         while bytes_max < self.bytes && 1 < self.records.len() {
@@ -89,6 +97,7 @@ struct Content {
     facts: BTreeMap<(String, String), String>,
     writes: Log,
     reads: Log,
+    refusals: Log,
     evidence: Evidence,
 }
 
@@ -106,8 +115,9 @@ pub struct Disk {
     content: Content,
     /// What signs checkpoints; a crash forgets it with the process.
     key: Option<NoteKey>,
-    /// Read records that nobody has waited for: a crash loses them.
+    /// Records of reads and refusals that nobody has waited for: a crash loses them.
     unsynced: VecDeque<Draft>,
+    thinning: Thinning,
     holds_reads: bool,
     hides_facts: bool,
     quota_bytes: u64,
@@ -127,11 +137,13 @@ impl Disk {
     /// An empty disk.
     pub const fn new() -> Self {
         let evidence = Evidence { tree: Tree::EMPTY, boot: 0, newest: None };
-        let content = Content { facts: BTreeMap::new(), writes: Log::new(), reads: Log::new(), evidence };
+        let content =
+            Content { facts: BTreeMap::new(), writes: Log::new(), reads: Log::new(), refusals: Log::new(), evidence };
         Self {
             content,
             key: None,
             unsynced: VecDeque::new(),
+            thinning: Thinning::new(),
             holds_reads: false,
             hides_facts: false,
             quota_bytes: READ_QUOTA_MB.saturating_mul(BYTES_PER_MB),
@@ -170,6 +182,7 @@ impl Disk {
     /// The power fails and comes back: read records that were not written yet are gone, and so is every fault.
     pub fn crash(&mut self) {
         self.unsynced.clear();
+        self.thinning = Thinning::new();
         self.key = None;
         self.next.clear();
         self.fault = None;
@@ -213,13 +226,14 @@ impl Disk {
 
     /// Signs a checkpoint if one is due.
     pub fn sign(&mut self, occasion: Occasion) {
-        let Content { writes, evidence, .. } = &mut self.content;
+        let Content { writes, reads, refusals, evidence, .. } = &mut self.content;
         let Some(key) = &self.key else { return };
         let newest = evidence.newest.as_ref().map(|(checkpoint, _)| checkpoint);
-        if is_due(newest, writes.end.seq, evidence.boot, occasion) {
+        let tails = Tails { reads: Some(reads.tail()), refusals: Some(refusals.tail()) };
+        if is_due(newest, writes.end.seq, evidence.boot, &tails, occasion) {
             let known = usize::try_from(evidence.tree.size()).unwrap_or(usize::MAX);
             writes.records.iter().skip(known).for_each(|logged| evidence.tree.push(&logged.canonical));
-            let checkpoint = Checkpoint::of(key.name(), &evidence.tree, evidence.boot);
+            let checkpoint = Checkpoint::of(key.name(), &evidence.tree, evidence.boot).with(tails);
             let note = key.sign(&checkpoint.text());
             evidence.newest = Some((checkpoint, note));
         }
@@ -251,8 +265,12 @@ impl Disk {
 
     /// Takes the records of a request that changed nothing, or refuses all of them when too many would wait.
     pub fn append_reads(&mut self, drafts: Vec<Draft>) -> Result<(), Full> {
-        if READ_QUEUE_MAX < self.unsynced.len().saturating_add(drafts.len()) {
-            return Err(Full);
+        for chain in Rotated::ALL {
+            let of_it = |draft: &&Draft| rotated_for(draft) == chain;
+            let added = drafts.iter().filter(of_it).count();
+            if READ_QUEUE_MAX < self.unsynced.iter().filter(of_it).count().saturating_add(added) {
+                return Err(Full);
+            }
         }
         self.unsynced.extend(drafts);
         if !self.holds_reads {
@@ -261,16 +279,29 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes the read records durable that wait.
+    /// Makes the records of reads and refusals durable that wait.
     pub fn sync_reads(&mut self) {
-        for draft in self.unsynced.drain(..) {
-            match Logged::new(draft, self.content.reads.end) {
-                Ok(logged) => self.content.reads.push(logged),
-                // The only failure is a text that JSON cannot hold, which a Rust string never is.
-                Err(error) => tracing::error!(%error, "read record cannot be written"),
+        for draft in std::mem::take(&mut self.unsynced) {
+            match rotated_for(&draft) {
+                Rotated::Reads => append(&mut self.content.reads, draft),
+                Rotated::Refusals => {
+                    let kept = self.thinning.take(draft);
+                    kept.into_iter().for_each(|draft| append(&mut self.content.refusals, draft));
+                }
             }
         }
+        self.rotate();
+    }
+
+    /// Makes the counts durable of refusals that are not on record one by one.
+    fn sync_counts(&mut self) {
+        self.thinning.flush().into_iter().for_each(|draft| append(&mut self.content.refusals, draft));
+        self.rotate();
+    }
+
+    fn rotate(&mut self) {
         self.content.reads.rotate(self.quota_bytes);
+        self.content.refusals.rotate(REFUSALS_MAX_MB.saturating_mul(BYTES_PER_MB));
     }
 
     /// Changes the quota of the chain of reads.
@@ -297,7 +328,7 @@ impl Disk {
     /// Reads audit records, newest first.
     pub fn audit(&self, filter: &Filter) -> Page {
         let mut found = Vec::new();
-        for chain in [Chain::Reads, Chain::Writes] {
+        for chain in [Chain::Reads, Chain::Refusals, Chain::Writes] {
             let admitted = self.entries(chain).rev().filter(|entry| filter.admits(&entry.draft));
             found.extend(admitted.map(|entry| (chain, entry.clone())));
         }
@@ -317,8 +348,17 @@ impl Disk {
     const fn log(&self, chain: Chain) -> &Log {
         match chain {
             Chain::Reads => &self.content.reads,
+            Chain::Refusals => &self.content.refusals,
             Chain::Writes => &self.content.writes,
         }
+    }
+}
+
+fn append(log: &mut Log, draft: Draft) {
+    match Logged::new(draft, log.end) {
+        Ok(logged) => log.push(logged),
+        // The only failure is a text that JSON cannot hold, which a Rust string never is.
+        Err(error) => tracing::error!(%error, "record cannot be written"),
     }
 }
 
@@ -470,6 +510,7 @@ impl Store for MemoryStore {
             let mut shared = self.shared();
             if !shared.is_closed {
                 shared.disk.sync_reads();
+                shared.disk.sync_counts();
                 shared.disk.sign(Occasion::Closing);
                 shared.is_closed = true;
             }

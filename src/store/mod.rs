@@ -6,12 +6,13 @@
 pub mod memory;
 pub mod runs;
 pub mod sqlite;
+mod thinning;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Position};
+use crate::domain::audit::{AuditId, Draft, Entry, Hash, NoteKey, Outcome, Position, Rotated};
 use crate::domain::queue::Queue;
 use crate::domain::time::Wall;
 use crate::engine::record::{Batch, Record};
@@ -19,7 +20,8 @@ use crate::engine::record::{Batch, Record};
 /// A boxed future, so that the port can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Read records waiting for the writer. When full, a read is refused with `server_busy`: no read goes unrecorded.
+/// Records of reads, and as many of refusals, waiting for their writer. When full, a read is refused with `server_busy`: no
+/// read goes unrecorded.
 pub const READ_QUEUE_MAX: usize = 8_192;
 
 /// Most audit records on one page.
@@ -66,13 +68,34 @@ pub enum Error {
 #[error("the queue of read records is full")]
 pub struct Full;
 
-/// Which of the two chains a record stands in.
+/// The quota of the chain of refusals in MiB: of one actor at its limit, more than six hours. Nobody may set it: whoever could
+/// make it smaller could remove what stands in it.
+pub const REFUSALS_MAX_MB: u64 = 64;
+
+/// Which of the three chains a record stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Chain {
     /// Reads: bounded, rotated, each file's first record carries the chain over.
     Reads,
+    /// Refusals, wrong credentials among them: rotated too, and only by refusals, so that what is allowed removes no trace of
+    /// what is not.
+    Refusals,
     /// Writes and everything that concerns security: never deleted.
     Writes,
+}
+
+impl From<Rotated> for Chain {
+    fn from(chain: Rotated) -> Self {
+        match chain {
+            Rotated::Reads => Self::Reads,
+            Rotated::Refusals => Self::Refusals,
+        }
+    }
+}
+
+/// The rotated chain that a record belongs to which changed nothing.
+fn rotated_for(draft: &Draft) -> Rotated {
+    if draft.outcome == Outcome::Denied { Rotated::Refusals } else { Rotated::Reads }
 }
 
 /// Which audit records are wanted. Absent means any.
@@ -96,7 +119,7 @@ pub struct Filter {
     pub limit: usize,
 }
 
-/// One page of records of both chains, newest first.
+/// One page of records of all chains, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The records.
@@ -122,7 +145,7 @@ impl Filter {
 }
 
 impl Page {
-    /// Cuts what both chains found, each newest first, to one page.
+    /// Cuts what the chains found, each newest first, to one page.
     fn cut(mut found: Vec<(Chain, Entry)>, limit: usize) -> Self {
         found.sort_by(|(_, left), (_, right)| {
             let newest = |entry: &Entry| (entry.draft.audit_id, entry.position.seq);
@@ -160,8 +183,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The newest of every fact, in the order of their keys.
     fn recall(&self) -> Pending<'_, Result<Vec<Record>, Error>>;
 
-    /// Hands over the records of one request that changed nothing, all or none. Durable soon, in order, without anybody
-    /// waiting.
+    /// Hands over the records of one request that changed nothing, all or none: what was refused goes to the chain of
+    /// refusals, the rest to that of reads. Durable soon, in order, without anybody waiting.
+    ///
+    /// Of very many refusals of one actor in one minute, some are only counted (`thinning.rs`).
     fn append_reads(&self, drafts: Vec<Draft>) -> Result<(), Full>;
 
     /// Hands over one such record.
@@ -189,7 +214,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Why the store takes no writes at the moment, if so.
     fn fault(&self) -> Option<Error>;
 
-    /// Why reads cannot be recorded at the moment, if so. Writes may go on.
+    /// Why reads or refusals cannot be recorded at the moment, if so. Writes may go on.
     fn reads_fault(&self) -> Option<Error> {
         None
     }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Cluster, Running, program, run_to_end};
-use crate::question::write;
+use rusqlite::Connection;
+
+use crate::harness::{Cluster, Running, Setup, program, run_to_end};
+use crate::question::{DISPATCH, ping, read, write};
 
 /// How long a command may take that only looks at files.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
@@ -22,6 +24,53 @@ pub(crate) fn verified(project: &Path, rest: &[&str]) -> (Option<i32>, Json) {
     let output = audit(project, "verify", &[&["--json"], rest].concat());
     let answer: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.code(), answer["chains"][0].clone())
+}
+
+/// How often somebody reads until the oldest read is rotated away: ten times what a quota of a MiB holds.
+const READS_MAX: usize = 20_000;
+
+/// The exit code and what is said of one chain.
+fn verified_chain(project: &Path, name: &str) -> (Option<i32>, Json) {
+    let output = audit(project, "verify", &["--json"]);
+    let answer: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let chains = answer["chains"].as_array().expect("a list").clone();
+    (output.status.code(), chains.into_iter().find(|chain| chain["chain"] == name).expect("every chain"))
+}
+
+#[test]
+fn a_refused_write_outlives_any_number_of_reads() {
+    let cluster = Cluster::new();
+    let mut a = cluster.play("a", Setup::new().with("[runtime.store]\nread_audit_max_mb = 1\n"));
+    let refused = a.post(DISPATCH, &ping("a", "refused", &["nobody"]));
+    assert!(refused.text.contains("\"denial_code\""), "{}", refused.text);
+    let mut reads = 0;
+    while verified_chain(a.project(), "reads").1["rotated"] == 0 {
+        assert!(reads < READS_MAX, "nothing is rotated");
+        for _ in 0..250 {
+            reads += 1;
+            assert!(a.dispatch_one(&read("a", &format!("read-{reads}"), &["a"])).ok);
+        }
+    }
+    let record = a.get("/api/runtime-cloud/audit?request_id=refused").body["records"][0].clone();
+    assert_eq!((&record["outcome"], &record["chain"]), (&json!("denied"), &json!("refusals")), "{record}");
+    a.shutdown();
+    let (code, chain) = verified_chain(a.project(), "reads");
+    let rotated = chain["rotated"].as_u64().expect("a number");
+    assert_eq!((code, &chain["first"]), (Some(0), &json!(rotated + 1)), "{chain}");
+    assert_eq!(chain["completeness"]["verdict"], "holds", "{chain}");
+    let said = String::from_utf8(audit(a.project(), "verify", &[]).stdout).expect("text");
+    assert!(said.contains(&format!("1 to {rotated} rotated away")), "{said}");
+    let (_, chain) = verified_chain(a.project(), "refusals");
+    assert_eq!((&chain["rotated"], &chain["completeness"]["verdict"]), (&json!(0), &json!("holds")), "{chain}");
+
+    let file = Connection::open(a.state_folder().join("refusals.db")).expect("opens");
+    file.execute("DELETE FROM audit", []).expect("runs");
+    file.close().expect("closes");
+    let (code, chain) = verified_chain(a.project(), "refusals");
+    assert_eq!((code, &chain["completeness"]["fault"]), (Some(1), &json!("truncated")), "{chain}");
+    a.restart();
+    a.shutdown();
+    assert_eq!(verified_chain(a.project(), "refusals").0, Some(1), "a start does not bury it");
 }
 
 pub(crate) fn act(node: &Running, name: &str, level: u64) {

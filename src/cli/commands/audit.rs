@@ -72,7 +72,13 @@ fn show(finding: &Finding) -> Result<(), Failure> {
 }
 
 fn chain_json(finding: &Finding) -> Json {
-    let mut chain = json!({ "chain": finding.chain, "ok": finding.is_whole(), "verdict": finding.text });
+    let mut chain = json!({
+        "chain": finding.chain,
+        "ok": finding.is_whole(),
+        "verdict": finding.text,
+        "first": finding.rotated.saturating_add(1),
+        "rotated": finding.rotated,
+    });
     let mut put = |name: &str, value: Json| {
         if let Some(fields) = chain.as_object_mut() {
             fields.insert(name.to_owned(), value);

@@ -1,11 +1,13 @@
 //! Checkpoints (C2SP tlog-checkpoint): how many records a log holds and what they are, as the text of a signed note.
 //!
 //! Below the three lines of the format stands one of our own: the boot in which it was made, so that no start of the runtime
-//! can go missing unnoticed.
+//! can go missing unnoticed. Then comes a line for each chain that is rotated: where it ended, and from which record on it was
+//! kept.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::tail::Tails;
 use super::{Hash, Tree};
 use crate::domain::id::RuntimeId;
 use crate::domain::time::Millis;
@@ -21,6 +23,10 @@ pub const RECORDS_MAX: u64 = 64;
 /// How long a record waits for its checkpoint at most, where fewer come.
 pub const INTERVAL: Millis = Millis::from_secs(5);
 
+/// How long a read or a refusal waits for a checkpoint that states it, in intervals: a minute, so that reads alone cost no more
+/// than one signature in it.
+pub const TAILS_INTERVALS: u32 = 12;
+
 /// What gives reason to look whether a checkpoint is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
@@ -30,14 +36,19 @@ pub enum Occasion {
     Growth,
     /// [`INTERVAL`] is over.
     Interval,
+    /// Records of a rotated chain are about to be removed.
+    Rotation,
+    /// [`TAILS_INTERVALS`] are over since the newest checkpoint.
+    Tails,
 }
 
 /// Whether a log of this size in this boot is due for a checkpoint, after the newest one. Each boot leaves one at once.
-pub fn is_due(newest: Option<&Checkpoint>, size: u64, boot: u64, occasion: Occasion) -> bool {
+pub fn is_due(newest: Option<&Checkpoint>, size: u64, boot: u64, tails: &Tails, occasion: Occasion) -> bool {
     let Some(newest) = newest else { return true };
     let grown = size.saturating_sub(newest.size);
     let is_grown = match occasion {
-        Occasion::Closing | Occasion::Interval => 0 < grown,
+        Occasion::Closing | Occasion::Rotation | Occasion::Tails => 0 < grown || *tails != newest.tails,
+        Occasion::Interval => 0 < grown,
         Occasion::Growth => RECORDS_MAX <= grown,
     };
     newest.boot != boot || is_grown
@@ -54,6 +65,8 @@ pub struct Checkpoint {
     pub root: Hash,
     /// In which boot.
     pub boot: u64,
+    /// Where the rotated chains stood.
+    pub tails: Tails,
 }
 
 /// A text that is no checkpoint of ours.
@@ -64,12 +77,18 @@ pub struct NotACheckpoint;
 impl Checkpoint {
     /// What the tree holds now.
     pub fn of(origin: &str, tree: &Tree, boot: u64) -> Self {
-        Self { origin: origin.to_owned(), size: tree.size(), root: tree.root(), boot }
+        Self { origin: origin.to_owned(), size: tree.size(), root: tree.root(), boot, tails: Tails::default() }
+    }
+
+    /// The same, which also states where the rotated chains stand.
+    pub fn with(self, tails: Tails) -> Self {
+        Self { tails, ..self }
     }
 
     /// The text that is signed.
     pub fn text(&self) -> String {
-        format!("{}\n{}\n{}\nboot {}\n", self.origin, self.size, STANDARD.encode(self.root.0), self.boot)
+        let Self { origin, size, boot, tails, .. } = self;
+        format!("{origin}\n{size}\n{}\nboot {boot}\n{}", STANDARD.encode(self.root.0), tails.text())
     }
 
     /// Reads it back. Lines that later versions add are passed over.
@@ -80,12 +99,14 @@ impl Checkpoint {
         let size = number(line()?)?;
         let root = STANDARD.decode(line()?).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(NotACheckpoint)?;
         let boot = number(line()?.strip_prefix("boot ").ok_or(NotACheckpoint)?)?;
-        Ok(Self { origin, size, root: Hash(root), boot })
+        let mut tails = Tails::default();
+        lines.try_for_each(|line| tails.take(line))?;
+        Ok(Self { origin, size, root: Hash(root), boot, tails })
     }
 }
 
 /// A number in its only spelling.
-fn number(text: &str) -> Result<u64, NotACheckpoint> {
+pub(super) fn number(text: &str) -> Result<u64, NotACheckpoint> {
     let number: u64 = text.parse().map_err(|_any_fault| NotACheckpoint)?;
     if number.to_string() == text { Ok(number) } else { Err(NotACheckpoint) }
 }
@@ -93,6 +114,7 @@ fn number(text: &str) -> Result<u64, NotACheckpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::audit::Tail;
 
     #[test]
     fn the_text_is_that_of_the_format_and_reads_back() {
@@ -120,9 +142,44 @@ mod tests {
             (10, 2, Closing, false),
             (11, 2, Closing, true),
         ] {
-            assert_eq!(is_due(Some(&newest), size, boot, occasion), wanted, "{size} {boot} {occasion:?}");
+            assert_eq!(
+                is_due(Some(&newest), size, boot, &Tails::default(), occasion),
+                wanted,
+                "{size} {boot} {occasion:?}"
+            );
         }
-        assert!(is_due(None, 0, 0, Growth));
+        assert!(is_due(None, 0, 0, &Tails::default(), Growth));
+    }
+
+    #[test]
+    fn what_is_new_in_a_rotated_chain_is_due_after_its_own_time_before_a_rotation_and_at_the_end() {
+        use Occasion::{Closing, Growth, Interval, Rotation};
+        let tail = |size| Some(Tail { size, hash: Hash([1; 32]), first: 1 });
+        let newest = Checkpoint::of("o", &Tree::EMPTY, 1).with(Tails { refusals: tail(3), ..Tails::default() });
+        let grown = Tails { refusals: tail(4), ..Tails::default() };
+        for (occasion, wanted) in
+            [(Growth, false), (Interval, false), (Occasion::Tails, true), (Rotation, true), (Closing, true)]
+        {
+            assert_eq!(is_due(Some(&newest), 0, 1, &grown, occasion), wanted, "{occasion:?}");
+            assert!(!is_due(Some(&newest), 0, 1, &newest.tails, occasion), "nothing is new: {occasion:?}");
+        }
+    }
+
+    #[test]
+    fn the_lines_of_the_rotated_chains_read_back_and_a_note_without_them_says_nothing_of_them() {
+        let tail = |size, first| Some(Tail { size, hash: Hash([1; 32]), first });
+        let bare = Checkpoint::of("o", &Tree::EMPTY, 1);
+        assert_eq!(Checkpoint::parse(&bare.text()).map(|it| it.tails), Ok(Tails::default()));
+        let full = bare.clone().with(Tails { reads: tail(9, 4), refusals: tail(2, 1) });
+        let text = full.text();
+        let lines = "reads 9 AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE= from 4\n\
+                     refusals 2 AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE= from 1\n";
+        assert!(text.ends_with(lines), "{text}");
+        assert_eq!(Checkpoint::parse(&text), Ok(full.clone()));
+        assert_eq!(Checkpoint::parse(&format!("{text}later 1\n")), Ok(full));
+        for (from, to) in [("reads 9", "reads x"), ("from 1", "to 1"), ("refusals 2", "reads 2")] {
+            assert_eq!(Checkpoint::parse(&text.replacen(from, to, 1)), Err(NotACheckpoint), "{to}");
+        }
     }
 
     #[test]

@@ -3,12 +3,15 @@
 //! The engine makes **drafts**. Sequence, previous hash and hash are assigned by the store's writer alone, in the
 //! transaction that makes the record durable (DESIGN, *Durability and cost of an action*). A `tree` over the records is what
 //! a signed `checkpoint` commits to; `witness` judges whether a peer's log continues what it showed before, `cosignature` is
-//! the word for it, and `evidence` holds a log against all of them.
+//! the word for it, and `evidence` holds a log against all of them. A checkpoint also states the `tail` of each chain that is
+//! rotated; `rotated` holds such a chain against those.
 
 mod checkpoint;
 mod cosignature;
 mod evidence;
 mod note;
+mod rotated;
+mod tail;
 mod tree;
 pub mod witness;
 
@@ -22,10 +25,12 @@ use crate::domain::code::Code;
 use crate::domain::id::{RequestId, RuntimeId};
 use crate::domain::time::Wall;
 
-pub use checkpoint::{Checkpoint, INTERVAL, NotACheckpoint, Occasion, RECORDS_MAX, is_due, log_name};
+pub use checkpoint::{Checkpoint, INTERVAL, NotACheckpoint, Occasion, RECORDS_MAX, TAILS_INTERVALS, is_due, log_name};
 pub use cosignature::Countersigner;
 pub use evidence::{Examiner, Fault, Findings, Held, Source, Verdict};
 pub use note::{NoteError, NoteKey, Verifier};
+pub use rotated::{Stated, TailExaminer};
+pub use tail::{Rotated, Tail, Tails};
 pub use tree::{Extension, Tree};
 
 /// What the first record of a chain names as its predecessor.

@@ -38,7 +38,9 @@ impl Claim {
 
     /// The text that a countersignature stands for.
     pub fn text(&self) -> String {
-        self.checkpoint.text()
+        // As it was signed, with lines that only a later version understands.
+        let text = self.note.rsplit_once("\n\n").map(|(text, _signatures)| format!("{text}\n"));
+        text.unwrap_or_else(|| self.checkpoint.text())
     }
 }
 
@@ -130,8 +132,11 @@ pub fn judge(known: Option<&Head>, claim: &Claim, now: Wall, skew: Millis, pause
         return Judgement::Broken(Break::AnotherKey);
     }
     let (before, after) = (&head.checkpoint, &claim.checkpoint);
-    if after.size < before.size || after.boot < before.boot {
+    if after.size < before.size || after.boot < before.boot || after.tails.went_back(&before.tails) {
         return Judgement::Broken(Break::WentBack);
+    }
+    if after.tails.forked(&before.tails) {
+        return FORKED;
     }
     if after.size == before.size {
         return if after.root == before.root { keep(head, claim, head.tree.clone()) } else { FORKED };
@@ -177,7 +182,7 @@ fn head_of(claim: &Claim, tree: Tree, broken: Option<Break>) -> Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::{Extension, NoteKey};
+    use crate::domain::audit::{Extension, NoteKey, Tail, Tails};
     use crate::domain::identity::IdentityKey;
 
     const SKEW: Millis = Millis::from_secs(30);
@@ -204,6 +209,23 @@ mod tests {
         Claim::read(key.verifier(), note, at(second), old as u64, extension.subtrees()).expect("signed")
     }
 
+    /// A log of so many true records that states so many refusals.
+    fn claim_with_refusals(size: u8, boot: u64, second: u64, refusals: u64) -> Claim {
+        let bare = claim(&records(size, 99), if second == 0 { 0 } else { 10 }, boot, second);
+        let tail = Tail { size: refusals, hash: Hash([1; 32]), first: 1 };
+        let checkpoint = bare.checkpoint.with(Tails { refusals: Some(tail), ..Tails::default() });
+        let note = key(1).sign(&checkpoint.text());
+        Claim::read(key(1).verifier(), note, bare.at, bare.old, bare.extension).expect("signed")
+    }
+
+    #[test]
+    fn a_countersignature_is_for_the_text_that_was_signed_with_lines_of_a_later_version() {
+        let text = format!("{}later 1\n", claim_with_refusals(10, 2, 0, 7).text());
+        assert!(text.contains("\nrefusals 7 "), "{text}");
+        let claim = Claim::read(key(1).verifier(), key(1).sign(&text), at(0), 0, Vec::new()).expect("signed");
+        assert_eq!(claim.text(), text);
+    }
+
     fn claim(records: &[Vec<u8>], old: usize, boot: u64, second: u64) -> Claim {
         claim_by(&key(1), records, old, boot, second)
     }
@@ -219,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_log_that_only_grows_is_followed_and_one_that_does_not_is_named() {
-        let head = head(&claim(&records(10, 99), 0, 2, 0));
+        let head = head(&claim_with_refusals(10, 2, 0, 7));
         for (what, claim, wanted) in [
             ("the same", claim(&records(10, 99), 10, 2, 60), None),
             ("more", claim(&records(17, 99), 10, 2, 60), None),
@@ -229,6 +251,9 @@ mod tests {
             ("an earlier boot", claim(&records(12, 99), 10, 1, 60), Some(Break::WentBack)),
             ("as many others", claim(&records(10, 9), 10, 2, 60), Some(Break::Forked)),
             ("an older copy that went on", claim(&records(17, 8), 10, 3, 60), Some(Break::Forked)),
+            ("as many refusals or more", claim_with_refusals(10, 2, 60, 7), None),
+            ("fewer refusals", claim_with_refusals(10, 3, 60, 6), Some(Break::WentBack)),
+            ("fewer refusals and more writes", claim_with_refusals(17, 2, 60, 6), Some(Break::WentBack)),
             ("another key", claim_by(&key(2), &records(17, 99), 10, 2, 60), Some(Break::AnotherKey)),
         ] {
             match (judged(Some(&head), &claim), wanted) {

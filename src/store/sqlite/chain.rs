@@ -19,6 +19,7 @@ const READ_PAGE: i64 = 512;
 pub(super) const fn file_of(chain: Chain) -> Name {
     match chain {
         Chain::Reads => Name::Events,
+        Chain::Refusals => Name::Refusals,
         Chain::Writes => Name::Control,
     }
 }
@@ -189,13 +190,18 @@ pub struct ChainReader {
     is_done: bool,
 }
 
+/// Whether the folder has a chain of refusals: that of an earlier version has none.
+pub fn has_refusals(folder: &Path) -> bool {
+    folder.join(Name::Refusals.as_str()).try_exists().unwrap_or(true)
+}
+
 /// Opens a chain for reading from outside.
 pub fn read_chain(folder: &Path, chain: Chain) -> Result<ChainReader, Error> {
     // SQLite refuses links on the way to a file; those above the folder are the operator's choice.
     let folder = folder.canonicalize().map_err(|error| unreadable(folder, error))?;
     let path = folder.join(file_of(chain).as_str());
     let connection = file::open_reader(&folder, file_of(chain))?;
-    if chain == Chain::Reads {
+    if chain != Chain::Writes {
         // Rotation must not overtake the reading. Writes are never removed, so their log need not be held back.
         connection.execute_batch("BEGIN").map_err(|error| running(&path, error))?;
     }

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::chain::{self, Refused};
 use super::error::{Health, running};
-use super::evidence::{Evidence, SharedKey};
+use super::events::Shared;
+use super::evidence::Evidence;
 use super::file::{self, Folder, Name, Pages};
 use crate::domain::audit::{Occasion, Position};
 use crate::engine::record::{Batch, Record};
@@ -18,6 +21,9 @@ use crate::wire::record::{self, Change};
 
 /// Batches in one transaction. Nobody lingers to fill it: it only bounds what waited during the last fsync.
 const GROUP_MAX: usize = 256;
+
+/// How long the last checkpoint waits for the writers of the other chains.
+const OTHERS_WAIT: Duration = Duration::from_millis(700);
 
 type Outcome = Result<Vec<Position>, Error>;
 
@@ -33,6 +39,11 @@ pub(super) enum Job {
     },
     /// To look whether the newest records have waited long enough for a checkpoint.
     Interval,
+    /// To say in a checkpoint what a rotated chain keeps from now on.
+    Rotation {
+        /// Whether it is said.
+        reply: blocking::SyncSender<bool>,
+    },
 }
 
 /// The only writer of its file, and the only one who knows the end of the chain.
@@ -45,23 +56,29 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn open(folder: &Folder, pages: Pages, health: Arc<Health>, key: SharedKey) -> Result<Self, Error> {
+    pub(super) fn open(folder: &Folder, pages: Pages, health: Arc<Health>, shared: &Shared) -> Result<Self, Error> {
         let path = folder.file(Name::Control);
         let connection = folder.writer(Name::Control, pages)?;
         let end = chain::end(&connection, &path)?;
-        let evidence = Evidence::open(&connection, &path, end, key)?;
+        let evidence = Evidence::open(&connection, &path, end, shared)?;
         Ok(Self { connection, path, end, health, evidence })
     }
 
-    /// Writes until every sender is gone and nothing waits.
-    pub(super) fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// Writes until every sender is gone and nothing waits. The last checkpoint also states what the other writers wrote last:
+    /// they are `ended` when nobody has the other end any more.
+    pub(super) fn run(&mut self, mut jobs: mpsc::Receiver<Job>, ended: &blocking::Receiver<()>) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while 0 < jobs.blocking_recv_many(&mut group, GROUP_MAX) {
             let mut occasion = Occasion::Growth;
+            let mut rotations = Vec::new();
             let mut waiting = |job| match job {
                 Job::Commit { batch, reply } => Some((batch, reply)),
                 Job::Interval => {
                     occasion = Occasion::Interval;
+                    None
+                }
+                Job::Rotation { reply } => {
+                    rotations.push(reply);
                     None
                 }
             };
@@ -71,21 +88,31 @@ impl Writer {
                 drop(reply.send(outcome));
             }
             self.keep_evidence(occasion);
+            if !rotations.is_empty() {
+                let is_said = self.keep_evidence(Occasion::Rotation);
+                // Whoever gave up waiting asks again.
+                rotations.into_iter().for_each(|reply| reply.send(is_said).unwrap_or_default());
+            }
             self.checkpoint();
         }
+        // Nothing is ever sent.
+        ended.recv_timeout(OTHERS_WAIT).unwrap_or_default();
         self.keep_evidence(Occasion::Closing);
     }
 
-    /// What cannot be signed now is signed at the next occasion: nobody waits for it.
-    fn keep_evidence(&mut self, occasion: Occasion) {
-        if self.health.broken().is_none()
-            && let Err(error) = self.evidence.keep(&self.connection, self.end, occasion)
-        {
+    /// What cannot be signed now is signed at the next occasion: nobody waits for it. Gives whether all is said that is due.
+    fn keep_evidence(&mut self, occasion: Occasion) -> bool {
+        if self.health.broken().is_some() {
+            return false;
+        }
+        let kept = self.evidence.keep(&self.connection, self.end, occasion);
+        if let Err(error) = &kept {
             tracing::warn!(%error, "checkpoint of the audit log cannot be written");
             if matches!(error, Error::Broken { .. }) {
-                self.health.note(&error);
+                self.health.note(error);
             }
         }
+        kept.is_ok()
     }
 
     fn commit(&mut self, batches: &[Batch]) -> Vec<Outcome> {
@@ -212,8 +239,13 @@ mod tests {
     fn writer(pages: u32) -> (tempfile::TempDir, Writer) {
         let place = tempfile::tempdir().expect("a folder for the test");
         let folder = Folder::open(place.path()).expect("opens");
-        let writer = Writer::open(&folder, Pages(Some(pages)), Arc::default(), SharedKey::default()).expect("opens");
+        let writer = Writer::open(&folder, Pages(Some(pages)), Arc::default(), &shared()).expect("opens");
         (place, writer)
+    }
+
+    fn shared() -> Shared {
+        let (nobody, _) = mpsc::channel(1);
+        Shared { tails: Arc::default(), key: Arc::default(), checkpoints: nobody.downgrade() }
     }
 
     fn batch(number: u64, bytes: usize) -> Batch {

@@ -1,18 +1,22 @@
-//! The writer of `events.db`: the chain of reads, written in the background and held to a quota.
+//! The writer of a rotated chain, of `events.db` or `refusals.db`: written in the background and held to a quota of its own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
+use tokio::sync::mpsc;
 
 use super::chain::{self, to_sql};
 use super::error::{Health, running};
-use super::file::{self, Folder, Name, Pages};
-use crate::domain::audit::Draft;
+use super::evidence::SharedKey;
+use super::file::{self, Folder, Pages};
+use super::{control, lock};
+use crate::domain::audit::{Draft, Rotated, Tail, Tails};
 use crate::store::Error;
+use crate::store::thinning::Thinning;
 use crate::wire::record::audit::Anchor;
 
 /// Records in one transaction: under a MiB, so that the quota is overshot by no more than that.
@@ -33,23 +37,74 @@ const ROTATED_MAX: u64 = 8_192;
 
 const BYTES_PER_MB: u64 = 1024 * 1024;
 
+/// How long the writer waits for the checkpoint that lets records go.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+
+/// The part of the quota that may be used beyond it while no checkpoint can be made. Then the oldest go without one: a chain that
+/// grows without end would take the disk from the writes.
+const OVERSHOOT_PART: u64 = 4;
+
+/// How long a count of refusals waits for a record of its own once none comes any more: the minute that is counted.
+const COUNTED: Duration = Duration::from_secs(60);
+
+/// One of each rotated chain.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Each<T> {
+    pub(super) reads: T,
+    pub(super) refusals: T,
+}
+
+impl<T> Each<T> {
+    pub(super) const fn of(&self, chain: Rotated) -> &T {
+        match chain {
+            Rotated::Reads => &self.reads,
+            Rotated::Refusals => &self.refusals,
+        }
+    }
+}
+
+/// Where both chains stand, for the writer of the checkpoints. What it says of a chain is on the disk.
+pub(super) type SharedTails = Arc<Mutex<Tails>>;
+
+/// What both writers share with the rest of the store.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) tails: SharedTails,
+    pub(super) key: SharedKey,
+    /// The way to the writer of the checkpoints. It holds none of its own, so that it keeps nobody waiting.
+    pub(super) checkpoints: mpsc::WeakSender<control::Job>,
+}
+
 /// The only writer of its file, and the only one who knows the end of the chain.
 pub(super) struct Writer {
+    chain: Rotated,
     connection: Connection,
     path: PathBuf,
     end: Anchor,
     quota_mb: Arc<AtomicU64>,
     health: Arc<Health>,
+    shared: Shared,
+    thinning: Thinning,
     /// How many messages are in the queue.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
-    pub(super) fn open(folder: &Folder, quota_mb: Arc<AtomicU64>, health: Arc<Health>) -> Result<Self, Error> {
-        let path = folder.file(Name::Events);
-        let connection = folder.writer(Name::Events, Pages::UNLIMITED)?;
+    pub(super) fn open(
+        folder: &Folder,
+        chain: Rotated,
+        quota_mb: Arc<AtomicU64>,
+        health: Arc<Health>,
+        shared: Shared,
+    ) -> Result<Self, Error> {
+        let name = chain::file_of(chain.into());
+        let path = folder.file(name);
+        let connection = folder.writer(name, Pages::UNLIMITED)?;
         let end = chain::end(&connection, &path)?;
-        Ok(Self { connection, path, end, quota_mb, health, waiting: Arc::default() })
+        let first = chain::anchor(&connection, &path)?.seq.saturating_add(1);
+        *lock(&shared.tails).of_mut(chain) = Some(Tail { size: end.seq, hash: end.hash, first });
+        let (thinning, waiting) = (Thinning::new(), Arc::default());
+        Ok(Self { chain, connection, path, end, quota_mb, health, shared, thinning, waiting })
     }
 
     /// Counts the messages in the queue: whoever sends one adds it before.
@@ -62,25 +117,51 @@ impl Writer {
     /// An empty message asks for a look at the quota.
     pub(super) fn run(&mut self, drafts: &Receiver<Option<Draft>>, stopped: &Receiver<()>) {
         let mut is_busy = false;
-        while let Ok(first) = drafts.recv() {
+        loop {
+            let first = match self.next(drafts) {
+                Ok(first) => first,
+                Err(ended) => {
+                    let counts = self.thinning.flush();
+                    if !self.write_through(&counts, stopped) || ended == RecvTimeoutError::Disconnected {
+                        return;
+                    }
+                    continue;
+                }
+            };
             if !is_busy {
                 // Nothing is ever sent: the wait ends early at close, and from then on there is none.
                 stopped.recv_timeout(LINGER).unwrap_or_default();
             }
             let taken: Vec<_> = std::iter::once(first).chain(drafts.try_iter().take(GROUP_MAX)).collect();
             self.waiting.fetch_sub(taken.len(), Ordering::Relaxed);
-            let group: Vec<_> = taken.into_iter().flatten().collect();
-            is_busy = GROUP_MAX <= group.len();
+            is_busy = GROUP_MAX <= taken.len();
+            let group: Vec<_> = taken.into_iter().flatten().flat_map(|draft| self.thin(draft)).collect();
             if !self.write_through(&group, stopped) {
                 return;
             }
         }
     }
 
+    /// Waits for the next message, and no longer than a count may wait.
+    fn next(&self, drafts: &Receiver<Option<Draft>>) -> Result<Option<Draft>, RecvTimeoutError> {
+        if self.thinning.is_counting() {
+            return drafts.recv_timeout(COUNTED);
+        }
+        drafts.recv().map_err(|_disconnected| RecvTimeoutError::Disconnected)
+    }
+
+    /// What is to be put on record now. Every read is.
+    fn thin(&mut self, draft: Draft) -> Vec<Draft> {
+        match self.chain {
+            Rotated::Reads => vec![draft],
+            Rotated::Refusals => self.thinning.take(draft),
+        }
+    }
+
     /// Tries until the group is written. False when it never will be.
     fn write_through(&mut self, group: &[Draft], stopped: &Receiver<()>) -> bool {
         while let Err(error) = self.append(group) {
-            tracing::error!(%error, records = group.len(), "read records cannot be written");
+            tracing::error!(%error, chain = self.chain.as_str(), records = group.len(), "records cannot be written");
             self.health.note(&error);
             let is_closing = || stopped.recv_timeout(RETRY) == Err(RecvTimeoutError::Disconnected);
             if self.health.broken().is_some() || is_closing() {
@@ -91,7 +172,7 @@ impl Writer {
         match self.keep_house() {
             Ok(()) => self.health.note_success(),
             Err(error) => {
-                tracing::error!(%error, "read records cannot be rotated");
+                tracing::error!(%error, chain = self.chain.as_str(), "records cannot be rotated");
                 self.health.note(&error);
             }
         }
@@ -110,26 +191,41 @@ impl Writer {
             }
             Ok(())
         });
-        if outcome.is_err() {
-            self.end = before;
+        match outcome {
+            Ok(()) => self.tell(|tail, end| (tail.size, tail.hash) = (end.seq, end.hash)),
+            Err(_) => self.end = before,
         }
         outcome
     }
 
+    /// Changes what checkpoints state of this chain.
+    fn tell(&self, change: impl FnOnce(&mut Tail, Anchor)) {
+        if let Some(tail) = lock(&self.shared.tails).of_mut(self.chain) {
+            change(tail, self.end);
+        }
+    }
+
     /// Holds the file to its quota and its log to its length.
     fn keep_house(&mut self) -> Result<(), Error> {
-        while self.is_over_quota()? {
-            if !self.rotate()? {
+        while let used @ 1.. = self.over_quota()? {
+            let Some(last) = self.oldest_part()? else { break };
+            let allowed = self.quota().wrapping_div(OVERSHOOT_PART);
+            if !self.may_let_go(last) && used <= allowed {
                 break;
             }
+            self.rotate(last)?;
         }
         file::checkpoint(&self.connection).map_err(|error| running(&self.path, error))
     }
 
-    fn is_over_quota(&self) -> Result<bool, Error> {
-        let quota = self.quota_mb.load(Ordering::Relaxed).saturating_mul(BYTES_PER_MB);
+    fn quota(&self) -> u64 {
+        self.quota_mb.load(Ordering::Relaxed).saturating_mul(BYTES_PER_MB)
+    }
+
+    /// The bytes that are used beyond the quota.
+    fn over_quota(&self) -> Result<u64, Error> {
         let used = self.pragma("page_count")?.saturating_sub(self.pragma("freelist_count")?);
-        Ok(quota < used.saturating_mul(self.pragma("page_size")?))
+        Ok(used.saturating_mul(self.pragma("page_size")?).saturating_sub(self.quota()))
     }
 
     fn pragma(&self, name: &str) -> Result<u64, Error> {
@@ -138,15 +234,32 @@ impl Writer {
         Ok(u64::try_from(number).unwrap_or_default())
     }
 
-    /// Removes the oldest records and carries the chain over. False when only the newest is left.
-    fn rotate(&mut self) -> Result<bool, Error> {
+    /// The number of the last record that one step of rotation removes. None when only the newest is left.
+    fn oldest_part(&self) -> Result<Option<u64>, Error> {
         let begin = chain::anchor(&self.connection, &self.path)?;
         let kept = self.end.seq.saturating_sub(begin.seq);
-        if kept <= 1 {
-            return Ok(false);
-        }
         let removed = kept.div_ceil(ROTATED_PART).min(ROTATED_MAX).min(kept.saturating_sub(1));
-        let last = to_sql(begin.seq.saturating_add(removed));
+        Ok((0 < removed).then(|| begin.seq.saturating_add(removed)))
+    }
+
+    /// Whether a checkpoint says that these records need not be kept any more: without one, nobody could tell a rotation from
+    /// the work of somebody who wants them gone. Where nothing is signed, nothing is asked.
+    fn may_let_go(&self, last: u64) -> bool {
+        if lock(&self.shared.key).is_none() {
+            return true;
+        }
+        self.tell(|tail, _| tail.first = tail.first.max(last.saturating_add(1)));
+        // At close the rest is left to the next start.
+        let Some(checkpoints) = self.shared.checkpoints.upgrade() else { return false };
+        let (reply, answer) = sync_channel(1);
+        let is_sent = checkpoints.try_send(control::Job::Rotation { reply }).is_ok();
+        drop(checkpoints);
+        is_sent && answer.recv_timeout(LEAVE_WAIT) == Ok(true)
+    }
+
+    /// Removes the oldest records and carries the chain over.
+    fn rotate(&mut self, last: u64) -> Result<(), Error> {
+        let last = to_sql(last);
         self.transaction(|writer| {
             let run = || {
                 let connection = &writer.connection;
@@ -156,8 +269,7 @@ impl Writer {
             };
             run().map(drop).map_err(|error| running(&writer.path, error))
         })?;
-        self.give_back()?;
-        Ok(true)
+        self.give_back()
     }
 
     /// Gives the file's free pages back to the file system.

@@ -1,16 +1,20 @@
 //! The checkpoints of the chain of writes: made by its writer, in transactions of their own after what waited is acknowledged.
+//! Each also states where the rotated chains stand.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::chain::{self, to_sql};
+use super::chain::{self, ChainReader, Link, to_sql};
 use super::error::running;
+use super::events::{Shared, SharedTails};
 use super::file::{self, Name};
 use super::{lock, words};
 use crate::domain::audit::{
-    Checkpoint, Examiner, Extension, Fault, Findings, Held, NoteError, NoteKey, Occasion, Source, Tree, is_due,
+    Checkpoint, Examiner, Extension, Fault, Findings, Held, NoteError, NoteKey, Occasion, Rotated, Source, Stated,
+    TAILS_INTERVALS, TailExaminer, Tree, is_due,
 };
 use crate::store::{Chain, Error, Growth};
 use crate::wire::record::audit::{Anchor, Verifier};
@@ -24,6 +28,7 @@ pub(super) type SharedKey = Arc<Mutex<Option<NoteKey>>>;
 /// What the writer knows of its checkpoints.
 pub(super) struct Evidence {
     key: SharedKey,
+    tails: SharedTails,
     path: PathBuf,
     /// The tree as of the newest checkpoint.
     tree: Tree,
@@ -32,14 +37,18 @@ pub(super) struct Evidence {
     boot: u64,
     /// The last try failed: not every commit tries again.
     is_put_off: bool,
+    /// Intervals since the newest checkpoint.
+    intervals: u32,
 }
 
 impl Evidence {
     /// Goes on from the newest checkpoint. It must fit the file: whoever continued a log that was cut would bury the cut.
-    pub(super) fn open(connection: &Connection, path: &Path, end: Anchor, key: SharedKey) -> Result<Self, Error> {
+    pub(super) fn open(connection: &Connection, path: &Path, end: Anchor, shared: &Shared) -> Result<Self, Error> {
         let path = path.to_owned();
+        let (key, tails) = (Arc::clone(&shared.key), Arc::clone(&shared.tails));
         let Some((size, note, subtrees)) = newest(connection, &path)? else {
-            return Ok(Self { key, path, tree: Tree::EMPTY, newest: None, boot: 0, is_put_off: false });
+            let (tree, newest) = (Tree::EMPTY, None);
+            return Ok(Self { key, tails, path, tree, newest, boot: 0, is_put_off: false, intervals: 0 });
         };
         let unreadable =
             |reason: &str| Error::Unreadable { place: path.display().to_string(), reason: reason.to_owned() };
@@ -55,7 +64,8 @@ impl Evidence {
                 newest.size, end.seq
             )));
         }
-        Ok(Self { key, path, tree, boot: newest.boot, newest: Some(newest), is_put_off: false })
+        let boot = newest.boot;
+        Ok(Self { key, tails, path, tree, newest: Some(newest), boot, is_put_off: false, intervals: 0 })
     }
 
     #[cfg(test)]
@@ -71,21 +81,33 @@ impl Evidence {
     /// Makes a checkpoint if there is a key and one is due.
     pub(super) fn keep(&mut self, connection: &Connection, end: Anchor, occasion: Occasion) -> Result<(), Error> {
         let Some(key) = lock(&self.key).clone() else { return Ok(()) };
+        let occasion = self.tick(occasion);
         let waits = self.is_put_off && occasion == Occasion::Growth;
-        if waits || !is_due(self.newest.as_ref(), end.seq, self.boot, occasion) {
+        let tails = *lock(&self.tails);
+        if waits || !is_due(self.newest.as_ref(), end.seq, self.boot, &tails, occasion) {
             return Ok(());
         }
         self.is_put_off = true;
         let make = || {
             let mut tree = self.tree.clone();
             add_newer(connection, &mut tree)?;
-            let checkpoint = Checkpoint::of(key.name(), &tree, self.boot);
-            insert(connection, &checkpoint, &key.sign(&checkpoint.text()), &tree)?;
+            let checkpoint = Checkpoint::of(key.name(), &tree, self.boot).with(tails);
+            let replaced = self.newest.as_ref().is_some_and(|it| (it.size, it.boot) == (checkpoint.size, self.boot));
+            insert(connection, &checkpoint, replaced, (&key.sign(&checkpoint.text()), &tree))?;
             Ok((tree, checkpoint))
         };
         let (tree, newest) = make().map_err(|error| running(&self.path, error))?;
-        (self.tree, self.newest, self.is_put_off) = (tree, Some(newest), false);
+        (self.tree, self.newest, self.is_put_off, self.intervals) = (tree, Some(newest), false, 0);
         Ok(())
+    }
+
+    /// Counts an interval, and says when enough of them are over that the rotated chains count too.
+    fn tick(&mut self, occasion: Occasion) -> Occasion {
+        if occasion != Occasion::Interval {
+            return occasion;
+        }
+        self.intervals = self.intervals.saturating_add(1);
+        if self.intervals < TAILS_INTERVALS { Occasion::Interval } else { Occasion::Tails }
     }
 }
 
@@ -99,10 +121,20 @@ fn add_newer(connection: &Connection, tree: &mut Tree) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Only the newest keeps its tree: the others' can be made from the records.
-fn insert(connection: &Connection, checkpoint: &Checkpoint, note: &str, tree: &Tree) -> rusqlite::Result<()> {
+/// Only the newest keeps its tree: the others' can be made from the records. One of the same boot and size is replaced, so that
+/// reads and refusals alone do not push out the checkpoints of what was written.
+fn insert(
+    connection: &Connection,
+    checkpoint: &Checkpoint,
+    replaces: bool,
+    (note, tree): (&str, &Tree),
+) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let write = || {
+        if replaces {
+            let sql = "DELETE FROM checkpoint WHERE id = (SELECT max(id) FROM checkpoint)";
+            connection.prepare_cached(sql)?.execute([])?;
+        }
         connection
             .prepare_cached("UPDATE checkpoint SET subtrees = zeroblob(0) WHERE subtrees <> zeroblob(0)")?
             .execute([])?;
@@ -171,39 +203,124 @@ pub fn read_checkpoints(folder: &Path) -> Result<Vec<String>, Error> {
     read().map_err(|error| super::error::opening(&path, error))
 }
 
-/// Holds the chain of writes against checkpoints of it: those that are kept with it, what peers said to them, and those that
-/// were kept elsewhere. `witnesses` are keys of peers that are known from elsewhere.
-pub fn examine(
-    folder: &Path,
-    key: Option<&crate::domain::audit::Verifier>,
-    elsewhere: Vec<Held>,
-    witnesses: &[crate::domain::audit::Verifier],
-) -> Result<(Findings, Anchor), Error> {
-    let own = match key {
-        Some(key) => {
-            // What an earlier key has signed proves nothing by this one; a runtime that was renamed has another.
-            let is_by_another = |note: &String| matches!(key.open(note), Err(NoteError::Unsigned(_)));
-            let notes = read_checkpoints(folder)?.into_iter().filter(|note| !is_by_another(note));
-            notes.map(|note| Held::read(Source::Own, &note, key)).collect()
-        }
-        None => Vec::new(),
-    };
-    let words = key.map(|key| words::held(folder, key, witnesses)).transpose()?.unwrap_or_default();
-    let mut examiner = Examiner::new([own, elsewhere, words.held].concat());
+/// What a chain is held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof<'a> {
+    /// The key that signs the checkpoints.
+    pub key: Option<&'a crate::domain::audit::Verifier>,
+    /// Checkpoints that were kept elsewhere.
+    pub elsewhere: &'a [Held],
+    /// Keys of peers that are known from elsewhere.
+    pub witnesses: &'a [crate::domain::audit::Verifier],
+}
+
+impl Proof<'_> {
+    /// All that is known of this log: the checkpoints kept with it, those elsewhere, and what peers said to them.
+    fn gather(&self, folder: &Path) -> Result<(Vec<Held>, words::Evidence), Error> {
+        let Some(key) = self.key else { return Ok((self.elsewhere.to_vec(), words::Evidence::default())) };
+        // What an earlier key has signed proves nothing by this one; a runtime that was renamed has another.
+        let is_by_another = |note: &String| matches!(key.open(note), Err(NoteError::Unsigned(_)));
+        let notes = read_checkpoints(folder)?.into_iter().filter(|note| !is_by_another(note));
+        let own: Vec<_> = notes.map(|note| Held::read(Source::Own, &note, key)).collect();
+        let mut words = words::held(folder, key, self.witnesses)?;
+        let held = [own, self.elsewhere.to_vec(), std::mem::take(&mut words.held)].concat();
+        Ok((held, words))
+    }
+}
+
+/// Holds the chain of writes against all that is known of it.
+pub fn examine(folder: &Path, proof: &Proof<'_>) -> Result<(Findings, Anchor), Error> {
+    let (held, words) = proof.gather(folder)?;
+    let mut examiner = Examiner::new(held);
     words.countersigned.into_iter().for_each(|(witness, size)| examiner.countersigned(witness, size));
-    let mut reader = chain::read_chain(folder, Chain::Writes)?;
-    let mut verifier = Verifier::after(Anchor::START);
+    let reader = chain::read_chain(folder, Chain::Writes)?;
     if reader.anchor() != Anchor::START {
         examiner.breaks(1, Fault::Removed, "wanted a chain that begins with its first record".to_owned());
     }
+    let end = walk(reader, Anchor::START, &mut examiner)?;
+    Ok((examiner.finish(), end))
+}
+
+/// Holds a rotated chain against what the checkpoints state of it. Gives where the kept part begins and ends.
+pub fn examine_rotated(
+    folder: &Path,
+    which: Rotated,
+    proof: &Proof<'_>,
+) -> Result<(Findings, RangeInclusive<Anchor>), Error> {
+    let (held, _) = proof.gather(folder)?;
+    let of = |held: &Held| {
+        let tail = held.checkpoint.as_ref().ok()?.tails.of(which)?;
+        Some(Stated { source: held.source.clone(), tail })
+    };
+    let stated: Vec<_> = held.iter().filter_map(of).collect();
+    if !folder.join(chain::file_of(which.into()).as_str()).try_exists().unwrap_or(true) {
+        // A node of an earlier version had no such file; if a checkpoint speaks of it, somebody removed it.
+        let findings = TailExaminer::new(stated, 0, 0, Anchor::START.hash).finish();
+        return Ok((findings, Anchor::START..=Anchor::START));
+    }
+    let reader = chain::read_chain(folder, which.into())?;
+    // What was rotated away while the checkpoints were read, one that is newer lets go.
+    let (newer, _) = proof.gather(folder)?;
+    let first = newer.iter().filter_map(of).map(|it| it.tail.first).max().unwrap_or_default();
+    let begin = reader.anchor();
+    let mut examiner = TailExaminer::new(stated, first, begin.seq, begin.hash);
+    let end = walk(reader, begin, &mut examiner)?;
+    Ok((examiner.finish(), begin..=end))
+}
+
+/// What is told of each record on the way.
+trait Examination {
+    fn stored(&mut self, seq: u64);
+    fn follow(&mut self, record: &Link);
+    fn breaks(&mut self, seq: u64, fault: Fault, reason: String);
+    fn found_later(&mut self, seq: u64);
+}
+
+impl Examination for Examiner {
+    fn stored(&mut self, seq: u64) {
+        self.stored(seq);
+    }
+
+    fn follow(&mut self, record: &Link) {
+        self.follow(&record.canonical);
+    }
+
+    fn breaks(&mut self, seq: u64, fault: Fault, reason: String) {
+        self.breaks(seq, fault, reason);
+    }
+
+    fn found_later(&mut self, seq: u64) {
+        self.found_later(seq);
+    }
+}
+
+impl Examination for TailExaminer {
+    fn stored(&mut self, seq: u64) {
+        self.stored(seq);
+    }
+
+    fn follow(&mut self, record: &Link) {
+        self.follow(record.seq, record.hash);
+    }
+
+    fn breaks(&mut self, seq: u64, fault: Fault, reason: String) {
+        self.breaks(seq, fault, reason);
+    }
+
+    fn found_later(&mut self, seq: u64) {
+        self.found_later(seq);
+    }
+}
+
+/// Goes through a chain. Gives the last record that continues it.
+fn walk(mut reader: ChainReader, begin: Anchor, examiner: &mut impl Examination) -> Result<Anchor, Error> {
+    let mut verifier = Verifier::after(begin);
     while let Some(row) = reader.next_row() {
         let (link, copies) = row?;
         let wanted = verifier.end().seq.saturating_add(1);
         examiner.stored(link.seq);
         match verifier.follow(&link.canonical, link.hash) {
-            Ok(entry) if copies.are_of(&entry.draft) && entry.position.seq == link.seq => {
-                examiner.follow(&link.canonical)
-            }
+            Ok(entry) if copies.are_of(&entry.draft) && entry.position.seq == link.seq => examiner.follow(&link),
             Ok(entry) => {
                 examiner.found_later(entry.position.seq);
                 let reason = "wanted the columns for searching to hold what the record holds".to_owned();
@@ -218,5 +335,5 @@ pub fn examine(
             }
         }
     }
-    Ok((examiner.finish(), verifier.end()))
+    Ok(verifier.end())
 }

@@ -41,7 +41,7 @@ const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Pages in the write-ahead log at which a writer copies it into the file: 4 MiB, SQLite's own default.
 const CHECKPOINT_PAGES: i64 = 1_000;
 
-/// The rest of both files' tables. The columns beside `body` are copies for searching; what counts is `body`.
+/// The tables of a chain. The columns beside `body` are copies for searching; what counts is `body`.
 const CHAIN_TABLES: &str = "
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY,
@@ -83,6 +83,8 @@ pub(super) enum Name {
     Control,
     /// The chain of reads.
     Events,
+    /// The chain of refusals.
+    Refusals,
     /// Runs, their events and where those of peers are.
     Runs,
 }
@@ -92,6 +94,7 @@ impl Name {
         match self {
             Self::Control => "control.db",
             Self::Events => "events.db",
+            Self::Refusals => "refusals.db",
             Self::Runs => "runs.db",
         }
     }
@@ -99,7 +102,7 @@ impl Name {
     fn tables(self) -> String {
         match self {
             Self::Control => format!("{CHAIN_TABLES}{CONTROL_TABLES}{CHECKPOINT_TABLE}"),
-            Self::Events => CHAIN_TABLES.to_owned(),
+            Self::Events | Self::Refusals => CHAIN_TABLES.to_owned(),
             Self::Runs => format!("{RUN_TABLES}{RUN_INDICES}"),
         }
     }
@@ -108,7 +111,7 @@ impl Name {
     const fn version(self) -> i32 {
         match self {
             Self::Control | Self::Runs => 2,
-            Self::Events => 1,
+            Self::Events | Self::Refusals => 1,
         }
     }
 
@@ -116,7 +119,7 @@ impl Name {
     fn objects(self, version: i32) -> Option<Vec<&'static str>> {
         let mut names = vec!["anchor", "audit", "audit_by_name", "audit_by_request"];
         match (self, version) {
-            (Self::Events, 1) => {}
+            (Self::Events | Self::Refusals, 1) => {}
             (Self::Runs, 1 | 2) => {
                 names = RUN_OBJECTS.to_vec();
                 names.extend((version == 2).then_some(["forgotten_by_run", "run_finished"]).into_iter().flatten());
@@ -125,7 +128,7 @@ impl Name {
                 names.extend(["audit_by_action", "audit_by_actor", "audit_by_target", "fact"]);
                 names.extend((version == 2).then_some("checkpoint"));
             }
-            (Self::Control | Self::Events | Self::Runs, _) => return None,
+            (Self::Control | Self::Events | Self::Refusals | Self::Runs, _) => return None,
         }
         names.sort_unstable();
         Some(names)
@@ -208,18 +211,18 @@ impl Folder {
         self.path.join(name.as_str())
     }
 
-    /// `control.db` is made first: if only the other one is there, somebody removed it, and with it receipts and audit.
+    /// `control.db` is made first: if only another one is there, somebody removed it, and with it receipts and audit.
     fn create_missing(&self) -> Result<(), Error> {
         let control = self.file(Name::Control);
-        let events = self.file(Name::Events);
         let has_control = is_plain_file(&control)?;
-        let has_events = is_plain_file(&events)?;
-        if !has_control && has_events {
-            let reason = format!("is missing, while {} is there", Name::Events.as_str());
-            return Err(Error::Unreadable { place: control.display().to_string(), reason });
+        for name in [Name::Events, Name::Refusals] {
+            if is_plain_file(&self.file(name))? && !has_control {
+                let reason = format!("is missing, while {} is there", name.as_str());
+                return Err(Error::Unreadable { place: control.display().to_string(), reason });
+            }
         }
-        for (name, is_there) in [(Name::Control, has_control), (Name::Events, has_events)] {
-            if !is_there {
+        for name in [Name::Control, Name::Events, Name::Refusals] {
+            if !is_plain_file(&self.file(name))? {
                 self.create(name)?;
             }
             self.protect(name)?;
@@ -335,7 +338,7 @@ fn migrate(connection: &Connection, name: Name, version: i32) -> rusqlite::Resul
     let added = match (name, version) {
         (Name::Control, 1) => CHECKPOINT_TABLE,
         (Name::Runs, 1) => RUN_INDICES,
-        (Name::Control | Name::Events | Name::Runs, _) => return Ok(()),
+        (Name::Control | Name::Events | Name::Refusals | Name::Runs, _) => return Ok(()),
     };
     let version = name.version();
     connection.execute_batch(&format!("BEGIN IMMEDIATE; {added} PRAGMA user_version = {version}; COMMIT;"))

@@ -1,6 +1,6 @@
 //! The store on disk: SQLite, one file per concern.
 //!
-//! `control.db` holds the facts and the chain of writes, `events.db` the chain of reads. Each file has one writer thread,
+//! `control.db` holds the facts and the chain of writes, `events.db` the chain of reads, `refusals.db` that of refusals. Each file has one writer thread,
 //! which alone knows the end of its chain; questions are answered by threads with read-only connections of their own, so that
 //! no reader ever stands in a writer's way. Nothing here runs on the async runtime's threads.
 
@@ -23,14 +23,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use self::error::Health;
+use self::events::Each;
 use self::query::Question;
-use super::{Error, Filter, Full, Growth, Page, Pending, READ_QUEUE_MAX, Store};
-use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position};
+use super::{Error, Filter, Full, Growth, Page, Pending, READ_QUEUE_MAX, REFUSALS_MAX_MB, Store, rotated_for};
+use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position, Rotated};
 use crate::domain::queue::Queue;
 use crate::engine::record::{Batch, Record};
 
-pub use self::chain::{ChainReader, Link, Verdict, read_chain, verify};
-pub use self::evidence::{examine, read_checkpoints};
+pub use self::chain::{ChainReader, Link, Verdict, has_refusals, read_chain, verify};
+pub use self::evidence::{Proof, examine, examine_rotated, read_checkpoints};
 pub use self::words::{Words, read_words};
 
 /// Batches waiting for the writer. When full, `commit` waits: the engine hands over one batch a turn, so this is never
@@ -65,42 +66,51 @@ pub fn open(options: Options) -> Result<SqliteStore, Error> {
 
 /// The same with a limit on the size of `control.db`, which stands in for a full disk in tests, and another interval.
 fn open_within(options: Options, pages: file::Pages, interval: Duration) -> Result<SqliteStore, Error> {
+    open_with(options, pages, interval, REFUSALS_MAX_MB)
+}
+
+/// The same with another quota of the chain of refusals.
+fn open_with(
+    options: Options,
+    pages: file::Pages,
+    interval: Duration,
+    refusals_max_mb: u64,
+) -> Result<SqliteStore, Error> {
     let folder = file::Folder::open(&options.folder)?;
     let quota_mb = Arc::new(AtomicU64::new(options.read_audit_max_mb));
+    let refusals_mb = Arc::new(AtomicU64::new(refusals_max_mb));
     let health = Arc::new(Health::default());
-    let reads_health = Arc::new(Health::default());
+    let rotated_health = Each::<Arc<Health>>::default();
     let (alive, done) = blocking::sync_channel(1);
     let (commits, jobs) = mpsc::channel(COMMIT_QUEUE_MAX);
-    let (reads, drafts) = blocking::sync_channel(READ_QUEUE_MAX);
-    let (stop, stopped) = blocking::sync_channel(1);
     let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
     let (pages_asked, page_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
 
     let key = evidence::SharedKey::default();
     let (end_ticks, ticks_end) = blocking::sync_channel(1);
-
-    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health), Arc::clone(&key))?;
-    let mut events = events::Writer::open(&folder, Arc::clone(&quota_mb), Arc::clone(&reads_health))?;
-    let waiting = events.waiting();
-    let fact_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
-    let page_reader = query::Reader::open(&folder, Arc::clone(&health), Arc::clone(&reads_health))?;
+    let shared = events::Shared { tails: Arc::default(), key: Arc::clone(&key), checkpoints: commits.downgrade() };
+    let rotated = |chain, quota| {
+        events::Writer::open(&folder, chain, quota, Arc::clone(rotated_health.of(chain)), shared.clone())
+    };
+    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health), &shared)?;
+    let reads = rotated(Rotated::Reads, Arc::clone(&quota_mb))?;
+    let refusals = rotated(Rotated::Refusals, refusals_mb)?;
+    let fact_reader = query::Reader::open(&folder, Arc::clone(&health), &rotated_health)?;
+    let page_reader = query::Reader::open(&folder, Arc::clone(&health), &rotated_health)?;
     let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
 
     let spawn = Spawn { folder: &folder, alive };
+    let (writing, others_ended) = blocking::sync_channel(0);
     let (control_read, control_unread) = blocking::sync_channel(0);
-    let (events_read, events_unread) = blocking::sync_channel(0);
-    let reading = (control_read, events_read);
-    let also_reading = reading.clone();
     spawn.thread("store-control", move || {
-        control.run(jobs);
+        control.run(jobs, &others_ended);
         wait_for_readers(&control_unread);
         drop(control);
     })?;
-    spawn.thread("store-events", move || {
-        events.run(&drafts, &stopped);
-        wait_for_readers(&events_unread);
-        drop(events);
-    })?;
+    let (reads, reads_read) = spawn.rotated("store-events", reads, writing.clone())?;
+    let (refusals, refusals_read) = spawn.rotated("store-refusals", refusals, writing)?;
+    let reading = (control_read, reads_read, refusals_read);
+    let also_reading = reading.clone();
     let weak = commits.downgrade();
     spawn.thread("store-interval", move || tell_time(&weak, &ticks_end, interval))?;
     spawn.thread("store-facts", move || {
@@ -113,16 +123,22 @@ fn open_within(options: Options, pages: file::Pages, interval: Duration) -> Resu
     })?;
     let links = Links {
         commits,
-        reads,
-        waiting,
-        _stop: stop,
+        rotated: Each { reads, refusals },
         _end_ticks: end_ticks,
         facts,
         pages: pages_asked,
         _interrupts: interrupts,
     };
     let links = Mutex::new(Some(links));
-    Ok(SqliteStore { links, done: Mutex::new(Some(done)), key, quota_mb, health, reads_health, place: folder.place() })
+    Ok(SqliteStore {
+        links,
+        done: Mutex::new(Some(done)),
+        key,
+        quota_mb,
+        health,
+        rotated_health,
+        place: folder.place(),
+    })
 }
 
 /// Wakes the writer at each interval until the store is closed. It holds no way of its own, so that it keeps nobody waiting.
@@ -158,16 +174,61 @@ impl Spawn<'_> {
             Err(error) => Err(Error::Broken { place: name.to_owned(), reason: error.to_string() }),
         }
     }
+
+    /// Starts the writer of a rotated chain, which is `writing` until it has written all. Gives the way to it, and what its readers
+    /// hold.
+    fn rotated(
+        &self,
+        name: &str,
+        mut writer: events::Writer,
+        writing: blocking::SyncSender<()>,
+    ) -> Result<(Way, blocking::SyncSender<()>), Error> {
+        let (records, drafts) = blocking::sync_channel(READ_QUEUE_MAX);
+        let (stop, stopped) = blocking::sync_channel(1);
+        let (read, unread) = blocking::sync_channel(0);
+        let waiting = writer.waiting();
+        self.thread(name, move || {
+            writer.run(&drafts, &stopped);
+            drop((drafts, writing));
+            wait_for_readers(&unread);
+            drop(writer);
+        })?;
+        Ok((Way { records, waiting, _stop: stop }, read))
+    }
+}
+
+/// The way to the writer of a rotated chain.
+struct Way {
+    records: blocking::SyncSender<Option<Draft>>,
+    /// How many are in its queue. Only raised under the lock, so that it is never less than what is in there.
+    waiting: Arc<AtomicUsize>,
+    /// Dropped to end the lingering of the writer.
+    _stop: blocking::SyncSender<()>,
+}
+
+impl Way {
+    fn has_room(&self, records: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed).saturating_add(records) <= READ_QUEUE_MAX
+    }
+
+    /// Puts one message into the queue.
+    fn send(&self, message: Option<Draft>) -> Result<(), Full> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.records.try_send(message).map_err(|_full_or_stopped| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Full
+        })
+    }
+
+    fn queue(&self, name: &'static str) -> Queue {
+        Queue { name, length: self.waiting.load(Ordering::Relaxed), capacity: READ_QUEUE_MAX }
+    }
 }
 
 /// The ways to the threads. A thread ends when its way is dropped and what waits on it is done.
 struct Links {
     commits: mpsc::Sender<control::Job>,
-    reads: blocking::SyncSender<Option<Draft>>,
-    /// How many are in the queue of reads. Only raised under the lock, so that it is never less than what is in there.
-    waiting: Arc<AtomicUsize>,
-    /// Dropped to end the lingering of the events writer.
-    _stop: blocking::SyncSender<()>,
+    rotated: Each<Way>,
     /// Dropped to end the thread that tells the writer the time.
     _end_ticks: blocking::SyncSender<()>,
     facts: mpsc::Sender<Question>,
@@ -178,22 +239,13 @@ struct Links {
 
 impl Links {
     fn queues(&self) -> Vec<Queue> {
-        let waiting = self.waiting.load(Ordering::Relaxed);
         vec![
-            Queue { name: "read_records", length: waiting, capacity: READ_QUEUE_MAX },
+            self.rotated.reads.queue("read_records"),
+            self.rotated.refusals.queue("refusal_records"),
             queue("store_commits", &self.commits),
             queue("store_facts", &self.facts),
             queue("store_pages", &self.pages),
         ]
-    }
-
-    /// Puts one message into the queue of reads.
-    fn send(&self, message: Option<Draft>) -> Result<(), Full> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.reads.try_send(message).map_err(|_full_or_stopped| {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            Full
-        })
     }
 }
 
@@ -218,7 +270,7 @@ pub struct SqliteStore {
     key: evidence::SharedKey,
     quota_mb: Arc<AtomicU64>,
     health: Arc<Health>,
-    reads_health: Arc<Health>,
+    rotated_health: Each<Arc<Health>>,
     place: String,
 }
 
@@ -281,16 +333,19 @@ impl Store for SqliteStore {
         Box::pin(self.ask(self.link(|links| links.facts.clone()), |reply| Question::Recall { reply }))
     }
 
-    /// After `close`, and while the file of reads is broken, every record is refused.
+    /// After `close`, and while the file of their chain is broken, every record is refused.
     fn append_reads(&self, drafts: Vec<Draft>) -> Result<(), Full> {
         // Held until the last is in: nobody else can take the room that was found.
         let links = lock(&self.links);
         let links = links.as_ref().ok_or(Full)?;
-        if READ_QUEUE_MAX < links.waiting.load(Ordering::Relaxed).saturating_add(drafts.len()) {
+        let refused = drafts.iter().filter(|draft| rotated_for(draft) == Rotated::Refusals).count();
+        let has_room = links.rotated.refusals.has_room(refused)
+            && links.rotated.reads.has_room(drafts.len().saturating_sub(refused));
+        if !has_room {
             return Err(Full);
         }
-        // If the writer ends in between, what was sent is gone with the rest.
-        drafts.into_iter().try_for_each(|draft| links.send(Some(draft)))
+        // If a writer ends in between, what was sent is gone with the rest.
+        drafts.into_iter().try_for_each(|draft| links.rotated.of(rotated_for(&draft)).send(Some(draft)))
     }
 
     /// None once it is closed.
@@ -324,13 +379,13 @@ impl Store for SqliteStore {
     }
 
     fn reads_fault(&self) -> Option<Error> {
-        self.reads_health.fault()
+        self.rotated_health.reads.fault().or_else(|| self.rotated_health.refusals.fault())
     }
 
     fn set_read_quota(&self, megabytes: u64) {
         self.quota_mb.store(megabytes, Ordering::Relaxed);
         // A full queue is looked at soon anyway, and a closed store has no quota.
-        let woken = self.link(|links| links.send(None).is_ok());
+        let woken = self.link(|links| links.rotated.reads.send(None).is_ok());
         drop(woken);
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chain::{Link, file_of, to_sql};
 use super::error::{Health, running};
+use super::events::Each;
 use super::evidence::{growth, newest_note};
 use super::file::Folder;
 use crate::domain::audit::{AuditId, Entry, Position};
@@ -38,24 +39,30 @@ struct Source {
     health: Arc<Health>,
 }
 
-/// Reads both files.
+/// Reads the files of all chains.
 pub(super) struct Reader {
     writes: Source,
     reads: Source,
+    refusals: Source,
 }
 
 impl Reader {
-    pub(super) fn open(folder: &Folder, writes: Arc<Health>, reads: Arc<Health>) -> Result<Self, Error> {
+    pub(super) fn open(folder: &Folder, writes: Arc<Health>, rotated: &Each<Arc<Health>>) -> Result<Self, Error> {
         let source = |chain, health| {
             let name = file_of(chain);
             Ok(Source { connection: folder.reader(name)?, path: folder.file(name), health })
         };
-        Ok(Self { writes: source(Chain::Writes, writes)?, reads: source(Chain::Reads, reads)? })
+        Ok(Self {
+            writes: source(Chain::Writes, writes)?,
+            reads: source(Chain::Reads, Arc::clone(&rotated.reads))?,
+            refusals: source(Chain::Refusals, Arc::clone(&rotated.refusals))?,
+        })
     }
 
     /// What ends a long question.
     pub(super) fn interrupts(&self) -> Vec<rusqlite::InterruptHandle> {
-        vec![self.writes.connection.get_interrupt_handle(), self.reads.connection.get_interrupt_handle()]
+        let sources = [&self.writes, &self.reads, &self.refusals];
+        sources.map(|source| source.connection.get_interrupt_handle()).into()
     }
 
     /// Answers until every sender is gone.
@@ -75,7 +82,8 @@ impl Reader {
     fn page(&self, filter: &Filter) -> Result<Page, Error> {
         let limit = filter.limit.min(PAGE_MAX);
         let mut found = Vec::new();
-        for (chain, source) in [(Chain::Reads, &self.reads), (Chain::Writes, &self.writes)] {
+        let sources = [&self.reads, &self.refusals, &self.writes];
+        for (chain, source) in [Chain::Reads, Chain::Refusals, Chain::Writes].into_iter().zip(sources) {
             found.extend(source.entries(filter, limit)?.into_iter().map(|entry| (chain, entry)));
         }
         Ok(Page::cut(found, limit))

@@ -26,6 +26,7 @@ async fn page(shared: &Shared, call: &Call) -> Answered {
     let entries = page.entries.iter().map(|(chain, entry)| {
         let chain = match chain {
             Chain::Reads => "reads",
+            Chain::Refusals => "refusals",
             Chain::Writes => "writes",
         };
         (chain, entry)

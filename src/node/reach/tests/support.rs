@@ -216,9 +216,10 @@ impl Member {
     /// What is on record of runs that were read here.
     pub(super) fn run_reads(&self) -> Vec<Draft> {
         let is_read = |draft: &Draft| draft.action == "run_read";
-        self.kept
-            .store
-            .with_disk(|disk| disk.entries(Chain::Reads).map(|entry| entry.draft.clone()).filter(is_read).collect())
+        self.kept.store.with_disk(|disk| {
+            let both = disk.entries(Chain::Reads).chain(disk.entries(Chain::Refusals));
+            both.map(|entry| entry.draft.clone()).filter(is_read).collect()
+        })
     }
 
     /// How often something was refused here, for this reason.

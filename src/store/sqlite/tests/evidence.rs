@@ -6,7 +6,7 @@ use crate::domain::audit::{Fault, Findings, Held, NoteKey, Source, Verdict as An
 use crate::domain::identity::IdentityKey;
 use crate::engine::record::{Countersigned, NotContinued, Record};
 use crate::store::contract::{boot, note_key};
-use crate::store::sqlite::{examine, file, open_within, read_checkpoints};
+use crate::store::sqlite::{Proof, examine, file, open_within, read_checkpoints};
 use crate::wire::record::audit::place as place_in_chain;
 use crate::wire::record::{Change, encode};
 
@@ -43,7 +43,8 @@ fn sql(path: &Path, script: &str) {
 fn examined(path: &Path, elsewhere: &[String]) -> Findings {
     let key = note_key().verifier();
     let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
-    examine(path, Some(&key), elsewhere.iter().map(held).collect(), &[]).expect("reads").0
+    let elsewhere: Vec<_> = elsewhere.iter().map(held).collect();
+    examine(path, &Proof { key: Some(&key), elsewhere: &elsewhere, witnesses: &[] }).expect("reads").0
 }
 
 fn fault(answer: &Answer) -> Option<(Fault, u64)> {
@@ -65,7 +66,7 @@ fn newest(path: &Path) -> Vec<String> {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("own folder");
-    for name in ["control.db", "events.db"] {
+    for name in ["control.db", "events.db", "refusals.db"] {
         fs::copy(from.join(name), to.join(name)).expect("copied");
     }
 }
@@ -190,10 +191,10 @@ async fn a_changed_checkpoint_is_named_and_one_by_another_key_proves_nothing() {
     let (_folder, path) = log().await;
     let other = NoteKey::new(note_key().name().to_owned(), IdentityKey::from_seed([8; 32]));
     let key = other.verifier();
-    let findings = examine(&path, Some(&key), Vec::new(), &[]).expect("reads").0;
+    let by = |elsewhere: &[Held]| examine(&path, &Proof { key: Some(&key), elsewhere, witnesses: &[] });
+    let findings = by(&[]).expect("reads").0;
     assert!(matches!(findings.completeness, Answer::Unproven(_)), "{findings:?}");
-    let kept =
-        examine(&path, Some(&key), vec![Held::read(Source::Elsewhere("k".into()), &newest(&path)[0], &key)], &[]);
+    let kept = by(&[Held::read(Source::Elsewhere("k".into()), &newest(&path)[0], &key)]);
     assert_eq!(fault(&kept.expect("reads").0.completeness).map(|it| it.0), Some(Fault::Forged));
     sql(&path, "UPDATE checkpoint SET note = replace(note, 'boot 2', 'boot 3')");
     assert_eq!(faults(&path, &[])[0].map(|it| it.0), Some(Fault::Forged));
@@ -273,7 +274,7 @@ async fn a_countersignature_is_named_and_a_false_one_is_forged() {
     // A key that is known from elsewhere counts before the one that lies with the log.
     let known = NoteKey::new("trust-runtime/s/w", IdentityKey::from_seed([8; 32])).verifier();
     let key = note_key().verifier();
-    let findings = examine(&path, Some(&key), Vec::new(), &[known]).expect("reads").0;
+    let findings = examine(&path, &Proof { key: Some(&key), elsewhere: &[], witnesses: &[known] }).expect("reads").0;
     assert_eq!(fault(&findings.integrity), Some((Fault::Forged, 210)));
     for (name, seed) in [("trust-runtime/s/w", 8), ("trust-runtime/s/x", 9)] {
         say(&path, 3, &[(countersigned(&note, name, seed), None)]).await;

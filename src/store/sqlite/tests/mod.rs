@@ -5,6 +5,7 @@
 mod death;
 mod evidence;
 pub(super) mod full;
+mod rotated;
 mod strange;
 
 use std::fs;

@@ -82,6 +82,8 @@ async fn a_control_file_that_vanished_is_not_taken_for_a_new_store() {
     fs::remove_file(&file).expect("own file");
     assert_eq!(refusal(&path), file.display().to_string());
     fs::remove_file(path.join("events.db")).expect("own file");
+    assert_eq!(refusal(&path), file.display().to_string());
+    fs::remove_file(path.join("refusals.db")).expect("own file");
     fs::write(path.join("control.db-wal"), b"left").expect("own file");
     assert_eq!(refusal(&path), file.display().to_string());
     fs::remove_file(path.join("control.db-wal")).expect("own file");
@@ -101,7 +103,7 @@ async fn a_half_made_file_is_made_again() {
     let names = fs::read_dir(&path).expect("own folder").map(|entry| entry.expect("reads").file_name());
     let mut names: Vec<_> = names.collect();
     names.sort();
-    assert_eq!(names, ["control.db", "events.db", "lock"]);
+    assert_eq!(names, ["control.db", "events.db", "lock", "refusals.db"]);
 }
 
 #[tokio::test]

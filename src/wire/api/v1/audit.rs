@@ -111,7 +111,7 @@ pub struct AuditBody<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecordBody<'a> {
     audit_id: String,
-    /// `writes` or `reads`: which of the two chains it stands in.
+    /// `writes`, `reads` or `refusals`: which of the three chains it stands in.
     chain: &'static str,
     /// Its place in the chain, from 1.
     seq: u64,
