@@ -196,7 +196,7 @@ mod tests {
             let (before, further) = (ask(rules.clone()), Rule { effect: RuleEffect::Deny, ..further });
             let speaks = ask(vec![further.clone()]) == "denied";
             let mut stricter = rules;
-            stricter.insert(at.index(stricter.len() + 1), further);
+            stricter.insert(at.index(stricter.len().saturating_add(1)), further);
             // Where it speaks it decides, whatever else is written; where it is silent it changes nothing.
             prop_assert_eq!(ask(stricter), if speaks { "denied" } else { before });
         }
