@@ -40,8 +40,8 @@ mod work;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -401,6 +401,7 @@ impl Assembly {
             mesh: Arc::clone(&self.mesh),
             store: Arc::clone(&self.store),
             options: self.witnessing.clone(),
+            heard: Mutex::default(),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! What is said is decided in `domain::audit::witness` and kept by `engine::witness`; here it is carried and signed.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,9 @@ pub(super) struct Witnesses {
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) store: Arc<dyn Store>,
     pub(super) options: Witnessing,
+    /// Who has said his word since this node started. Whoever said it before may have forgotten this node meanwhile, and would
+    /// hear of its log at its next record only.
+    pub(super) heard: Mutex<BTreeSet<RuntimeId>>,
 }
 
 impl Witnesses {
@@ -97,7 +101,7 @@ impl Witnesses {
         for _attempt in 0..2 {
             let Ok(Some(growth)) = self.store.growth(old).await else { return };
             let newest = checkpoint_of(&growth.note);
-            let is_said = known.is_some_and(|known| known.refused.is_none()) && held == newest;
+            let is_said = self.has_heard(witness) && known.is_some_and(|it| it.refused.is_none()) && held == newest;
             if newest.is_none() || is_said {
                 return;
             }
@@ -106,11 +110,16 @@ impl Witnesses {
                 Some(Heard::Behind(size)) => old = size,
                 Some(Heard::Kept(word)) => {
                     self.take(word).await;
+                    self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(witness.clone());
                     return;
                 }
                 None => return,
             }
         }
+    }
+
+    fn has_heard(&self, witness: &RuntimeId) -> bool {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).contains(witness)
     }
 
     async fn ask(&self, witness: &RuntimeId, note: &str, old: u64, extension: Vec<Hash>) -> Option<WitnessWord> {

@@ -74,7 +74,8 @@ fn a_refused_write_outlives_any_number_of_reads() {
 }
 
 pub(crate) fn act(node: &Running, name: &str, level: u64) {
-    assert!(node.dispatch_one(&write("a", name, &["a"], level)).ok);
+    let outcome = node.dispatch_one(&write("a", name, &["a"], level));
+    assert!(outcome.ok, "{}", outcome.text);
 }
 
 #[test]

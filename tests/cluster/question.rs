@@ -16,9 +16,10 @@ pub(crate) fn read(via: &str, id: &str, targets: &[&str]) -> Json {
     action(via, id, targets, "status_read", json!({}))
 }
 
-/// A write that shows: each change of a live setting raises the target's revision by one.
-pub(crate) fn write(via: &str, id: &str, targets: &[&str], hours: u64) -> Json {
-    action(via, id, targets, "cfg_apply", json!({ "params": { "store.receipts_kept_h": hours } }))
+/// A write that shows: each change of a live setting raises the target's revision by one. How often it probes is changed by so
+/// little that nothing else does.
+pub(crate) fn write(via: &str, id: &str, targets: &[&str], more: u64) -> Json {
+    action(via, id, targets, "cfg_apply", json!({ "params": { "mesh.timing.probe_ms": 1_000 + more } }))
 }
 
 /// A write without any effect but its record.

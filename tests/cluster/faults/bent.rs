@@ -56,7 +56,7 @@ fn sighting(at: u64, lifecycle: &str) -> Sighting {
 fn sound() -> Evidence {
     let mut evidence = Evidence::default();
     for (id, wish) in [
-        ("change", Wish::Apply { hours: 100 }),
+        ("change", Wish::Apply { more: 100 }),
         ("program", Wish::Mark { hold_ms: 5 }),
         ("later", Wish::Mark { hold_ms: 5 }),
     ] {

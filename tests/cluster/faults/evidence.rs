@@ -19,7 +19,7 @@ pub(super) enum Wish {
     /// No effect but its record.
     Ping,
     /// A live setting; each change raises the target's revision.
-    Apply { hours: u64 },
+    Apply { more: u64 },
     /// A program that writes the request's id into a file, and then takes so long.
     Mark { hold_ms: u64 },
 }

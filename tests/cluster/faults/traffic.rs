@@ -64,7 +64,7 @@ fn new((caller, number): (u64, u64), nodes: usize, chance: &mut Chance) -> Asked
     let wish = match chance.below(10) {
         0..3 => Wish::Ping,
         // Long enough that no receipt is forgotten, and a value of its own: one that is there already is no change.
-        3..6 => Wish::Apply { hours: 100 + 1_300 * caller + number % 1_300 },
+        3..6 => Wish::Apply { more: 100 + 1_300 * caller + number % 1_300 },
         _ => Wish::Mark { hold_ms: chance.below(3) * chance.below(1_500) },
     };
     Asked { wish, target: Node(chance.index(nodes)) }
@@ -74,7 +74,7 @@ fn body(origin: Node, id: &str, asked: Asked) -> Json {
     let (via, target) = (origin.name(), asked.target.name());
     match asked.wish {
         Wish::Ping => ping(via, id, &[target]),
-        Wish::Apply { hours } => write(via, id, &[target], hours),
+        Wish::Apply { more } => write(via, id, &[target], more),
         Wish::Mark { hold_ms } => {
             let hold = format!("{}.{:03}", hold_ms / 1_000, hold_ms % 1_000);
             command(via, id, target, "mark", &json!({ "id": id, "hold": hold }))
