@@ -173,10 +173,6 @@ impl Linked {
             });
         }
     }
-
-    fn shutdown(self) {
-        [self.a, self.b].into_iter().for_each(Plant::shutdown);
-    }
 }
 
 #[test]
@@ -199,7 +195,6 @@ fn strangers_and_dispatches_of_a_plant_leave_nothing_behind() {
         let answer = alice.ask(a.address(), "/api/runtime-cloud/actions/dispatch", Some(&body)).expect("an answer");
         assert_eq!(plant::outcome(&answer.body), "ok", "{}", answer.text);
     });
-    linked.shutdown();
 }
 
 #[test]
@@ -214,5 +209,4 @@ fn links_inside_tls_that_are_cut_and_made_again_leave_nothing_behind() {
         });
         linked.are_linked();
     });
-    linked.shutdown();
 }

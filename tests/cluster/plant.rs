@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use crate::harness::{SEEN_MAX, STOP_MAX, program, run_to_end};
+use crate::harness::{SEEN_MAX, program, run_to_end};
 use crate::watch::wait_until;
 
 /// How long a command or a call may take.
@@ -238,16 +238,6 @@ impl Plant {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Asks it to end, and waits until it has.
-    pub(crate) fn shutdown(mut self) {
-        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
-        assert!(asked.expect("kill is there").success());
-        let (status, _) = wait_until("it has ended", STOP_MAX, || {
-            self.child.try_wait().expect("our child").ok_or_else(|| "it still runs".to_owned())
-        });
-        assert_eq!(status.code(), Some(0), "{}", self.name());
     }
 
     /// Where it serves HTTPS.
