@@ -75,7 +75,7 @@ manifest() {
     BEGIN { split(gone, names); for (i in names) dropped[names[i]] = 1 }
     /^\[/ { section = $0; held = "" }
     /^\[(lib|package|profile|lints|dependencies|dev-dependencies)/ { shown = 1 }
-    /^\[\[(bench|bin|test)\]\]/ || /^\[(features|lints)/ { shown = 0 }
+    /^\[\[(bench|bin|test)\]\]/ || /^\[(features|lints|patch|workspace)/ { shown = 0 }
     /^\[\[test\]\]/ { held = $0; next }
     held != "" && /^name = "(conformance|simulation)"/ { print held; held = ""; shown = 1 }
     section ~ /dependencies/ && ($1 in dropped) { next }
