@@ -19,6 +19,29 @@ const LOOKS_MAX: usize = 500;
 /// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
+/// A family that is being suspended: by looks, until one shows that it is done.
+///
+/// A signal takes effect when its process is next run, and a process that is in the middle of starting another one finishes that
+/// first. So who was sent a signal may still have a child that nobody has met.
+#[derive(Default)]
+pub(super) struct Suspension {
+    /// Who was found suspended at the last look.
+    still: BTreeSet<u32>,
+}
+
+impl Suspension {
+    /// Looks at everybody below this process and suspends who is not. Gives whether it is done: all are suspended, and were so at
+    /// the look before, when the same ones were there. From then on nobody is left who could start others.
+    pub(super) fn look(&mut self) -> bool {
+        let (still, moving): (BTreeSet<u32>, BTreeSet<u32>) =
+            below(std::process::id()).into_iter().partition(|pid| is_still(*pid));
+        moving.iter().for_each(|pid| send(*pid, Signal::STOP));
+        let is_done = moving.is_empty() && still == self.still;
+        self.still = still;
+        is_done
+    }
+}
+
 /// Sends a signal to everybody below this process, those included that appear meanwhile.
 pub(super) fn signal(signal: Signal) {
     let mut met = BTreeSet::new();
@@ -90,6 +113,15 @@ fn children(parent: u32) -> Vec<u32> {
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Whether a process can start nobody: each of its threads is suspended, held by a debugger, or has ended.
+fn is_still(pid: u32) -> bool {
+    let folder = format!("/proc/{pid}/task");
+    numbered(&folder).all(|thread| {
+        let stat = fs::read_to_string(format!("{folder}/{thread}/stat")).unwrap_or_default();
+        words_of(&stat).and_then(|mut words| words.next()).is_none_or(|state| matches!(state, "T" | "t" | "Z" | "X"))
+    })
+}
+
 fn numbered(folder: &str) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -97,8 +129,13 @@ fn numbered(folder: &str) -> impl Iterator<Item = u32> {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything; the parent is the second word after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    words_of(&stat)?.nth(1)?.parse().ok()
+}
+
+/// The words of a line of the kernel about a process: its state, its parent, and so on.
+fn words_of(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    // The name before them stands in parentheses and may hold anything.
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 #[cfg(test)]

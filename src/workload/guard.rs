@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal as Kind, WaitStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,9 +19,16 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::workload::frame::{Launch, Refusal, Report};
 use crate::workload::{Exit, Order, enter, family};
+
+/// How soon a family that was sent the signal is looked at again: it takes effect when each is run next.
+const SOONEST_LOOK: Duration = Duration::from_millis(1);
+
+/// How long at most between two looks, for those that wait in the kernel for a device and cannot be suspended until then.
+const LATEST_LOOK: Duration = Duration::from_secs(1);
 
 /// The first argument of a guard. Not a command for people, and in no help.
 pub(super) const GUARD: &str = "__guard";
@@ -53,12 +61,12 @@ pub fn stage(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> 
 
 fn run() -> io::Result<()> {
     // One thread: the program's bond to its parent is one to the thread that started it.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let socket = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         socket.set_nonblocking(true)?;
         let (control, reports) = UnixStream::from_std(socket)?.into_split();
-        let guard = Guard { control, reports, children: signal(SignalKind::child())?, is_suspended: false };
+        let guard = Guard { control, reports, children: signal(SignalKind::child())?, suspension: None };
         // Held and never read: what is meant for the terminal's or the service's processes is the node's to decide.
         let _held = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
             .map(signal)
@@ -82,7 +90,38 @@ struct Guard {
     control: OwnedReadHalf,
     reports: OwnedWriteHalf,
     children: Signal,
-    is_suspended: bool,
+    suspension: Option<Suspending>,
+}
+
+/// That the program's family is suspended, or about to be.
+#[derive(Default)]
+struct Suspending {
+    family: family::Suspension,
+    /// The pause before the next look, which grows.
+    pause: Duration,
+    /// When the next look is due; never once all of it is suspended.
+    due: Option<Instant>,
+}
+
+impl Suspending {
+    fn look(&mut self) {
+        self.pause = self.pause.saturating_mul(2).clamp(SOONEST_LOOK, LATEST_LOOK);
+        self.due = if self.family.look() { None } else { Instant::now().checked_add(self.pause) };
+    }
+
+    /// Waits for the next look, if there is to be one.
+    async fn due(this: Option<&mut Self>) -> &mut Self {
+        match this {
+            Some(suspending) => {
+                match suspending.due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+                suspending
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Guard {
@@ -187,6 +226,7 @@ impl Guard {
                         return Some(status);
                     }
                 }
+                suspending = Suspending::due(self.suspension.as_mut()) => suspending.look(),
                 written = write_some(&mut feed, rest), if feed.is_some() => {
                     fed = fed.saturating_add(written);
                     // All was written, or the program reads no more.
@@ -202,17 +242,16 @@ impl Guard {
         match order {
             Order::Terminate => {
                 rustix::process::kill_process_group(program, Kind::TERM).ok();
-                if std::mem::take(&mut self.is_suspended) {
+                if self.suspension.take().is_some() {
                     family::signal(Kind::CONT);
                 }
             }
             Order::Kill => family::signal(Kind::KILL),
             Order::Stop => {
-                self.is_suspended = true;
-                family::signal(Kind::STOP);
+                self.suspension.get_or_insert_default().look();
             }
             Order::Resume => {
-                self.is_suspended = false;
+                self.suspension = None;
                 family::signal(Kind::CONT);
             }
             Order::HangUp => {

@@ -145,6 +145,38 @@ time.sleep(60)
     assert!(matches!(in_time(process.ended).await, Exit::Signal(9)));
 }
 
+/// Starting another process takes long where there is much memory to share, and is finished before the signal takes effect: the
+/// child appears after everybody was looked for.
+#[tokio::test]
+async fn a_child_that_was_being_started_is_suspended_too() {
+    const ROUNDS: usize = 8;
+    let folder = Folder::new();
+    let text = "#!/usr/bin/env python3
+import os, time
+print(os.getpid(), flush=True)
+much = b'x' * (256 << 20)
+for number in range(4000):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.waitpid(-1, os.WNOHANG)
+time.sleep(60)
+";
+    let (process, _lines, said) = folder.said(folder.script("large", text)).await;
+    let program: u32 = said[0].parse().expect("a number");
+    for round in 1..=ROUNDS {
+        let before = children(program).len();
+        until("it starts others", || before < children(program).len()).await;
+        process.control.stop();
+        until("its program is suspended", || is_suspended(program)).await;
+        let family = children(program);
+        until(&format!("all of it is suspended, round {round}"), || family.iter().all(|pid| is_suspended(*pid))).await;
+        process.control.resume();
+    }
+    process.control.kill();
+    assert!(matches!(in_time(process.ended).await, Exit::Signal(9)));
+}
+
 #[tokio::test]
 async fn a_killed_guard_takes_the_program_and_its_group_with_it() {
     let folder = Folder::new();
