@@ -209,7 +209,8 @@ impl Engine {
         self.count_refused(denial.code.as_str());
         let envelope = &received.envelope;
         let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, Err(&denial));
-        if !self.note_refusal(received, &denial, now) {
+        // A signed refusal says that the write was not and will not be carried out.
+        if self.has_forgotten || !self.note_refusal(received, &denial, now) {
             effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
             effects.then(Effect::Refuse { query, code: denial.code });
             return;

@@ -110,6 +110,8 @@ pub struct Engine {
     refused: Arc<BTreeMap<&'static str, u64>>,
     generation: u64,
     is_read_only: bool,
+    /// Whether the durable facts could not be read back after a failed commit: which writes were carried out is not known.
+    has_forgotten: bool,
     /// Why no run can be kept any more.
     runs_fault: Option<String>,
 }
@@ -195,6 +197,12 @@ impl Engine {
             refused: Arc::clone(&self.refused),
             is_read_only: self.is_read_only,
         }
+    }
+
+    /// Whether this engine went back to what was shown ([`Self::go_back_to`]). It may not write until it is rebuilt, or it would
+    /// do a second time what it did before.
+    pub fn has_forgotten(&self) -> bool {
+        self.has_forgotten
     }
 
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).

@@ -100,6 +100,7 @@ impl Engine {
             refused: Arc::default(),
             generation: 0,
             is_read_only: false,
+            has_forgotten: false,
             runs_fault: None,
         };
         engine.apply_overlay();
@@ -140,13 +141,15 @@ impl Engine {
     }
 
     /// This engine as it was when it was last shown, where the durable facts cannot be read. Receipts are in no view, so none
-    /// is believed: a repeated request is refused rather than answered with what may never have become durable.
+    /// is believed: a repeated request is refused rather than answered with what may never have become durable. As it may have
+    /// been carried out, no refusal of a write is signed until the facts are known again.
     pub fn go_back_to(&mut self, shown: &view::View) {
         self.peers = shown.peers.clone();
         self.witnessing = Arc::clone(&shown.witnessing);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
         self.receipts = Receipts::default();
+        self.has_forgotten = true;
         self.change();
     }
 

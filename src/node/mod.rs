@@ -258,7 +258,6 @@ impl Prepared {
             errands: errands.clone(),
             metrics: Arc::clone(&metrics),
             retry_at: clock.now().monotonic,
-            is_behind: false,
         };
         core.spawn(driver.run(stop_core.clone()));
         let around = (clock, Arc::clone(&views), mailbox.clone(), Arc::clone(&metrics));

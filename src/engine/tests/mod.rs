@@ -146,6 +146,27 @@ fn nobody_but_its_origin_learns_what_became_of_a_write() {
     }
 }
 
+/// A signed refusal would say that it was not carried out.
+#[test]
+fn who_does_not_know_what_was_carried_out_signs_no_refusal() {
+    let mut engine = engine(&["s/b"]);
+    let shown = engine.view();
+    let envelope = letter("s/b", "r", "debug", at(1));
+    let done = act(&mut engine, at(1), envelope.clone());
+    assert!(matches!(ruling(&done), Some(Ruling::Done(_))));
+    engine.go_back_to(&shown);
+    engine.stop_writing();
+    // In its window, and beyond it.
+    for (seconds, wanted) in [(2, Code::StorageUnavailable), (200, Code::EnvelopeExpired)] {
+        let refused = act(&mut engine.clone(), at(seconds), envelope.clone());
+        let is_unsigned = |effect: &Effect| matches!(effect, Effect::Refuse { code, .. } if *code == wanted);
+        assert!(ruling(&refused).is_none() && refused.after.iter().any(is_unsigned), "{refused:?}");
+    }
+    let durable = records(&["s/b"]).into_iter().chain(done.batch.records);
+    let mut engine = engine.rebuilt(durable, at(3)).expect("facts");
+    assert!(matches!(ruling(&act(&mut engine, at(3), envelope)), Some(Ruling::Done(_))), "the stored receipt");
+}
+
 /// Its window is about when it came; whom it comes from is asked again.
 #[test]
 fn a_read_that_has_waited_is_judged_again_by_all_but_its_window() {

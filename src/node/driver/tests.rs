@@ -1,0 +1,206 @@
+//! One turn at a time, with a disk that fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::domain::action::Action;
+use crate::domain::audit::{AuditId, Hash, Outcome};
+use crate::domain::code::Code;
+use crate::domain::envelope::{Envelope, Response, Ruling};
+use crate::domain::identity::IdentityKey;
+use crate::domain::run::RunId;
+use crate::domain::time::{Monotonic, Wall};
+use crate::engine::Engine;
+use crate::engine::effect::{Answer, Effect, Started};
+use crate::engine::input::{Conclusion, Received, Request, Write};
+use crate::handle::Failure;
+use crate::mesh::{self, Responder};
+use crate::node::arrived::Arrived;
+use crate::node::clock::Clock;
+use crate::node::driver::waiting::{Mail, Waiting};
+use crate::node::driver::{Driver, Errand};
+use crate::node::keyring::Keyring;
+use crate::node::tests::{engineer, parsed, settings};
+use crate::store::memory::{Fault, MemoryStore};
+use crate::store::{Chain, READ_QUEUE_MAX};
+
+pub(in crate::node) fn driver(store: &MemoryStore) -> Driver {
+    let clock = Clock::start();
+    let now = clock.now();
+    let keyring =
+        Keyring::new(IdentityKey::from_seed([1; 32]).into(), settings().me.clone(), now.wall).expect("a key signs");
+    let identity = keyring.keys().signer().identity;
+    let engine = Engine::recover(settings(), identity, [], now).expect("no removal");
+    let (_nobody, mailbox) = mpsc::channel(1);
+    let urgent = mpsc::channel(1).1;
+    Driver {
+        clock,
+        store: Arc::new(store.clone()),
+        views: Arc::new(ArcSwap::from_pointee(engine.view())),
+        engine,
+        keyring: Arc::new(keyring),
+        tasks: TaskTracker::new(),
+        apply: Box::new(|_values| {}),
+        mailbox,
+        urgent,
+        errands: mpsc::channel(1).0,
+        metrics: Arc::default(),
+        retry_at: Monotonic::default(),
+    }
+}
+
+fn ping(id: &str, target: &str) -> Write {
+    let targets = vec![parsed(target)];
+    Write { asker: engineer(), request_id: parsed(id), action: Action::ping(), targets }
+}
+
+/// A run whose errand is dropped would be open and never begun, and whoever started it would wait for ever.
+#[tokio::test]
+async fn what_finds_no_room_in_the_queue_waits_for_it_and_is_not_lost() {
+    let (errands, mut accepted) = mpsc::channel(1);
+    let driver = Driver { errands, ..driver(&MemoryStore::new()) };
+    let runs = [1, 2, 3, 4].map(|number| RunId::new(Wall::from_millis(1), [number; 10]));
+    let after = runs.map(Effect::CancelRun).into();
+    let release = async move { driver.release(after, &mut Waiting::default(), &BTreeMap::new()).await };
+    let take = async {
+        let mut taken = Vec::new();
+        while let Some(Errand::Cancel(run)) = accepted.recv().await {
+            taken.push(run);
+        }
+        taken
+    };
+    assert_eq!(tokio::join!(release, take).1, runs);
+}
+
+/// One turn with one request in it.
+async fn ask(driver: &mut Driver, request: Request) -> Result<Answer, Failure> {
+    let (tx, rx) = oneshot::channel();
+    driver.turn(&mut vec![Mail::Request(request, tx)]).await;
+    rx.await.expect("answered")
+}
+
+fn begin(write: Write) -> Request {
+    Request::Begin { write, planned: None }
+}
+
+/// The record of a ping of this runtime itself.
+async fn done(driver: &mut Driver, id: &str) -> AuditId {
+    match ask(driver, begin(ping(id, "s/a"))).await {
+        Ok(Answer::Begun { started, .. }) => match started.as_slice() {
+            [Started::Here { ruling: Ruling::Done(Response::Pong), audit_id }] => *audit_id,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a target did with a ping, for the record.
+fn outcome() -> Request {
+    let ruling = Some(Ruling::Done(Response::Pong));
+    let conclusions = vec![Conclusion { target: "s/b".parse().expect("legal"), ruling, audit_id: None }];
+    Request::Conclude { write: ping("r", "s/b"), conclusions }
+}
+
+fn outcomes(store: &MemoryStore) -> Vec<Outcome> {
+    store.with_disk(|disk| disk.entries(Chain::Writes).map(|entry| entry.draft.outcome).collect())
+}
+
+/// A turn in which the disk is tried again.
+async fn retry(driver: &mut Driver) {
+    driver.retry_at = Monotonic::default();
+    driver.turn(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_forgot_its_receipts_writes_only_when_it_knows_them_again() {
+    let store = MemoryStore::new();
+    let mut driver = driver(&store);
+    let first = done(&mut driver, "once").await;
+    store.with_disk(|disk| {
+        disk.inject(Fault::NoSpace);
+        disk.hide_facts();
+    });
+    let failed = ask(&mut driver, begin(ping("other", "s/a"))).await;
+    assert_eq!(failed.expect_err("no space").code, Code::StorageUnavailable);
+    retry(&mut driver).await;
+    assert!(driver.views.load().is_read_only, "nobody knows what is durable");
+    ask(&mut driver, outcome()).await.expect("put off");
+    store.with_disk(|disk| disk.show_facts());
+    retry(&mut driver).await;
+    assert!(!driver.views.load().is_read_only);
+    assert_eq!(outcomes(&store).len(), 2, "the ping and the outcome that was put off");
+    assert_eq!(done(&mut driver, "once").await, first, "the stored receipt, not a second time");
+}
+
+#[tokio::test]
+async fn an_outcome_in_a_failed_batch_is_on_record_once_there_is_space() {
+    let store = MemoryStore::new();
+    let mut driver = driver(&store);
+    let on_record = || outcomes(&store);
+    // In the batch that fails, in the batch with which the disk is tried again, and while it is not tried.
+    store.with_disk(|disk| (0..2).for_each(|_| disk.inject(Fault::NoSpace)));
+    let failed = ask(&mut driver, outcome()).await;
+    assert!(matches!(failed, Ok(Answer::Refused { code: Code::StorageUnavailable, .. })), "{failed:?}");
+    retry(&mut driver).await;
+    let refused = ask(&mut driver, outcome()).await;
+    assert!(matches!(refused, Ok(Answer::Refused { code: Code::StorageUnavailable, .. })), "{refused:?}");
+    assert_eq!(on_record(), []);
+    retry(&mut driver).await;
+    assert_eq!(on_record(), [Outcome::Applied; 2]);
+    driver.turn(&mut Vec::new()).await;
+    store.with_disk(|disk| disk.inject(Fault::NoSpace));
+    let later = ask(&mut driver, begin(ping("later", "s/a"))).await;
+    assert_eq!(later.expect_err("no space").code, Code::StorageUnavailable);
+    retry(&mut driver).await;
+    assert_eq!(on_record().len(), 2, "once is enough");
+}
+
+/// It is for somebody else, so that it is refused before anything else is asked.
+#[tokio::test]
+async fn a_refused_write_from_the_mesh_is_on_record_or_is_told_that_there_is_no_room() {
+    let store = MemoryStore::new();
+    let mut driver = driver(&store);
+    for (is_full, records) in [(false, 1), (true, 1)] {
+        if is_full {
+            store.with_disk(|disk| {
+                disk.hold_reads();
+                let draft = disk.entries(Chain::Refusals).next().expect("one").draft.clone();
+                disk.append_reads(vec![draft; READ_QUEUE_MAX]).expect("room");
+            });
+        }
+        let (responder, answer) = Responder::channel();
+        driver.turn(&mut vec![Mail::Act(Box::new(Arrived::new(misdirected(&driver), Vec::new())), responder)]).await;
+        match answer.await.expect("answered") {
+            mesh::Answer::Reply(_) => assert!(!is_full, "a signed refusal without its record"),
+            mesh::Answer::Refusal(text) => assert_eq!((is_full, text.as_str()), (true, "server_busy")),
+        }
+        assert_eq!(store.with_disk(|disk| disk.entries(Chain::Refusals).count()), records);
+    }
+}
+
+fn misdirected(driver: &Driver) -> Received {
+    let view = driver.engine.view();
+    let signer = driver.keyring.keys().signer().clone();
+    let Write { asker, request_id, action, .. } = ping("w", "s/b");
+    let envelope = Envelope {
+        target: parsed("s/b"),
+        target_key: view.identity,
+        target_boot: Some(view.boot),
+        origin: view.me().clone(),
+        actor: asker.actor,
+        role: asker.role,
+        actor_verified: true,
+        request_id,
+        action,
+        issued: driver.clock.now().wall,
+        expires: driver.clock.now().wall,
+        boot: 1,
+        sequence: 1,
+        policy_hash: Hash([0; 32]),
+    };
+    Received { signer, envelope, digest: Hash([0; 32]) }
+}

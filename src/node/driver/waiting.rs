@@ -1,0 +1,108 @@
+//! What comes to the loop, and who of it still waits for an answer.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use crate::domain::action::ActionKind;
+use crate::domain::code::Code;
+use crate::domain::time::Wall;
+use crate::engine::Engine;
+use crate::engine::effect::{Answer, Waiter};
+use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
+use crate::engine::word::Signer;
+use crate::handle::Failure;
+use crate::mesh::{self, Responder};
+use crate::node::arrived::Arrived;
+use crate::node::trace;
+use crate::store;
+
+/// Something for the loop, with the place where its answer goes.
+#[derive(Debug)]
+pub(in crate::node) enum Mail {
+    /// A fact about peers, without an answer.
+    Input(Box<Input>),
+    /// A request of this node's own callers.
+    Request(Request, oneshot::Sender<Result<Answer, Failure>>),
+    /// A write from the mesh.
+    Act(Box<Arrived>, Responder),
+    /// A question for an outcome from the mesh.
+    AskOutcome(Box<Received>, Responder),
+    /// An unknown signer; answered when the view knows it or never will.
+    Met(Signer, u64, oneshot::Sender<()>),
+}
+
+/// What a batch still has to answer.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) queries: BTreeMap<QueryId, Responder>,
+    /// The writes among the queries, to be asked again if the batch fails.
+    pub(super) acts: BTreeMap<QueryId, Box<Received>>,
+    /// What those writes ask for, to be counted and told with what became of them.
+    pub(super) asked: BTreeMap<QueryId, (ActionKind, Span)>,
+    /// The outcomes among the requests, to be handed over again if the batch fails: nobody else has them.
+    pub(super) outcomes: BTreeMap<ReplyId, Request>,
+    pub(super) replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
+    pub(super) met: Vec<oneshot::Sender<()>>,
+    next: u64,
+}
+
+impl Waiting {
+    pub(super) fn admit(&mut self, mail: Mail, engine: &Engine, now: Wall) -> Input {
+        self.next = self.next.saturating_add(1);
+        let (query, reply) = (QueryId(self.next), ReplyId(self.next));
+        match mail {
+            Mail::Input(input) => *input,
+            Mail::Request(request, caller) => {
+                self.replies.insert(reply, caller);
+                if matches!(request, Request::Conclude { .. }) {
+                    self.outcomes.insert(reply, request.clone());
+                }
+                Input::Request { reply, request }
+            }
+            Mail::Act(arrived, responder) => {
+                self.queries.insert(query, responder);
+                let received = arrived.by_now(&engine.view(), now);
+                let envelope = &received.envelope;
+                self.asked.insert(query, (envelope.action.kind(), trace::of_envelope(envelope)));
+                self.acts.insert(query, Box::new(received.clone()));
+                Input::Act { query, received }
+            }
+            Mail::AskOutcome(received, responder) => {
+                self.queries.insert(query, responder);
+                Input::AskOutcome { query, received: *received }
+            }
+            Mail::Met(signer, boot, met) => {
+                self.met.push(met);
+                Input::Met { signer, boot }
+            }
+        }
+    }
+
+    /// Nothing goes unrecorded: whoever waits hears that there is no room, and the answer that follows finds nobody.
+    pub(super) fn turn_away(&mut self, waiter: Waiter, full: store::Full) {
+        match waiter {
+            Waiter::Query(query) => {
+                if let Some(responder) = self.queries.remove(&query) {
+                    responder.answer(mesh::Answer::Refusal(Code::ServerBusy.to_string()));
+                }
+            }
+            Waiter::Reply(reply) => {
+                if let Some(caller) = self.replies.remove(&reply) {
+                    drop(caller.send(Err(Failure { code: Code::ServerBusy, reason: full.to_string() })));
+                }
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &store::Error) {
+        for responder in std::mem::take(&mut self.queries).into_values() {
+            responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
+        }
+        for caller in std::mem::take(&mut self.replies).into_values() {
+            let failure = Failure { code: Code::StorageUnavailable, reason: error.to_string() };
+            drop(caller.send(Err(failure)));
+        }
+    }
+}
