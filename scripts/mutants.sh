@@ -51,7 +51,7 @@ make_package() {
     echo "pub mod $layer;" >>"$package/src/lib.rs"
   done
   mkdir "$package/.config"
-  cp -r tests/conformance tests/simulation "$package/tests/"
+  cp -r tests/conformance tests/simulation tests/support "$package/tests/"
   manifest >"$package/Cargo.toml"
   nextest_settings >"$package/.config/nextest.toml"
   # The page of settings is compared with the program's own text by its own tests.
@@ -81,6 +81,8 @@ manifest() {
     section ~ /dependencies/ && ($1 in dropped) { next }
     shown { print }
   ' Cargo.toml
+  # It stands in the folder of another workspace and is none of its members.
+  echo "[workspace]"
 }
 
 # Dependencies that no layer here names.

@@ -7,12 +7,14 @@ PACKAGE is a copy of the code, which is changed. LIST.json is what `cargo mutant
 A function becomes `match switched::on() { 7 => { its body as mutant 7 has it } ... _ => { its body } }`. What the compiler
 does not take is switched off again; what stands in no function, and functions that give an `impl Trait`, are left to
 `mutants.sh --each`.
-RESULTS gets one line for each mutant: verdict, place and change, the test that noticed it.
+RESULTS gets one line for each mutant: verdict, place and change, the test that noticed it. What is printed at the end are the
+rows of docs/reference/mutants.md, each with a hash of the code that was judged.
 
 Exit codes: 0 every mutant was noticed, 2 some were not.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -57,10 +59,11 @@ def main():
     with (package / "src/lib.rs").open("a") as lib:
         lib.write("pub mod switched;\n")
     verdicts = {}
+    hashes = {mutant["file"]: code_hash((package / mutant["file"]).read_text()) for mutant in chosen}
     binaries = build(package, chosen, verdicts)
     limit = honest_time(binaries, package)
     judge(chosen, verdicts, binaries, package, limit, given)
-    return report(chosen, verdicts, given.results)
+    return report(chosen, verdicts, hashes, given.results)
 
 
 def arguments():
@@ -309,18 +312,30 @@ def judge(mutants, verdicts, binaries, package, limit, given):
             one(mutant)
 
 
-def report(mutants, verdicts, results):
+def report(mutants, verdicts, hashes, results):
     files = {}
     with open(results, "w") as out:
         for mutant in mutants:
             verdict, why = verdicts[mutant["number"]]
             files.setdefault(mutant["file"], []).append(verdict)
             out.write(f"{verdict}\t{mutant['number']}\t{mutant['name']}\t{why}\n")
-    kinds = ["noticed", "unviable", "left", "MISSED"]
-    print("file, mutants, " + ", ".join(kinds))
+    print("| file | code | mutants | do not compile | noticed | left | not noticed |")
+    print("|---|---|---|---|---|---|---|")
     for name, its in sorted(files.items()):
-        print(", ".join([name, str(len(its)), *(str(its.count(kind)) for kind in kinds)]))
+        counts = [str(its.count(kind)) for kind in ["unviable", "noticed", "left", "MISSED"]]
+        shown = name.removeprefix("src/").removesuffix(".rs")
+        print("| " + " | ".join([f"`{shown}`", f"`{hashes[name]}`", str(len(its)), *counts]) + " |")
     return 2 if any(verdict == "MISSED" for verdict, _ in verdicts.values()) else 0
+
+
+def code_hash(text):
+    """Of the lines before the test module, without comments: as the test that holds the page takes it (tests/tidy.rs)."""
+    lines = []
+    for line in text.split("\n"):
+        if line == "mod tests {":
+            break
+        lines.append(line.split("//")[0].rstrip())
+    return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:12]
 
 
 sys.exit(main())

@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use sha2::{Digest as _, Sha256};
 use trust_runtime::cli::args::Cli;
 use trust_runtime::domain::code::Code;
 use trust_runtime::metrics::table::{ALL, Kind, Row};
@@ -410,6 +411,40 @@ fn the_pages_on_security_name_tests_that_exist() {
 }
 
 /// What stands between backticks in the columns headed `test`; every row has as many cells as its head.
+/// A count of mutants says something of the code that it was made of, and of no other.
+#[test]
+fn the_page_of_mutants_is_of_the_code_as_it_is() {
+    let table: toml::Table =
+        fs::read_to_string(root().join(".cargo/mutants.toml")).expect("readable").parse().expect("TOML");
+    let globs = table["examine_globs"].as_array().expect("a list");
+    let page = fs::read_to_string(root().join("docs/reference/mutants.md")).expect("readable");
+    let rows: BTreeMap<&str, &str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
+        .filter_map(|(name, rest)| Some((name, rest.split_once('`')?.0)))
+        .collect();
+    for file in globs.iter().flat_map(|glob| named_by(glob.as_str().expect("a text"))) {
+        let inside = file.strip_prefix(src()).expect("under src").with_extension("");
+        let shown = inside.to_str().expect("UTF-8");
+        let lines = code_lines(&file).into_iter().map(|(_, line)| line.trim_end().to_owned());
+        let code = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+        let hash: String = Sha256::digest(code).iter().map(|byte| format!("{byte:02x}")).take(6).collect();
+        assert_eq!(
+            rows.get(shown),
+            Some(&hash.as_str()),
+            "{shown}: run scripts/mutants.sh --re {shown}, and put its row into docs/reference/mutants.md"
+        );
+    }
+}
+
+/// The files of a pattern that names one, or all below a folder; those of tests alone are left out.
+fn named_by(glob: &str) -> Vec<PathBuf> {
+    match glob.strip_suffix("/**/*.rs") {
+        Some(folder) => files(&root().join(folder), "rs").into_iter().filter(|it| !it.ends_with("tests.rs")).collect(),
+        None => vec![root().join(glob)],
+    }
+}
+
 fn tests_named(page: &str) -> Vec<String> {
     let mut named = Vec::new();
     let mut head: Option<Vec<&str>> = None;

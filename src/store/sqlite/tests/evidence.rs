@@ -35,23 +35,11 @@ async fn run_boot(path: &Path, counter: u64, detail: &str) {
 }
 
 fn sql(path: &Path, script: &str) {
-    let connection = Connection::open(path.join("control.db")).expect("opens");
-    connection.execute_batch(script).expect("runs");
-    connection.close().expect("closes");
+    execute(&path.join("control.db"), script);
 }
 
 fn examined(path: &Path, elsewhere: &[String]) -> Findings {
-    let key = note_key().verifier();
-    let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
-    let elsewhere: Vec<_> = elsewhere.iter().map(held).collect();
-    examine(path, &Proof { key: Some(&key), elsewhere: &elsewhere, witnesses: &[] }).expect("reads").0
-}
-
-fn fault(answer: &Answer) -> Option<(Fault, u64)> {
-    match answer {
-        Answer::Holds(_) | Answer::Unproven(_) => None,
-        Answer::Broken { fault, record, .. } => Some((*fault, *record)),
-    }
+    proven(elsewhere, |proof| examine(path, proof).expect("reads").0)
 }
 
 /// `[integrity, completeness, continuity]`.

@@ -16,10 +16,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Options, SqliteStore, Verdict, open, read_chain, verify};
-use crate::domain::audit::GENESIS;
+use super::{Options, Proof, SqliteStore, Verdict, open, read_chain, verify};
+use crate::domain::audit::{Fault, Findings, GENESIS, Held, Source, Verdict as Answer};
 use crate::engine::record::Batch;
-use crate::store::contract::{check_chain, draft, receipt, write};
+use crate::store::contract::{check_chain, draft, note_key, receipt, write};
 use crate::store::{Chain, Error, Filter, Store};
 use crate::wire::record::audit::Anchor;
 
@@ -208,4 +208,26 @@ async fn reads_are_held_to_their_quota_and_the_rest_still_verifies() {
     store.append_read(draft(number + 1)).expect("queues");
     store.close().await;
     assert_eq!(end_of(&path, Chain::Reads).seq, 20_001);
+}
+
+fn execute(file: &Path, script: &str) {
+    let connection = Connection::open(file).expect("opens");
+    connection.execute_batch(script).expect("runs");
+    connection.close().expect("closes");
+}
+
+/// What is found with the node's key and with notes that are kept elsewhere.
+fn proven(elsewhere: &[String], find: impl FnOnce(&Proof<'_>) -> Findings) -> Findings {
+    let key = note_key().verifier();
+    let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
+    let elsewhere: Vec<_> = elsewhere.iter().map(held).collect();
+    find(&Proof { key: Some(&key), elsewhere: &elsewhere, witnesses: &[] })
+}
+
+/// What is broken of a log, and at which record.
+fn fault(answer: &Answer) -> Option<(Fault, u64)> {
+    match answer {
+        Answer::Holds(_) | Answer::Unproven(_) => None,
+        Answer::Broken { fault, record, .. } => Some((*fault, *record)),
+    }
 }

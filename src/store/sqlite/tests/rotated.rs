@@ -1,9 +1,9 @@
 //! Attacks on the file of a rotated chain, one test each: what was done is named by the checkpoints of the chain of writes.
 
 use super::*;
-use crate::domain::audit::{Fault, Findings, Held, Rotated, Source, Verdict as Answer};
+use crate::domain::audit::{Fault, Findings, Rotated, Verdict as Answer};
 use crate::store::contract::{boot, note_key, refused};
-use crate::store::sqlite::{INTERVAL, Proof, examine_rotated, file, open_with, open_within, read_checkpoints};
+use crate::store::sqlite::{INTERVAL, examine_rotated, file, open_with, open_within, read_checkpoints};
 use crate::wire::record::audit::place as place_in_chain;
 
 const REFUSALS: u64 = 12;
@@ -24,24 +24,11 @@ async fn run_boot(path: &Path, counter: u64, refusals: u64) {
 }
 
 fn sql(path: &Path, script: &str) {
-    let connection = Connection::open(path.join("refusals.db")).expect("opens");
-    connection.execute_batch(script).expect("runs");
-    connection.close().expect("closes");
+    execute(&path.join("refusals.db"), script);
 }
 
 fn examined(path: &Path, elsewhere: &[String]) -> Findings {
-    let key = note_key().verifier();
-    let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
-    let elsewhere: Vec<_> = elsewhere.iter().map(held).collect();
-    let proof = Proof { key: Some(&key), elsewhere: &elsewhere, witnesses: &[] };
-    examine_rotated(path, Rotated::Refusals, &proof).expect("reads").0
-}
-
-fn fault(answer: &Answer) -> Option<(Fault, u64)> {
-    match answer {
-        Answer::Holds(_) | Answer::Unproven(_) => None,
-        Answer::Broken { fault, record, .. } => Some((*fault, *record)),
-    }
+    proven(elsewhere, |proof| examine_rotated(path, Rotated::Refusals, proof).expect("reads").0)
 }
 
 /// `[integrity, completeness]`.
