@@ -27,7 +27,8 @@ main() {
   make_package
   # Few seeds for each mutant: what only one world in hundreds shows has a scenario of its own.
   export CARGO_TARGET_DIR="$target/mutants/build" SIM_SEEDS="${SIM_SEEDS:-8}" MODEL_DEPTH="${MODEL_DEPTH:-3}"
-  export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
+  # One build is run a thousand times.
+  export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1
   if [ "${1:-}" = --each ]; then
     exec cargo mutants --dir "$package" --in-place --output "$target/mutants" --no-times "${@:2}"
   fi

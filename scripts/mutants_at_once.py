@@ -236,17 +236,23 @@ def refuse(errors, places, verdicts, kept_const):
 # Judging.
 
 
-def tests_of(binary):
-    return [binary, "--test-threads=2", *(word for name in SKIPPED for word in ("--skip", name))]
+def tests_of(binary, only):
+    return [binary, *only, "--test-threads=2", *(word for name in SKIPPED for word in ("--skip", name))]
 
 
-def run_tests(binary, package, number, limit):
+def near(mutant):
+    """The tests beside a file, which notice most of its mutants, as a filter: those of its folder."""
+    *folder, name = mutant["file"].removeprefix("src/").removesuffix(".rs").split("/")
+    return ["::".join(folder if len(folder) > 1 or folder[0] != "domain" else [*folder, name]) + "::"]
+
+
+def run_tests(binary, package, number, limit, only=()):
     """The first test that fails with this mutant on; none if all pass."""
     environment = {**os.environ, "MUTANT_ON": str(number)}
     with tempfile.TemporaryDirectory() as home:
         environment["TMPDIR"] = home
         run = subprocess.Popen(
-            tests_of(binary), cwd=package, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            tests_of(binary, only), cwd=package, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", start_new_session=True,
         )
         late = threading.Event()
@@ -293,13 +299,16 @@ def judge(mutants, verdicts, binaries, package, limit, given):
     names = sorted(binaries, key=lambda name: ["trust_runtime", "conformance", "simulation"].index(name))
 
     def one(mutant):
-        for name in names:
-            failed = run_tests(binaries[name], package, mutant["number"], limit)
+        for name, only in [(names[0], near(mutant)), *((name, []) for name in names)]:
+            failed = run_tests(binaries[name], package, mutant["number"], limit, only)
             if failed:
-                verdicts[mutant["number"]] = ("noticed", f"{name} {failed}")
-                return
-        verdicts[mutant["number"]] = ("MISSED", "")
-        print(f"MISSED {mutant['number']} {mutant['name']}", flush=True)
+                return judged(mutant, "noticed", f"{name} {failed}")
+        judged(mutant, "MISSED", "")
+
+    def judged(mutant, verdict, why):
+        verdicts[mutant["number"]] = (verdict, why)
+        # At once, so that a run that is ended has said what it knew.
+        print(f"{verdict} {mutant['number']} {mutant['name']} {why}", flush=True)
 
     with ThreadPoolExecutor(given.jobs) as pool:
         for count, _ in enumerate(pool.map(one, waiting), 1):

@@ -308,6 +308,13 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_named_by_the_answer_that_it_has_begun_and_by_no_other() {
+        let run = RunId::new(NOW, [1; 10]);
+        let answers = [Response::Started { run }, Response::Cancelling { run }, Response::Pong];
+        assert_eq!(answers.map(|answer| answer.run()), [Some(run), None, None]);
+    }
+
+    #[test]
     fn a_window_may_be_as_short_as_nothing_and_as_long_as_its_action_asks() {
         let longest = Action::ping().kind().window();
         for (expires, is_taken) in [
