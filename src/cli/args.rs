@@ -227,6 +227,9 @@ pub enum Identity {
         out: PathBuf,
     },
     /// On the node: make a key that never leaves it and a request for a certificate; show the key's fingerprint as words.
+    ///
+    /// Beside the key it is noted whose answer the node takes: that of the join token's authority, or nobody's until
+    /// `accept`. In profiles plant and wan the node does not start with another one.
     Enrol {
         /// For whom.
         #[command(flatten)]
@@ -289,7 +292,8 @@ pub enum Identity {
     /// On the node: check that the anchors that came back are those of the authority, before the node is started with them.
     ///
     /// Whoever carries them might exchange them together with the certificate. They are compared with the join token, or with
-    /// the words that the authority showed when it issued the certificate; without either nothing is accepted.
+    /// the words that the authority showed when it issued the certificate; without either nothing is accepted. What is
+    /// accepted is noted beside the keys that `enrol` has made there, and asked by their nodes at each start.
     Accept {
         /// The folder with the anchors.
         #[arg(long, value_name = "DIR")]
@@ -366,7 +370,7 @@ pub enum Identity {
         #[arg(long)]
         json: bool,
     },
-    /// Show the authority, what it has issued, what expires within 30 days and what is banned.
+    /// Show the authority, what it has issued, what nears its end and what is banned.
     List {
         /// The authority's folder and the form of the answer.
         #[command(flatten)]

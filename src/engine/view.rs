@@ -17,6 +17,7 @@ use crate::domain::envelope::{Envelope, Health, KEY_ROLLOVER, Status};
 use crate::domain::id::{RequestId, RuntimeId, SiteId};
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::bundle::{Bundle, Stale, Standing};
+use crate::domain::identity::renewal::Stage;
 use crate::domain::identity::{Actor, Fingerprint, Role, Subject, SubjectName, TrustDomain, TrustState};
 use crate::domain::offer::{Known, Offer};
 use crate::domain::policy::{Decision, Denial, Pattern, Policy, granted_role};
@@ -75,6 +76,11 @@ impl OwnCertificate {
         } else {
             Renewal::NotDue
         }
+    }
+
+    /// How much of its life is over.
+    pub fn stage(&self, now: Wall) -> Stage {
+        Stage::of(self.from, self.until, now)
     }
 
     /// Whole days left.

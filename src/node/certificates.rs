@@ -7,10 +7,12 @@ use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
 use crate::domain::id::RuntimeId;
+use crate::domain::identity::anchors::Trust;
 use crate::domain::identity::authority::Authority;
 use crate::domain::identity::{Fingerprint, Subject};
 use crate::domain::time::Wall;
 use crate::engine::view::OwnCertificate;
+use crate::node::acceptance;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::clock::Clock;
 use crate::node::keyring::{Error, OwnIdentity};
@@ -58,6 +60,7 @@ pub(super) fn load(
     let (known, naming) = (Bundles::of(state, settings).all(), settings.identity.naming());
     let own = Subject::of_runtime(&settings.runtime_id);
     let read = tls::load_with(sources, &known.in_place(), &naming, &own, now)?;
+    acceptance::check(sources, settings, &read).map_err(Box::new)?;
     Ok(keeping(&known, settings, before, &read).unwrap_or(read))
 }
 
@@ -70,7 +73,25 @@ pub(super) fn load_beside(
 ) -> Option<tls::Snapshot> {
     let known = Bundles::of(state, settings).all();
     let read = tls::load_beside(sources, &known.in_place(), &settings.identity.naming(), in_use)?;
+    let read = match acceptance::check(sources, settings, &read) {
+        Ok(()) => read,
+        Err(_told_of_before) => read.trusting(with_own_of(in_use, settings, read.trust())?).ok()?,
+    };
     Some(keeping(&known, settings, Some(in_use), &read).unwrap_or(read))
+}
+
+/// With the own site's anchors that are in use.
+fn with_own_of(in_use: &tls::Snapshot, settings: &Settings, read: &Trust) -> Option<Trust> {
+    let (site, mut trust) = (settings.site(), read.clone());
+    trust.anchors.keep(&in_use.trust().anchors, &trust.naming.domain_of(site).ok()?, site);
+    Some(trust)
+}
+
+/// Notes that the own site's anchors in this snapshot are in use.
+pub(super) fn note(project: &Path, settings: &Settings, offers: &Offers, in_use: &tls::Snapshot) {
+    if let Some(sources) = sources(project, settings, offers) {
+        acceptance::note(&sources, settings, in_use);
+    }
 }
 
 /// With the anchors that are in force for the sites whose bundle cannot be read.
@@ -96,6 +117,7 @@ pub(super) fn identity(
     let Some(sources) = sources(project, settings, offers) else { return Ok(None) };
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), None, clock.now().wall)?;
+    acceptance::note(&sources, settings, &snapshot);
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
 }
 

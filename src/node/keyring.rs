@@ -46,6 +46,9 @@ pub enum Error {
     /// The certificate, its key or the anchors do not make an identity.
     #[error("{0}")]
     Certificate(#[from] tls::LoadError),
+    /// Nobody has accepted the authority that the own certificate and anchors are of.
+    #[error("{0}")]
+    NotAccepted(#[from] Box<crate::node::acceptance::Unmet>),
     /// A partner's bundle, or the own one, cannot be taken as it is.
     #[error("{0}")]
     Bundle(#[from] crate::node::bundles::Error),

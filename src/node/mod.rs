@@ -3,6 +3,7 @@
 //! `Parts` takes the adapters as ports, so that tests assemble a node from memory as well as from files and sockets. Nothing
 //! is announced before it is bound, and nothing is spoken before it is durable (`driver`).
 
+pub mod acceptance;
 mod admin_token;
 pub mod archive;
 mod arrived;

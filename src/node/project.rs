@@ -12,6 +12,7 @@ use crate::domain::identity::token::TokenId;
 use crate::domain::time::Wall;
 use crate::engine::Entropy as _;
 use crate::handle::{Rejected, Reloaded};
+use crate::node::acceptance;
 use crate::node::admin_token::{self, FILE as OWNER_FILE};
 use crate::node::assemble::engine_settings;
 use crate::node::bundles::{self, Bundles, Federation};
@@ -208,7 +209,7 @@ impl Sources for Project {
         let identity = identity.map(|it| {
             let anchors = it.anchors.into_iter().map(|(_site, path)| path);
             let own = match it.own {
-                tls::Own::Files { svid, key } => vec![svid, key],
+                tls::Own::Files { svid, key } => vec![acceptance::file_of(&key), svid, key],
                 tls::Own::Offered(_) => Vec::new(),
             };
             own.into_iter().chain(it.bans).chain(anchors).collect::<Vec<_>>()
@@ -252,7 +253,7 @@ impl Sources for Project {
         let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
         let (credentials, note_key) = (Arc::clone(&self.credentials), Arc::clone(&self.note_key));
-        let state = self.state.clone();
+        let (folder, state, offers) = (self.folder.clone(), self.state.clone(), Arc::clone(&self.offers));
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
             if owner != Some(owner_before) {
@@ -260,6 +261,9 @@ impl Sources for Project {
             }
             if let Some(key) = in_use.next_key(snapshot.as_ref()) {
                 note_key(key);
+            }
+            if let Some(snapshot) = &snapshot {
+                certificates::note(&folder, &next, &offers, snapshot);
             }
             in_use.take(snapshot, provisioned.as_ref());
             in_use.partners.end_those_gone(&before, &next);

@@ -131,7 +131,7 @@ pub(super) fn pem(der: &CertificateDer<'_>) -> String {
 }
 
 /// The old bytes or the new ones, whatever happens.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = Path::new(&draft);

@@ -4,7 +4,7 @@
 //! held against the same rules as files are. What cannot be taken changes nothing, and an agent that is away changes nothing
 //! either, until the certificate in use ends. Nothing of it is written to a disk.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -213,7 +213,7 @@ impl Follower {
 }
 
 async fn open(socket: &Path) -> Result<Contexts, String> {
-    check_folder(socket)?;
+    check_place(socket)?;
     let opened = timeout(ANSWER_MAX, async {
         let client = WorkloadApiClient::connect(Endpoint::Unix(socket.to_owned())).await?;
         client.stream_x509_contexts().await
@@ -265,14 +265,108 @@ fn socket(environment: &[(String, String)]) -> Result<PathBuf, String> {
     }
 }
 
-/// Whoever may change the folder of the socket may put another one there.
-fn check_folder(socket: &Path) -> Result<(), String> {
+/// Whoever may change the folder of the socket may put another one there, and whoever made the socket answers. A socket behind a
+/// link is asked about where it is, too.
+fn check_place(socket: &Path) -> Result<(), String> {
+    let own = rustix::process::geteuid().as_raw();
+    check_folder_of(socket, own)?;
+    let real = socket.canonicalize().map_err(|error| fault(socket, &error))?;
+    check_folder_of(&real, own)?;
+    check_owner(&real, std::fs::metadata(&real).map_err(|error| fault(&real, &error))?.uid(), own)
+}
+
+fn check_folder_of(socket: &Path, own: u32) -> Result<(), String> {
     let Some(folder) = socket.parent() else { return Ok(()) };
-    let metadata = std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o002 == 0 {
+    let metadata = std::fs::metadata(folder).map_err(|error| fault(folder, &error))?;
+    check_mode(folder, metadata.mode())?;
+    check_owner(folder, metadata.uid(), own)
+}
+
+fn fault(place: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", place.display())
+}
+
+/// Root may be anybody anyway, and so may the node's own user be the node.
+fn check_owner(place: &Path, owner: u32, own: u32) -> Result<(), String> {
+    if owner == 0 || owner == own {
         return Ok(());
     }
-    let folder = folder.display();
+    let place = place.display();
+    Err(format!(
+        "{place}: belongs to user {owner}, who could say who this node is: wanted root or user {own}: name the agent's own \
+         socket, and run the agent as one of them"
+    ))
+}
+
+/// Nobody but the owner may write, also where files of others cannot be removed (mode 1777): while the agent is away anybody
+/// could make the socket that is missing.
+fn check_mode(folder: &Path, mode: u32) -> Result<(), String> {
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let (folder, mode) = (folder.display(), mode & 0o7777);
     Err(format!("{folder}: others on this machine may put another socket there (mode {mode:o}): set its mode to 755"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_the_owner_may_write_to_the_folder_whatever_protects_its_files() {
+        let folder = Path::new("/run/agent");
+        for mode in [0o700, 0o755, 0o40_755, 0o2755, 0o1755] {
+            assert_eq!(check_mode(folder, mode), Ok(()), "{mode:o}");
+        }
+        for (mode, shown) in [(0o775, "775"), (0o757, "757"), (0o777, "777"), (0o41_777, "1777"), (0o1770, "1770")] {
+            let refused = check_mode(folder, mode).expect_err("refused");
+            assert!(refused.contains("/run/agent: others on this machine"), "{refused}");
+            assert!(refused.contains(&format!("(mode {shown}): set its mode to 755")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_socket_and_its_folder_belong_to_root_or_to_the_node() {
+        let place = Path::new("/run/agent");
+        for (owner, own) in [(0, 0), (0, 1_000), (1_000, 1_000)] {
+            assert_eq!(check_owner(place, owner, own), Ok(()), "{owner} {own}");
+        }
+        for (owner, own) in [(1_001, 1_000), (1_000, 0), (65_534, 1_000)] {
+            let refused = check_owner(place, owner, own).expect_err("refused");
+            assert!(refused.contains(&format!("belongs to user {owner}")), "{refused}");
+            assert!(refused.contains(&format!("wanted root or user {own}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_judged_as_a_whole_and_behind_links() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [safe, open] = ["safe", "open"].map(|name| folder.path().join(name));
+        for (path, mode) in [(&safe, 0o755), (&open, 0o775)] {
+            fs::create_dir(path).expect("made");
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
+        }
+        let (socket, exposed, linked) = (safe.join("api.sock"), open.join("api.sock"), safe.join("linked.sock"));
+        let refused = check_place(&socket).expect_err("it is not there");
+        assert!(refused.contains("No such file"), "{refused}");
+        let _serving = [&socket, &exposed].map(|path| UnixListener::bind(path).expect("bound"));
+        symlink(&exposed, &linked).expect("linked");
+        assert_eq!(check_place(&socket), Ok(()));
+        for path in [&exposed, &linked] {
+            let refused = check_place(path).expect_err("refused");
+            assert!(refused.contains("/open: others on this machine"), "{refused}");
+        }
+        // Who may give files away sees what a stranger's are.
+        if std::os::unix::fs::chown(&socket, Some(4_711), None).is_ok() {
+            let refused = check_place(&socket).expect_err("refused");
+            assert!(refused.contains("api.sock: belongs to user 4711"), "{refused}");
+            std::os::unix::fs::chown(&socket, Some(0), None).expect("back");
+            std::os::unix::fs::chown(&safe, Some(4_711), None).expect("given away");
+            assert!(check_place(&socket).expect_err("refused").contains("/safe: belongs to user 4711"));
+        }
+    }
 }

@@ -231,8 +231,12 @@ fn load_trust(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Resul
 
 /// The certificates of a PEM file, in their order: at least one, at most so many. Nobody else may write it.
 pub fn certificates(path: &Path, most: usize) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let bytes = read(path, PEM_BYTES_MAX, Others::MayRead)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    certificates_in(&trusted(path)?, path, most)
+}
+
+/// The certificates in bytes that were read from there.
+pub fn certificates_in(bytes: &[u8], path: &Path, most: usize) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certificates = read.map_err(|error| pem_fault(path, &error))?;
     if certificates.is_empty() || certificates.len() > most {
         let wanted = format!("1 to {most} certificates (-----BEGIN CERTIFICATE-----)");
@@ -261,6 +265,11 @@ pub fn bans(path: &Path) -> Result<Bans, FileError> {
     let bytes = read(path, BANS_BYTES_MAX, Others::MayRead)?;
     let text = String::from_utf8_lossy(&bytes);
     text.parse().map_err(|fault| FileError::Bans { path: path.to_owned(), fault })
+}
+
+/// Any other file that trust rests on, as short as those of certificates. Nobody else may write it.
+pub fn trusted(path: &Path) -> Result<Vec<u8>, FileError> {
+    read(path, PEM_BYTES_MAX, Others::MayRead)
 }
 
 /// What group and others may do with a file.

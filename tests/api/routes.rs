@@ -276,7 +276,13 @@ async fn a_certificate_that_ends_is_told_ahead_and_then_refuses() {
     bench.node.pass(11 * day);
     let (status, detail) = identity().await;
     assert!(status == "ok" && detail.ends_with("the certificate ends in 29 days"), "{status} {detail}");
-    bench.node.pass(26 * day);
+    bench.node.pass(15 * day);
+    let (_, detail) = identity().await;
+    assert!(detail.ends_with("the certificate ends in 14 days"), "{detail}");
+    bench.node.pass(day);
+    let (status, detail) = identity().await;
+    assert!(status == "ok" && detail.ends_with("is expiring, it ends in 13 days"), "the last third: {status} {detail}");
+    bench.node.pass(10 * day);
     let (status, detail) = identity().await;
     assert!(status == "degraded" && detail.contains("in 3 days: renew it"), "{status} {detail}");
     assert_eq!(ask(STATE).await.status, StatusCode::OK);

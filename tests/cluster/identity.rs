@@ -268,7 +268,7 @@ fn who_is_banned_is_shut_out_and_gets_nothing_new() {
         let rows = listed["issued"].as_array().expect("rows").clone();
         rows.iter().find(|row| row["serial"] == id["serial"]).map(|row| row["state"].clone())
     };
-    assert_eq!(list(&r1), Some(json!("expiring")), "thirty days are the mark");
+    assert_eq!(list(&r1), Some(json!("valid")), "the last third of its thirty days is to come");
     let digits = r1["certificate"].as_str().expect("digits");
     let ban = ["ban", "--ca", "ca", "--certificate", digits, "--reason", "stolen panel"];
     assert_eq!(desk.done(&ban)["is_new"], true);
@@ -278,7 +278,7 @@ fn who_is_banned_is_shut_out_and_gets_nothing_new() {
     let refused = desk.load("r1", "node-r1", &desk.anchors()).expect_err("banned");
     assert!(refused.contains("banned"), "{refused}");
     desk.load("r2", "node-r2", &desk.anchors()).expect("not banned");
-    assert_eq!((list(&r1), list(&r2)), (Some(json!("banned")), Some(json!("expiring"))));
+    assert_eq!((list(&r1), list(&r2)), (Some(json!("banned")), Some(json!("valid"))));
 
     desk.done(&["ban", "--ca", "ca", "--id", r2["id"].as_str().expect("an id")]);
     desk.refused(&["issue", "--ca", "ca", "--node", "r2", "--out", "again"], 5, "banned");

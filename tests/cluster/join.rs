@@ -145,6 +145,48 @@ fn anchors_are_accepted_by_the_words_that_the_authority_showed_and_by_nothing_el
     assert_eq!(by_words(), Some(0));
 }
 
+/// A plant that runs is not asked for more than when it was set up, and what was accepted is not forgotten by another request.
+#[test]
+fn a_key_is_asked_about_only_if_enrol_made_it_and_keeps_what_was_accepted() {
+    let desk = Desk::new(&["north"]);
+    let (ca, out) = (desk.text("ca-north"), desk.text("a"));
+    desk.identity(&["issue", "--ca", &ca, "--node", "north/a", "--out", &out]);
+    let enrol = |node: &str| {
+        let made = identity(&["enrol", "--node", node, "--out", &out, "--json"]);
+        let made: Json = serde_json::from_slice(&made.stdout).unwrap_or_else(|error| panic!("{error}: {made:?}"));
+        made["expects"].as_str().map(str::to_owned)
+    };
+    assert_eq!(enrol("north/a"), None, "its key was there");
+    let noted = enrol("north/b").expect("a new key");
+    assert_eq!(noted, format!("{out}/node-b.authority"));
+    let read = || fs::read_to_string(&noted).expect("a file");
+    assert!(!read().contains("\naccepted "), "{}", read());
+    let accept = ["accept", "--out", &out, "--site", "north", "--anchors"];
+    let anchors = fs::read(desk.path("a/anchors-north.pem")).expect("anchors");
+    let digits = trust_runtime::domain::identity::Fingerprint::of_der(&anchors).to_string();
+    let done = identity(&[&accept[..], &[&digits, "--json"]].concat());
+    let done: Json = serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    assert_eq!(done["noted"], serde_json::json!([noted]));
+    let accepted = read();
+    assert!(accepted.contains("\naccepted "), "{accepted}");
+    assert_eq!(enrol("north/b"), Some(noted.clone()));
+    assert_eq!(read(), accepted, "a request for the next certificate");
+    self::enrol(&desk, "north/b", &token(&desk, "north", &["--node", "b"]), "a");
+    assert!(read().starts_with(accepted.lines().next().expect("a line")) && read().contains("\npinned "), "{}", read());
+    assert!(accepted.lines().all(|line| read().contains(line)), "what was accepted goes on beside the token's pin");
+    // What cannot be read is not gone over with an old key, and begun anew with a new one.
+    fs::write(&noted, "nonsense\n").expect("written");
+    let refused = identity(&["enrol", "--node", "north/b", "--out", &out]);
+    assert!(refused.status.code() == Some(3), "{refused:?}");
+    fs::remove_file(desk.path("a/node-b.key")).expect("gone");
+    assert_eq!(enrol("north/b"), Some(noted));
+    assert!(identity(&["enrol", "--actor", "north/alice", "--out", &out]).status.success());
+    assert!(!desk.path("a/actor-alice.authority").exists() && !desk.path("a/node-a.authority").exists());
+    fs::remove_file(desk.path("a/node-b.key")).expect("gone");
+    desk.identity(&["issue", "--ca", &ca, "--node", "north/b", "--out", &out]);
+    assert!(!desk.path("a/node-b.authority").exists(), "a key that the authority made itself");
+}
+
 /// The id in the name of a token's file.
 fn id_of(token: &str) -> &str {
     token.rsplit_once('-').expect("an id").1

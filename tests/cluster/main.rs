@@ -23,6 +23,7 @@ mod watch;
 #[cfg(feature = "spire")]
 mod workload_api;
 
+mod accept;
 mod audit;
 mod bundles;
 mod cli;

@@ -107,7 +107,7 @@ impl Desk {
     }
 
     /// The text of runtime.toml; `mesh` begins with lines of `[runtime.mesh]`.
-    fn settings(
+    pub(crate) fn settings(
         &self,
         (profile, site, name): (&str, &str, &str),
         knows: &[&str],

@@ -241,15 +241,19 @@ fn a_start_without_an_identity_ends_in_time_and_says_what_to_check() {
     let agent = plants.agent("x");
     agent.say(only(plants.svid("north", "north/other", 1)));
     let nowhere = plants.desk.text("agent-x/nobody.sock");
-    let open = plants.desk.path("open");
-    fs::create_dir(&open).expect("a folder");
-    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("a mode");
+    let folder = |name: &str, mode| {
+        let path = plants.desk.path(name);
+        fs::create_dir(&path).expect("a folder");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("a mode");
+        Some(format!("unix://{}/api.sock", path.display()))
+    };
     let cases = [
         ("none", None, "wanted the agent's socket in SPIFFE_ENDPOINT_SOCKET"),
         ("tcp", Some("tcp://127.0.0.1:8081".to_owned()), "wanted a socket such as unix:///run/spire"),
         ("nobody", Some(format!("unix://{nowhere}")), "nobody.sock (SPIFFE_ENDPOINT_SOCKET)"),
         ("another", Some(agent.address()), "the agent gives spiffe://north.plants.example/runtime/other, wanted"),
-        ("open", Some(format!("unix://{}/api.sock", open.display())), "others on this machine may put another socket"),
+        ("open", folder("open", 0o777), "others on this machine may put another socket there (mode 777)"),
+        ("group", folder("group", 0o775), "others on this machine may put another socket there (mode 775)"),
     ];
     // All at once: most of them wait.
     let time = Stopwatch::start();

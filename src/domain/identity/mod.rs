@@ -1,5 +1,6 @@
 //! Who is who: actors, roles, and the keys that stand for a runtime.
 
+pub mod acceptance;
 mod actor;
 pub mod anchors;
 pub mod authority;

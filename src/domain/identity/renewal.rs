@@ -1,4 +1,4 @@
-//! When a node asks for a new certificate, and which one it takes.
+//! When a certificate counts as one that nears its end, when a node asks for a new one, and which one it takes.
 //!
 //! A renewal is of the same id and the same key: whoever has the key of a certificate in force may have it prolonged, and
 //! nothing else.
@@ -9,6 +9,46 @@ use crate::domain::time::{Millis, Wall};
 /// Shortest and longest pause between two looks at the certificate.
 const LOOK_MIN: Millis = Millis::from_secs(2);
 const LOOK_MAX: Millis = Millis::from_hours(1);
+
+/// Longest time before its end in which a certificate is shown as nearing it, for those that hold for years: a month, in which
+/// somebody can still travel to a plant.
+const SOON_MAX: Millis = Millis::from_hours(30 * 24);
+
+/// How much of a certificate's life is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// There is time.
+    Valid,
+    /// It is in the last third of its life, and in its last thirty days.
+    Expiring,
+    /// It is over.
+    Expired,
+}
+
+impl Stage {
+    /// The stage of a certificate that holds from then until then. A third, because in that time nodes renew by themselves: what
+    /// is there longer is worth a look.
+    pub fn of(from: Wall, until: Wall, now: Wall) -> Self {
+        let third = until.0.saturating_sub(from.0).wrapping_div(3);
+        let soon = third.min(SOON_MAX.as_nanos());
+        if until < now {
+            Self::Expired
+        } else if until.0.saturating_sub(now.0) <= soon {
+            Self::Expiring
+        } else {
+            Self::Valid
+        }
+    }
+
+    /// Its name, as lists show it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+        }
+    }
+}
 
 /// Whether it is time: less than a third of its life is left, and some is.
 pub fn is_due(from: Wall, until: Wall, now: Wall) -> bool {
@@ -73,6 +113,31 @@ mod tests {
 
     fn at(second: u64) -> Wall {
         Wall::default().plus(Millis::from_secs(second))
+    }
+
+    #[test]
+    fn an_end_is_near_in_the_last_third_and_in_thirty_days_at_most() {
+        let day = 24 * 3_600;
+        for (life, left, wanted) in [
+            // A node's of thirty days: ten of them, and not from its first second on.
+            (30 * day, 30 * day, "valid"),
+            (30 * day, 10 * day + 1, "valid"),
+            (30 * day, 10 * day, "expiring"),
+            (30 * day, 0, "expiring"),
+            // An actor's of half a day.
+            (day / 2, 4 * 3_600 + 1, "valid"),
+            (day / 2, 4 * 3_600, "expiring"),
+            // Where a third is longer than thirty days, and where it is just as long.
+            (3_650 * day, 30 * day + 1, "valid"),
+            (3_650 * day, 30 * day, "expiring"),
+            (90 * day, 30 * day + 1, "valid"),
+            (90 * day, 30 * day, "expiring"),
+        ] {
+            let until = at(life);
+            assert_eq!(Stage::of(at(0), until, at(life - left)).word(), wanted, "{life} {left}");
+        }
+        assert_eq!(Stage::of(at(0), at(300), Wall(at(300).0 + 1)), Stage::Expired);
+        assert_eq!(Stage::of(at(300), at(0), at(0)), Stage::Expiring, "one that ends before it begins");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::domain::audit::witness::Break;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::TrustState;
 use crate::domain::identity::bundle::Standing;
+use crate::domain::identity::renewal::Stage;
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
 use crate::domain::workload::Condition;
@@ -18,7 +19,7 @@ const DEGRADED: &str = "degraded";
 const FAULTED: &str = "faulted";
 const NOT_CONFIGURED: &str = "not_configured";
 
-/// From so many days before its end on a certificate's end is shown.
+/// From so many days before its end on the days that a certificate has left are shown, however long it holds.
 const DAYS_AHEAD: u64 = 30;
 
 /// The process answers.
@@ -88,11 +89,16 @@ fn identity(view: &View, now: Wall) -> (&'static str, String) {
     let about = format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.size());
     let Some(certificate) = view.settings.certificate else { return (OK, about) };
     let days = certificate.days_left(now);
-    match certificate.renewal(now) {
-        Renewal::Overdue => (FAULTED, format!("{about}; the certificate has ended: renew it")),
-        Renewal::Due => (DEGRADED, format!("{about}; the certificate ends in {days} days: renew it")),
-        Renewal::NotDue if days < DAYS_AHEAD => (OK, format!("{about}; the certificate ends in {days} days")),
-        Renewal::NotDue => (OK, about),
+    match (certificate.renewal(now), certificate.stage(now)) {
+        (Renewal::Overdue, _) => (FAULTED, format!("{about}; the certificate has ended: renew it")),
+        (Renewal::Due, _) => (DEGRADED, format!("{about}; the certificate ends in {days} days: renew it")),
+        (Renewal::NotDue, Stage::Expiring | Stage::Expired) => {
+            (OK, format!("{about}; the certificate is expiring, it ends in {days} days"))
+        }
+        (Renewal::NotDue, Stage::Valid) if days < DAYS_AHEAD => {
+            (OK, format!("{about}; the certificate ends in {days} days"))
+        }
+        (Renewal::NotDue, Stage::Valid) => (OK, about),
     }
 }
 

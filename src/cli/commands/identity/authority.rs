@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rcgen::{Issuer, KeyPair, PublicKeyData, SigningKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::cli::commands::identity::disk::{self, Lock, PUBLIC, SECRET};
 use crate::cli::commands::identity::ledger::{Entry, Ledger};
 use crate::cli::exit::{Exit, Failure};
 use crate::domain::id::SiteId;
+use crate::domain::identity::acceptance::Succession;
 use crate::domain::identity::anchors::{Trust, Usage};
 use crate::domain::identity::svid::{self, Signer, Svid};
 use crate::domain::identity::{Bans, Fingerprint, Mapping, Naming, Subject};
@@ -23,6 +24,10 @@ use crate::domain::time::{Millis, Wall};
 const STATE: &str = "authority.json";
 const BANS: &str = "bans.txt";
 const VERSION: u32 = 1;
+/// The ending of the file in which the key before has signed this one.
+const SUCCESSION: &str = "succession";
+/// How many changes of key the anchors tell of: a node that was away for more is given words again.
+const SUCCESSIONS_KEPT: u32 = 8;
 const BANS_HEAD: &str = "# Who is shut out, one a line: certificate <hex>, key <hex> or id <SPIFFE ID>.\n";
 
 /// What is the case, as its file has it.
@@ -178,6 +183,8 @@ impl Authority {
         let span = Span::new(now, Millis::from_hours(days.saturating_mul(24)));
         let params = certificate::of_authority(&self.naming, self.site.as_str(), number, span)?;
         let key = KeyPair::generate().map_err(certificate::cannot)?;
+        // Of a key of this number that a restored backup does not know.
+        disk::remove(&self.file(number, SUCCESSION))?;
         let made = params.self_signed(&key).map_err(certificate::cannot)?;
         disk::write(&self.file(number, "key"), key.serialize_pem().as_bytes(), SECRET)?;
         disk::write(&self.file(number, "pem"), pem(made.der()).as_bytes(), PUBLIC)
@@ -191,6 +198,7 @@ impl Authority {
     }
 
     fn heal(&self) -> Result<(), Failure> {
+        self.name_successor()?;
         let wanted = self.bundle()?;
         let path = self.anchors_path();
         if !path.exists() || disk::read(&path)? != wanted {
@@ -202,9 +210,32 @@ impl Authority {
             .try_for_each(|it| disk::remove(&self.file(it, "key")))
     }
 
-    /// The anchors that nodes need, as PEM.
+    /// As long as there are two keys the older one signs that the newer follows it: whoever has accepted the older one goes on
+    /// with the newer without a person's word.
+    fn name_successor(&self) -> Result<(), Failure> {
+        let [older, newer] = self.state.anchors()[..] else { return Ok(()) };
+        let path = self.file(newer, SUCCESSION);
+        if path.exists() {
+            return Ok(());
+        }
+        let domain = self.naming.domain_of(&self.site);
+        let domain = domain.map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+        let newer = self.certificate(newer)?;
+        let message = Succession::message(&domain, &self.site, &newer);
+        let signature = self.key(older)?.sign(&message).map_err(certificate::cannot)?;
+        disk::write(&path, format!("{}\n", Succession::new(newer, signature)).as_bytes(), PUBLIC)
+    }
+
+    /// The anchors that nodes need, as PEM, and after them which key has followed which.
     pub(super) fn bundle(&self) -> Result<String, Failure> {
-        self.state.anchors().into_iter().map(|number| Ok(pem(&self.certificate(number)?))).collect()
+        let anchors = self.state.anchors();
+        let newest = anchors.iter().copied().max().unwrap_or_default();
+        let pems: Result<String, Failure> =
+            anchors.into_iter().map(|number| Ok(pem(&self.certificate(number)?))).collect();
+        let kept = newest.saturating_sub(SUCCESSIONS_KEPT).saturating_add(1)..=newest;
+        let paths = kept.map(|number| self.file(number, SUCCESSION)).filter(|path| path.exists());
+        let told: Result<String, Failure> = paths.map(|path| disk::read(&path)).collect();
+        Ok(pems? + &told?)
     }
 
     /// Names the anchors as they are handed out: what is spoken where they are accepted.

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::authority::{Authority, anchors_file, seconds};
+use super::authority::{Authority, seconds};
 use super::{disk, hand_out, is_own, list, request, say, say_issued};
 use crate::cli::args::JoinToken as Command;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
-use crate::domain::id::{Segment, SiteId};
+use crate::domain::id::Segment;
 use crate::domain::identity::join::{JoinToken, Kept};
 use crate::domain::identity::{Fingerprint, Subject, SubjectName, words};
 use crate::domain::time::{Millis, Wall};
@@ -183,15 +183,14 @@ fn revoke(authority: &Authority, id: &str, as_json: bool, now: Wall) -> Result<(
     say(as_json, &json!({ "id": id, "revoked": true, "is_new": is_new }), &[format!("token {id} {state}")])
 }
 
-/// On the node: binds a request to the token, and says whose answer will be taken.
-pub(super) fn bind(token: &Path, request: &Path) -> Result<(PathBuf, Fingerprint), Failure> {
-    let token = read_token(token)?;
+/// On the node: binds a request to the token. Gives the proof's file.
+pub(super) fn bind(token: &JoinToken, request: &Path) -> Result<PathBuf, Failure> {
     let proof = token.kept().proof(disk::read(request)?.as_bytes());
     let proof = Proof { id: token.id(), proof: Fingerprint(proof).to_string() };
     let path = request.with_extension("join");
     let text = serde_json::to_string(&proof).map_err(|error| Failure::failed(error.to_string()))?;
     disk::write(&path, text.as_bytes(), disk::PUBLIC)?;
-    Ok((path, token.pin()))
+    Ok(path)
 }
 
 /// At the authority: uses the token up, durably, and only then issues.
@@ -246,42 +245,8 @@ fn admitted<'a>(
     }
 }
 
-/// By what the anchors that came back are known.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Witness<'a> {
-    /// The file of the join token, which names them.
-    Token(&'a Path),
-    /// Words, as somebody at the authority has said them.
-    Words(&'a str),
-}
-
-/// On the node: whether the answer is of the authority that was asked. Without a witness it is only shown.
-pub(super) fn accept(folder: &Path, site: &SiteId, witness: Option<Witness<'_>>, as_json: bool) -> Result<(), Failure> {
-    let path = folder.join(anchors_file(site));
-    let came = Fingerprint::of_der(disk::read(&path)?.as_bytes());
-    let spoken = words::spoken(&came);
-    let (is_meant, of_whom) = match witness {
-        Some(Witness::Token(token)) => (read_token(token)?.pin() == came, "of the authority that made the token"),
-        Some(Witness::Words(said)) => (words::is_spoken(&came, said), "those of the words"),
-        None => {
-            output::note(&format!("words        {spoken}"));
-            let message = "nothing is accepted yet: compare the words with those that the authority showed when it issued \
-                           the certificate, by another way than the files came, then say --anchors; or give --join-token";
-            return Err(Failure::new(Exit::Usage, message));
-        }
-    };
-    if !is_meant {
-        let message = format!("{}: not the anchors {of_whom}: they may have been exchanged", path.display());
-        return Err(Failure::new(Exit::Denied, message));
-    }
-    say(
-        as_json,
-        &json!({ "anchors": path, "authority": spoken }),
-        &[format!("anchors      {}: {of_whom}", path.display()), format!("authority    {spoken}")],
-    )
-}
-
-fn read_token(path: &Path) -> Result<JoinToken, Failure> {
+/// Reads a token from its file, or from standard input.
+pub(super) fn read_token(path: &Path) -> Result<JoinToken, Failure> {
     let mut text = String::new();
     if path == Path::new("-") {
         let read = std::io::stdin().take(BYTES_MAX).read_to_string(&mut text);

@@ -8,11 +8,9 @@ use crate::cli::commands::identity::certificate::moment;
 use crate::cli::commands::identity::ledger::{Entry, Ledger};
 use crate::cli::exit::Failure;
 use crate::cli::output;
+use crate::domain::identity::renewal::Stage;
 use crate::domain::identity::{Ban, Bans, Fingerprint};
 use crate::domain::time::{Millis, Wall};
-
-/// Within how long an end is marked.
-const SOON: Millis = Millis::from_hours(30 * 24);
 
 /// Shows everything.
 pub(super) fn run(authority: &Authority, as_json: bool, now: Wall) -> Result<(), Failure> {
@@ -60,7 +58,12 @@ fn keys(authority: &Authority, now: Wall) -> Result<Vec<[String; 4]>, Failure> {
             "previous"
         };
         let until = shown(signer.not_after)?;
-        Ok([number.to_string(), role.to_owned(), until, by_end(seconds(signer.not_after), now).to_owned()])
+        Ok([
+            number.to_string(),
+            role.to_owned(),
+            until,
+            by_end((seconds(signer.not_before), seconds(signer.not_after)), now).to_owned(),
+        ])
     };
     state.anchors().into_iter().map(row).collect()
 }
@@ -78,9 +81,9 @@ fn body(entry: &Entry, bans: &Bans, now: Wall) -> Result<serde_json::Value, Fail
     }))
 }
 
-/// `banned`, `expired`, `expiring` within 30 days, or `valid`.
+/// `banned`, `expired`, `expiring` or `valid`.
 fn state(entry: &Entry, bans: &Bans, now: Wall) -> &'static str {
-    if is_banned(entry, bans) { "banned" } else { by_end(entry.not_after, now) }
+    if is_banned(entry, bans) { "banned" } else { by_end((entry.issued, entry.not_after), now) }
 }
 
 /// Whether the list shuts out this certificate, its key or its id.
@@ -93,14 +96,10 @@ pub(super) fn is_banned(entry: &Entry, bans: &Bans) -> bool {
         || id.is_ok_and(|ban| bans.has(&ban))
 }
 
-fn by_end(not_after: u64, now: Wall) -> &'static str {
-    if not_after < seconds(now) {
-        "expired"
-    } else if not_after <= seconds(now.plus(SOON)) {
-        "expiring"
-    } else {
-        "valid"
-    }
+/// The stage of a certificate that holds from this second until the end of that one.
+fn by_end((from, until): (u64, u64), now: Wall) -> &'static str {
+    let at = |second| Wall(0).plus(Millis::from_secs(second));
+    Stage::of(at(from), at(until), at(seconds(now))).word()
 }
 
 /// A moment as people and programs read it.
@@ -113,13 +112,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_marked_thirty_days_before_it_comes() {
-        let now = Wall::from_millis(1_800_000_000_000);
+    fn an_end_is_marked_by_the_second() {
+        let now = Wall::from_millis(1_800_000_000_999);
         let day = 24 * 3_600;
-        let at = |offset: i64| by_end(seconds(now).saturating_add_signed(offset), now);
-        assert_eq!(at(-1), "expired");
-        assert_eq!(at(0), "expiring");
-        assert_eq!(at(30 * day), "expiring");
-        assert_eq!(at(30 * day + 1), "valid");
+        // Of a life of thirty days.
+        let at = |left: i64| {
+            let until = seconds(now).saturating_add_signed(left);
+            by_end((until - 30 * day, until), now)
+        };
+        for (left, wanted) in [(-1, "expired"), (0, "expiring"), (864_000, "expiring"), (864_001, "valid")] {
+            assert_eq!(at(left), wanted, "{left}");
+        }
     }
 }

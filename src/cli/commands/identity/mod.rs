@@ -1,5 +1,6 @@
 //! `identity`: a site's authority in a folder, for plants without SPIRE. It needs no node and no network.
 
+mod accept;
 mod authority;
 mod bundle;
 mod certificate;
@@ -22,8 +23,10 @@ use crate::cli::commands::identity::disk::PUBLIC;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::domain::id::RuntimeId;
+use crate::domain::identity::join::JoinToken;
 use crate::domain::identity::{Ban, Mapping, Naming, Subject, SubjectName, words};
 use crate::domain::time::{Millis, Wall};
+use crate::node::acceptance::file_of;
 use crate::node::clock::Clock;
 
 /// How long a node's certificate holds if nobody says otherwise: renewed once a month by hand, or daily by a script.
@@ -62,8 +65,8 @@ pub fn run(command: &Identity) -> Result<(), Failure> {
         Identity::Accept { out, site, join_token, anchors, json } => {
             let site = site.parse();
             let site = site.map_err(|error| Failure::new(Exit::Usage, format!("--site: {error}")))?;
-            let token = join_token.as_deref().map(join::Witness::Token);
-            join::accept(out, &site, token.or(anchors.as_deref().map(join::Witness::Words)), *json)
+            let token = join_token.as_deref().map(accept::Witness::Token);
+            accept::accept(out, &site, token.or(anchors.as_deref().map(accept::Witness::Words)), *json)
         }
         Identity::Approve { ca, request, fingerprint, days, minutes, out } => {
             let authority = Authority::open(&ca.ca)?;
@@ -138,6 +141,8 @@ fn issue(
     // The key stays in memory until its certificate is there, so that a refusal leaves nothing behind.
     let key = rcgen::KeyPair::generate().map_err(certificate::cannot)?;
     let issued = authority.issue(subject, names, &key, life, now)?;
+    // Of a key that was here before: for this one nobody has to say whose answer it takes.
+    disk::remove(&file_of(&key_path))?;
     disk::write(&key_path, key.serialize_pem().as_bytes(), disk::SECRET)?;
     let mut files = vec![key_path];
     files.extend(hand_out(authority, subject, &issued, out)?);
@@ -169,12 +174,20 @@ fn enrol(
             Err("wanted <site>/<name>: a node does not know of which site it is before it has a certificate".to_owned())
         }
     })?;
-    let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?)?;
+    let token = join_token.map(join::read_token).transpose()?;
+    let pin = token.as_ref().map(JoinToken::pin);
+    let made = request::enrol(out, &naming_of(naming)?, &who, &Names::new(&subject.dns, &subject.ip)?, pin)?;
     let spoken = words::spoken(&made.fingerprint);
-    let bound = join_token.map(|token| join::bind(token, &made.request_path)).transpose()?;
-    if let Some((proof, pin)) = &bound {
+    if let Some(token) = &token {
+        let proof = join::bind(token, &made.request_path)?;
         output::note(&format!("proof        {}: bring it along with the request", proof.display()));
-        output::note(&format!("authority    {}", words::spoken(pin)));
+        output::note(&format!("authority    {}", words::spoken(&token.pin())));
+    }
+    if let Some(path) = made.expects.as_ref().filter(|_| token.is_none()) {
+        output::note(&format!(
+            "expects      {}: the node starts once `identity accept` has noted whose answer",
+            path.display()
+        ));
     }
     let key = if made.is_new_key { "made, and never leaves this machine" } else { "kept as it is" };
     say(
@@ -183,6 +196,7 @@ fn enrol(
             "id": made.id.to_string(),
             "key": made.key_path,
             "is_new_key": made.is_new_key,
+            "expects": made.expects,
             "request": made.request_path,
             "fingerprint": made.fingerprint.to_string(),
             "words": spoken,
@@ -233,13 +247,15 @@ fn rotate(step: &Rotate, now: Wall) -> Result<(), Failure> {
         Rotate::Activate(_) => rotate::activate(&mut authority)?,
         Rotate::Retire { ca: _, force } => rotate::retire(&mut authority, *force, now)?,
     };
-    let anchors = authority.anchors_path();
+    let (anchors, spoken) = (authority.anchors_path(), words::spoken(&authority.anchors_print()?));
+    let named = authority.state.anchors();
     say(
         ca.json,
-        &json!({ "key": number, "state": word, "anchors": anchors, "named": authority.state.anchors() }),
+        &json!({ "key": number, "state": word, "anchors": anchors, "named": named, "anchors_words": spoken }),
         &[
             format!("key {number} is {word}"),
             format!("anchors      {}", anchors.display()),
+            format!("words        {spoken}"),
             format!("next         {next}"),
         ],
     )

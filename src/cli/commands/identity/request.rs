@@ -9,6 +9,7 @@ use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PublicK
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::cli::commands::identity::accept;
 use crate::cli::commands::identity::certificate::{self, Names, Span};
 use crate::cli::commands::identity::disk::{self, PUBLIC, SECRET};
 use crate::cli::exit::{Exit, Failure};
@@ -21,6 +22,8 @@ pub(super) struct Enrolled {
     pub(super) key_path: PathBuf,
     pub(super) request_path: PathBuf,
     pub(super) is_new_key: bool,
+    /// Where it is noted whose answer the key takes; nothing for an actor's, and for one from before there were such notes.
+    pub(super) expects: Option<PathBuf>,
     pub(super) fingerprint: Fingerprint,
     pub(super) id: SpiffeId,
 }
@@ -43,12 +46,23 @@ pub(super) fn file_name(subject: &Subject, ending: &str) -> String {
     }
 }
 
-/// Makes a key where there is none, and a request with it.
-pub(super) fn enrol(folder: &Path, naming: &Naming, subject: &Subject, names: &Names) -> Result<Enrolled, Failure> {
+/// Makes a key where there is none, and a request with it. The pin is that of the join token, if there is one.
+pub(super) fn enrol(
+    folder: &Path,
+    naming: &Naming,
+    subject: &Subject,
+    names: &Names,
+    pin: Option<Fingerprint>,
+) -> Result<Enrolled, Failure> {
     disk::make_folder(folder)?;
     let key_path = folder.join(file_name(subject, "key"));
     let request_path = folder.join(file_name(subject, "csr"));
     let is_new_key = !key_path.exists();
+    // Before the key: none may be left by a crash of which nobody knows what it waits for.
+    let expects = match &subject.name {
+        SubjectName::Runtime(_) => accept::expect(&key_path, is_new_key, &subject.site, pin)?,
+        SubjectName::Actor(_) => None,
+    };
     let key = if is_new_key { make_key(&key_path)? } else { read_key(&key_path)? };
     let id = naming.id_of(subject).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let whole = certificate::of_subject(naming, subject, names, Span::new(Wall(0), Millis(0)))?;
@@ -58,7 +72,7 @@ pub(super) fn enrol(folder: &Path, naming: &Naming, subject: &Subject, names: &N
     let request = params.serialize_request(&key).and_then(|request| request.pem()).map_err(certificate::cannot)?;
     disk::write(&request_path, request.as_bytes(), PUBLIC)?;
     let fingerprint = Fingerprint::of_der(&key.subject_public_key_info());
-    Ok(Enrolled { key_path, request_path, is_new_key, fingerprint, id })
+    Ok(Enrolled { key_path, request_path, is_new_key, expects, fingerprint, id })
 }
 
 /// A new P-256 key in a file that only its owner may read.

@@ -1,0 +1,193 @@
+//! Whose answer a node starts with: anybody can make an authority that calls itself by the site's name.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use crate::harness::{SEEN_MAX, program, run_to_end};
+use crate::plant::{COMMAND_MAX, Desk, Plant, write_settings};
+use crate::watch::wait_until;
+
+/// The authority of north, another one that calls itself so too, and a node that has made its key.
+struct Joining {
+    desk: Desk,
+    project: PathBuf,
+    request: String,
+    /// Of the key, as the node shows them.
+    words: String,
+}
+
+impl Joining {
+    fn new(join_token: bool) -> Self {
+        let desk = Desk::new(&["north"]);
+        desk.identity(&["init-site", "--ca", &desk.text("ca-false"), "--site", "north"]);
+        let (project, tls) = (desk.path("north-a"), desk.text("north-a/tls"));
+        let mut enrol = vec!["enrol", "--node", "north/a", "--ip", "127.0.0.1", "--dns", "localhost", "--out", &tls];
+        let token = desk.text("token");
+        if join_token {
+            let made = told(&["join-token", "create", "--ca", &desk.text("ca-north"), "--node", "a"]);
+            fs::write(&token, made["token"].as_str().expect("a token")).expect("written");
+            fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+            enrol.extend(["--join-token", &token]);
+        }
+        let made = told(&enrol);
+        let text = |key: &str| made[key].as_str().expect("text").to_owned();
+        let (request, words) = (text("request"), text("words"));
+        let joining = Self { desk, project, request, words };
+        joining.set("plant");
+        joining
+    }
+
+    fn set(&self, profile: &str) {
+        let mesh = format!("tls = {}\n", profile != "dev");
+        let text = self.desk.settings((profile, "north", "a"), &["north"], &mesh, "");
+        write_settings(&self.project, &text.replace(&self.desk.anchors("north"), "tls/anchors-north.pem"));
+    }
+
+    /// The stick comes back from this authority. Gives the words of its anchors.
+    fn answered_by(&self, ca: &str) -> String {
+        let ca = self.desk.text(ca);
+        let issued = told(&["approve", "--ca", &ca, "--request", &self.request, "--fingerprint", &self.words]);
+        issued["anchors_words"].as_str().expect("words").to_owned()
+    }
+
+    fn accept(&self, words: &str) {
+        let tls = self.project.join("tls").display().to_string();
+        self.desk.identity(&["accept", "--out", &tls, "--site", "north", "--anchors", words]);
+    }
+
+    /// A start that has to be refused, with these words.
+    #[track_caller]
+    fn is_refused(&self, all: &[&str]) {
+        let (output, _) = run_to_end(program().args(["play", "--project"]).arg(&self.project), COMMAND_MAX);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        for words in all {
+            assert!(said.contains(words), "wanted {words:?}: {said}");
+        }
+    }
+
+    fn starts(&self) -> Plant {
+        Plant::start(self.project.clone())
+    }
+
+    fn noted(&self) -> String {
+        fs::read_to_string(self.project.join("tls/node-a.authority")).expect("a file beside the key")
+    }
+
+    fn anchors(&self) -> PathBuf {
+        self.project.join("tls/anchors-north.pem")
+    }
+
+    /// Brings the present anchors of an authority and no certificate.
+    fn brought(&self, ca: &str) {
+        fs::copy(self.desk.path(&format!("{ca}/anchors-north.pem")), self.anchors()).expect("copied");
+    }
+
+    fn rotate(&self, step: &[&str]) {
+        self.desk.identity(&[&["rotate"], step, &["--ca", &self.desk.text("ca-north")]].concat());
+    }
+}
+
+fn told(arguments: &[&str]) -> Json {
+    let (output, _) = run_to_end(program().arg("identity").args(arguments).arg("--json"), COMMAND_MAX);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"))
+}
+
+/// Whether the node lets somebody in who has a certificate of this authority.
+fn lets_in(joining: &Joining, node: &Plant, person: &(String, String)) -> bool {
+    let anchors = joining.desk.anchors("north");
+    node.curl(&anchors, "/healthz", &["--fail", "--cert", &person.0, "--key", &person.1], None).status.success()
+}
+
+#[test]
+fn a_node_starts_with_the_authority_that_was_accepted_and_with_no_other_of_its_name() {
+    let joining = Joining::new(false);
+    let false_words = joining.answered_by("ca-false");
+    let remedy = "trust-runtime identity accept --out";
+    joining.is_refused(&["node-a.authority", "nobody has accepted", &false_words, remedy, "--site north"]);
+    // Where nothing is protected yet it is told and not refused.
+    joining.set("dev");
+    drop(joining.starts());
+    let log = fs::read_to_string(joining.project.join("log")).expect("a log");
+    assert!(log.contains("would keep the node from starting") && log.contains(&false_words), "{log}");
+    joining.set("plant");
+    joining.is_refused(&["nobody has accepted"]);
+
+    let words = joining.answered_by("ca-north");
+    joining.is_refused(&["nobody has accepted", &words]);
+    joining.accept(&words);
+    let node = joining.starts();
+    let [alice, evil] = ["ca-north", "ca-false"].map(|ca| joining.desk.person(ca, "alice"));
+    assert!(lets_in(&joining, &node, &alice) && !lets_in(&joining, &node, &evil));
+
+    // While it runs the false one comes alone, and then beside the right one: what is in force stays.
+    let served = fs::read_to_string(joining.anchors()).expect("anchors");
+    joining.answered_by("ca-false");
+    let alone = node.command(&["ctl", "reload"]);
+    assert!(alone["rejected"].to_string().contains("another authority than the one that was accepted"), "{alone}");
+    joining.answered_by("ca-north");
+    let false_one = fs::read_to_string(joining.desk.path("ca-false/anchors-north.pem")).expect("anchors");
+    fs::write(joining.anchors(), served.clone() + &false_one).expect("written");
+    let beside = node.command(&["ctl", "reload"]);
+    assert!(beside["rejected"].to_string().contains("another authority"), "{beside}");
+    assert!(lets_in(&joining, &node, &alice) && !lets_in(&joining, &node, &evil));
+    drop(node);
+    joining.is_refused(&["another authority than the one that was accepted"]);
+    // A person's word is what counts, whoever it is: a node that runs takes it up by itself.
+    joining.answered_by("ca-north");
+    let node = joining.starts();
+    joining.answered_by("ca-false");
+    let log = || fs::read_to_string(joining.project.join("log")).unwrap_or_default();
+    wait_until("the node has looked by itself", SEEN_MAX, || {
+        let said = log();
+        let is_told = said.lines().any(|line| line.contains("is not valid") && line.contains("another authority"));
+        if is_told { Ok(()) } else { Err(said) }
+    });
+    joining.accept(&false_words);
+    wait_until("the other authority counts", SEEN_MAX, || {
+        let anchors = joining.desk.text("ca-false/anchors-north.pem");
+        let asked = ["--fail", "--cert", &evil.0, "--key", &evil.1];
+        let output = node.curl(&anchors, "/healthz", &asked, None);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+}
+
+#[test]
+fn a_node_with_a_join_token_takes_the_answer_of_its_authority_without_a_word_and_follows_its_keys() {
+    let joining = Joining::new(true);
+    let false_words = joining.answered_by("ca-false");
+    joining.is_refused(&["not of the authority that made the join token", &false_words]);
+    joining.desk.identity(&["redeem", "--ca", &joining.desk.text("ca-north"), "--request", &joining.request]);
+    let pinned = joining.noted();
+    assert!(pinned.contains("\npinned ") && !pinned.contains("\naccepted "), "{pinned}");
+    let node = joining.starts();
+    let first = joining.noted();
+    assert!(first.contains("\naccepted ") && !first.contains("\npinned "), "{first}");
+
+    // The authority goes on with another key while the node runs, which takes up each step and starts after each.
+    joining.rotate(&["prepare"]);
+    joining.brought("ca-north");
+    let prepared = node.command(&["ctl", "reload"]);
+    assert_eq!(prepared["rejected"].as_array().map(Vec::len), Some(0), "{prepared}");
+    drop(node);
+    drop(joining.starts());
+    joining.rotate(&["activate"]);
+    joining.answered_by("ca-north");
+    let node = joining.starts();
+    joining.rotate(&["retire", "--force"]);
+    joining.brought("ca-north");
+    let retired = node.command(&["ctl", "reload"]);
+    assert_eq!(retired["rejected"].as_array().map(Vec::len), Some(0), "{retired}");
+    drop(node);
+    drop(joining.starts());
+    let last = joining.noted();
+    assert!(last != first && last.matches("\naccepted ").count() == 1, "the old key is accepted no more: {last}");
+
+    // One that was away for all of it follows too, and one that has only the token's pin is told.
+    fs::write(joining.project.join("tls/node-a.authority"), first).expect("written");
+    drop(joining.starts());
+    fs::write(joining.project.join("tls/node-a.authority"), pinned).expect("written");
+    joining.is_refused(&["not of the authority that made the join token"]);
+}
