@@ -271,30 +271,53 @@ fn check_place(socket: &Path) -> Result<(), String> {
     let own = rustix::process::geteuid().as_raw();
     check_folder_of(socket, own)?;
     let real = socket.canonicalize().map_err(|error| fault(socket, &error))?;
-    check_folder_of(&real, own)?;
-    check_owner(&real, std::fs::metadata(&real).map_err(|error| fault(&real, &error))?.uid(), own)
+    let agent = check_folder_of(&real, own)?;
+    check_socket(&real, metadata(&real)?.uid(), &[0, own, agent])
 }
 
-fn check_folder_of(socket: &Path, own: u32) -> Result<(), String> {
-    let Some(folder) = socket.parent() else { return Ok(()) };
-    let metadata = std::fs::metadata(folder).map_err(|error| fault(folder, &error))?;
-    check_mode(folder, metadata.mode())?;
-    check_owner(folder, metadata.uid(), own)
+/// Gives whose folder it is.
+fn check_folder_of(socket: &Path, own: u32) -> Result<u32, String> {
+    let Some(folder) = socket.parent() else { return Ok(own) };
+    let found = metadata(folder)?;
+    check_mode(folder, found.mode())?;
+    let real = folder.canonicalize().map_err(|error| fault(folder, &error))?;
+    let above: Result<Vec<_>, String> =
+        real.ancestors().skip(1).map(|it| Ok((it.to_owned(), metadata(it)?.mode()))).collect();
+    check_owner(folder, found.uid(), own, &above?)?;
+    Ok(found.uid())
+}
+
+fn metadata(place: &Path) -> Result<std::fs::Metadata, String> {
+    std::fs::metadata(place).map_err(|error| fault(place, &error))
 }
 
 fn fault(place: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", place.display())
 }
 
-/// Root may be anybody anyway, and so may the node's own user be the node.
-fn check_owner(place: &Path, owner: u32, own: u32) -> Result<(), String> {
+/// Root may be anybody anyway, and so may the node's own user be the node. The folder of an agent under a user of its own counts
+/// where nobody else can have made it: in no folder above may others write, as they may in `/tmp`.
+fn check_owner(folder: &Path, owner: u32, own: u32, above: &[(PathBuf, u32)]) -> Result<(), String> {
     if owner == 0 || owner == own {
         return Ok(());
     }
-    let place = place.display();
+    let Some((open, mode)) = above.iter().find(|(_, mode)| mode & 0o022 != 0) else { return Ok(()) };
+    let (folder, open, mode) = (folder.display(), open.display(), mode & 0o7777);
     Err(format!(
-        "{place}: belongs to user {owner}, who could say who this node is: wanted root or user {own}: name the agent's own \
-         socket, and run the agent as one of them"
+        "{folder}: belongs to user {owner}, and whoever may write to {open} (mode {mode:o}) could have made it: put the agent's \
+         socket below a folder that is root's alone, such as /run/spire"
+    ))
+}
+
+fn check_socket(socket: &Path, owner: u32, wanted: &[u32; 3]) -> Result<(), String> {
+    if wanted.contains(&owner) {
+        return Ok(());
+    }
+    let [_root, own, agent] = wanted;
+    let socket = socket.display();
+    Err(format!(
+        "{socket}: belongs to user {owner}, who could say who this node is: wanted root, user {own} or the folder's owner {agent}: \
+         name the agent's own socket"
     ))
 }
 
@@ -330,16 +353,31 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_and_its_folder_belong_to_root_or_to_the_node() {
-        let place = Path::new("/run/agent");
-        for (owner, own) in [(0, 0), (0, 1_000), (1_000, 1_000)] {
-            assert_eq!(check_owner(place, owner, own), Ok(()), "{owner} {own}");
+    fn a_folder_of_another_user_counts_where_nobody_else_can_have_made_it() {
+        let folder = Path::new("/run/agent");
+        let above = |mode| [("/run".into(), mode), ("/".into(), 0o755)];
+        for (owner, own, mode) in [(0, 0, 0o1777), (0, 9, 0o1777), (9, 9, 0o1777), (8, 9, 0o755), (8, 0, 0o40_700)] {
+            assert_eq!(check_owner(folder, owner, own, &above(mode)), Ok(()), "{owner} {own}");
         }
-        for (owner, own) in [(1_001, 1_000), (1_000, 0), (65_534, 1_000)] {
-            let refused = check_owner(place, owner, own).expect_err("refused");
-            assert!(refused.contains(&format!("belongs to user {owner}")), "{refused}");
-            assert!(refused.contains(&format!("wanted root or user {own}")), "{refused}");
+        for (mode, shown) in [(0o41_777, "1777"), (0o775, "775"), (0o757, "757")] {
+            let refused = check_owner(folder, 8, 9, &above(mode)).expect_err("refused");
+            assert!(
+                refused.contains(&format!("belongs to user 8, and whoever may write to /run (mode {shown})")),
+                "{refused}"
+            );
+            assert!(refused.contains("such as /run/spire"), "{refused}");
         }
+    }
+
+    #[test]
+    fn the_socket_belongs_to_root_to_the_node_or_to_whom_the_folder_belongs() {
+        let socket = Path::new("/run/agent/api.sock");
+        for owner in [0, 7, 8] {
+            assert_eq!(check_socket(socket, owner, &[0, 7, 8]), Ok(()), "{owner}");
+        }
+        let refused = check_socket(socket, 9, &[0, 7, 8]).expect_err("refused");
+        assert!(refused.contains("api.sock: belongs to user 9"), "{refused}");
+        assert!(refused.contains("wanted root, user 7 or the folder's owner 8"), "{refused}");
     }
 
     #[test]
