@@ -322,7 +322,7 @@ pub static ROUTES: [Route; 22] = [
             "/api/runtime-cloud/control/reload",
             Role::Admin,
             Class::Act,
-            "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
+            "Reads this node's files again, each as a whole and for itself: what is live in those that are valid holds at once, of the others what was in force stays.",
             (Described::Control, Described::Reloaded),
             Handler::Later(control::reload),
         ),
