@@ -52,12 +52,12 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A node with one mesh neighbour at most.
+/// A node with one mesh neighbour at most, and callers that never rest.
 fn node(folder: &Path, name: &str, connect: Option<&str>) -> Outcome<Node> {
     let connect = connection(connect);
     let settings = format!(
         "[bundle]\nversion = 1\n[resource]\nname = \"{name}\"\n[runtime.web]\nlisten = \"127.0.0.1:0\"\n\
-         [runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
+         acts_per_s = 100000\n[runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\n\
          [runtime.log]\nlevel = \"warn\"\n"
     );
     Node::start(folder, name, &settings)

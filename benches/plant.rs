@@ -68,7 +68,7 @@ impl Plant {
              anchors = [{{ site = \"default-site\", path = \"{ca}/anchors-default-site.pem\" }}]\n\
              [runtime.control]\nauth_token = \"5d0c9b7e41f24a8e9c3b6f7a2d1e8c40\"\n\
              [runtime.web]\nlisten = \"127.0.0.1:0\"\nauth = \"token\"\ntls = true\n\
-             [runtime.tls]\nmode = \"self-managed\"\n[runtime.discovery]\nenabled = false\n\
+             acts_per_s = 100000\n[runtime.tls]\nmode = \"self-managed\"\n[runtime.discovery]\nenabled = false\n\
              [runtime.mesh]\nlisten = \"127.0.0.1:0\"\nconnect = [{connect}]\ntls = true\n\
              [runtime.log]\nlevel = \"warn\"\n[runtime.cloud]\nprofile = \"plant\"\n"
         );

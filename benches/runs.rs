@@ -154,7 +154,7 @@ fn start(folder: &Path) -> Outcome<Node> {
     let agents = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agents");
     let settings = format!(
         "[bundle]\nversion = 1\n[resource]\nname = \"a\"\n[runtime.web]\nlisten = \"127.0.0.1:0\"\n\
-         [runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\n\
+         reads_per_s = 100000\n[runtime.discovery]\nenabled = false\n[runtime.mesh]\nlisten = \"127.0.0.1:0\"\n\
          [runtime.log]\nlevel = \"warn\"\n\
          [[runtime.agent]]\nname = \"many\"\nprogram = \"{agents}/many.py\"\nwebhook = true\n"
     );

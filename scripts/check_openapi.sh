@@ -83,6 +83,9 @@ bundle_path = "bundle.json"
 [runtime.web]
 listen = "127.0.0.1:0"
 auth = "token"
+# It asks without a pause.
+acts_per_s = 100000
+reads_per_s = 100000
 
 [runtime.control]
 auth_token = "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"

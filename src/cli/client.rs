@@ -76,7 +76,7 @@ impl Client {
         if status.is_success() {
             return Ok(Some(response));
         }
-        if status.is_server_error() {
+        if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
             return Ok(None);
         }
         let text = response.text().await.map_err(|error| self.unreachable(&error))?;

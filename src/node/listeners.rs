@@ -71,8 +71,9 @@ async fn bind(options: Option<web::Options>) -> Result<Option<Listener>, Error> 
 
 /// What the settings allow and the number of open files has room for.
 fn limits(settings: &Settings) -> web::Limits {
-    let settings::Web { connections_max, streams_max, .. } = settings.web;
-    web::Limits::for_files(open_files()).at_most(connections_max, streams_max)
+    let settings::Web { connections_max, streams_max, acts_per_s, reads_per_s, .. } = settings.web;
+    let limits = web::Limits::for_files(open_files()).at_most(connections_max, streams_max);
+    limits.of_each_second(acts_per_s, reads_per_s)
 }
 
 /// What both listeners have.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rustls_pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::action::Action;
@@ -15,19 +17,22 @@ use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::tally;
 use crate::domain::id::RuntimeId;
-use crate::domain::identity::{Fingerprint, IdentityKey, Role};
-use crate::domain::preflight::Asker;
+use crate::domain::identity::{Fingerprint, IdentityKey, Role, Subject};
+use crate::domain::preflight::{Asker, Profile};
 use crate::domain::time::{Millis, Wall};
 use crate::engine::view::{Peer, Settings, View};
 use crate::engine::word::Identity;
 use crate::handle::{Control, Operations, Reloaded, Request, TargetOutcome};
 use crate::mesh::memory::Hub;
+use crate::node::arrived::tests::{authority_of_site, trusting};
+use crate::node::clock::Clock;
 use crate::node::plan_hash::PlanKey;
-use crate::node::{Fresh, Node, Parts, Sources, Stamp, prepare, runs};
+use crate::node::{Fresh, Node, OwnIdentity, Parts, Sources, Stamp, prepare, runs};
 use crate::store::memory::{Disk, Fault, MemoryStore};
 use crate::store::runs::Registry;
 use crate::store::runs::memory::MemoryRuns;
 use crate::store::{Chain, READ_QUEUE_MAX};
+use crate::tls;
 use crate::workload::memory::Memory;
 
 pub(super) fn settings() -> Arc<Settings> {
@@ -72,20 +77,26 @@ pub(super) async fn start(
     sources: Arc<dyn Sources>,
     runs: runs::Outside,
 ) -> Node {
-    start_on(&Hub::new().expect("a hub"), settings, store, sources, runs).await
+    let identity = key_of(&settings.me).into();
+    start_on(&Hub::new().expect("a hub"), identity, settings, store, sources, runs).await
+}
+
+/// The key of a node of `dev`.
+fn key_of(runtime: &RuntimeId) -> IdentityKey {
+    IdentityKey::from_seed([runtime.to_string().bytes().fold(0, u8::wrapping_add); 32])
 }
 
 /// A node over a mesh that others may be on.
 async fn start_on(
     hub: &Hub,
+    identity: OwnIdentity,
     settings: Arc<Settings>,
     store: MemoryStore,
     sources: Arc<dyn Sources>,
     runs: runs::Outside,
 ) -> Node {
     let me = settings.me.clone();
-    let seed = me.to_string().bytes().fold(0, u8::wrapping_add);
-    let prepared = prepare(settings, IdentityKey::from_seed([seed; 32]), Arc::new(store)).await.expect("prepared");
+    let prepared = prepare(settings, identity, Arc::new(store)).await.expect("prepared");
     let (mesh, inbox) = hub.join(me, prepared.boot());
     let parts = Parts {
         mesh,
@@ -308,35 +319,91 @@ async fn changed_files_that_could_not_be_read_are_read_again() {
     tokio::time::timeout(Duration::from_secs(20), taken).await.expect("taken up at a later look");
 }
 
+/// A node of `dev` on this mesh.
+async fn member(hub: &Hub, name: &str, store: MemoryStore) -> Node {
+    let me: RuntimeId = parsed(name);
+    let identity = key_of(&me).into();
+    let settings = Arc::new(Settings { me, ..(*settings()).clone() });
+    announced(start_on(hub, identity, settings, store, Arc::new(NoFiles), runs_in_memory()).await).await
+}
+
+async fn announced(node: Node) -> Node {
+    node.announce().await;
+    node
+}
+
+/// Whether `s/b` has done what it was asked.
+async fn is_done(origin: &Node, id: &str, action: Action) -> bool {
+    let answer = origin.operations().dispatch(request(id, action, &["s/b"])).await;
+    answer.is_ok_and(|it| it.outcomes.first().is_some_and(|outcome| outcome.result.is_ok()))
+}
+
+/// Repeats an action until both know each other.
+async fn warm_up(origin: &Node, action: &Action) {
+    let met = async {
+        for number in 0.. {
+            if is_done(origin, &format!("warm-up-{number}"), action.clone()).await {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), met).await.expect("they meet");
+}
+
 /// Two at the origin and two at the target, once both know each other's delegations (all on the thread of this test).
 #[tokio::test]
 async fn a_dispatch_costs_two_signature_operations_at_each_end() {
     const READS: usize = 200;
     let hub = Hub::new().expect("a hub");
-    let member = async |name: &str| {
-        let settings = Arc::new(Settings { me: parsed(name), ..(*settings()).clone() });
-        let node = start_on(&hub, settings, MemoryStore::new(), Arc::new(NoFiles), runs_in_memory()).await;
-        node.announce().await;
-        node
-    };
-    let (origin, _target) = (member("s/a").await, member("s/b").await);
-    let read = async |id: &str| {
-        let answer = origin.operations().dispatch(request(id, Action::StatusRead, &["s/b"])).await;
-        answer.is_ok_and(|it| it.outcomes.first().is_some_and(|outcome| outcome.result.is_ok()))
-    };
-    let met = async {
-        while !read("warm-up").await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), met).await.expect("they meet");
+    let (origin, _target) =
+        (member(&hub, "s/a", MemoryStore::new()).await, member(&hub, "s/b", MemoryStore::new()).await);
+    warm_up(&origin, &Action::StatusRead).await;
     let before = tally::done();
     for number in 0..READS {
-        assert!(read(&format!("read-{number}")).await);
+        assert!(is_done(&origin, &format!("read-{number}"), Action::StatusRead).await);
     }
     let done = tally::done() - before;
     // What both say and hear of themselves meanwhile comes on top: far less than one operation for each read.
     assert!((4 * READS..4 * READS + READS / 2).contains(&done), "{done} operations for {READS} reads");
+}
+
+/// A node of a plant, with a certificate of this authority, that trusts what this has issued.
+async fn certified(hub: &Hub, name: &str, issuer: &CertifiedIssuer<'static, KeyPair>) -> Node {
+    let me: RuntimeId = parsed(&format!("s/{name}"));
+    let settings = trusting(&[("s", issuer.der().clone())], None);
+    let trust = settings.authority.as_ref().expect("anchors").trust().clone();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names =
+        vec![SanType::URI(format!("spiffe://trust/s/runtime/{name}").try_into().expect("ASCII"))];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().expect("a key");
+    let chain = vec![params.signed_by(&key, issuer).expect("a certificate").der().clone()];
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let clock = Clock::start();
+    let own = tls::Snapshot::new(chain, key, trust, &Subject::of_runtime(&me), clock.now().wall).expect("an identity");
+    let identity = OwnIdentity::Certificate(tls::Identity::new(own, Arc::new(clock)));
+    let settings = Arc::new(Settings { me, profile: Profile::Plant, is_secure: true, ..(*settings).clone() });
+    announced(start_on(hub, identity, settings, MemoryStore::new(), Arc::new(NoFiles), runs_in_memory()).await).await
+}
+
+/// A chain of certificates is checked when a delegation is new. After that a write costs no more than anywhere else.
+#[tokio::test]
+async fn a_write_in_a_plant_costs_two_signature_operations_at_each_end_and_no_chain_once_it_is_known() {
+    const WRITES: usize = 200;
+    let (hub, issuer) = (Hub::new().expect("a hub"), authority_of_site());
+    let (origin, _target) = (certified(&hub, "a", &issuer).await, certified(&hub, "b", &issuer).await);
+    warm_up(&origin, &Action::ping()).await;
+    let (before, chains) = (tally::done(), tally::chains());
+    assert!(2 <= chains, "each has proved the other: {chains} chains");
+    for number in 0..WRITES {
+        assert!(is_done(&origin, &format!("write-{number}"), Action::ping()).await);
+    }
+    let done = tally::done() - before;
+    assert!((4 * WRITES..4 * WRITES + WRITES / 2).contains(&done), "{done} operations for {WRITES} writes");
+    assert_eq!(tally::chains(), chains, "no chain is checked for a write");
 }
 
 /// A peer that is forgotten because its key is lost must not act by what had already come.
@@ -345,13 +412,7 @@ async fn what_a_person_takes_back_goes_before_what_waits_for_the_disk() {
     const WRITES: usize = 50;
     let hub = Hub::new().expect("a hub");
     let store = MemoryStore::new();
-    let member = async |name: &str, store| {
-        let settings = Arc::new(Settings { me: parsed(name), ..(*settings()).clone() });
-        let node = start_on(&hub, settings, store, Arc::new(NoFiles), runs_in_memory()).await;
-        node.announce().await;
-        node
-    };
-    let (here, _other) = (member("s/a", store.clone()).await, member("s/b", MemoryStore::new()).await);
+    let (here, _other) = (member(&hub, "s/a", store.clone()).await, member(&hub, "s/b", MemoryStore::new()).await);
     let operations = here.operations();
     until(|| operations.view().peers.contains_key(&parsed("s/b"))).await;
     let waiting = || operations.queues().iter().find(|queue| queue.name == "mailbox").expect("it is counted").length;

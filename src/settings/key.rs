@@ -213,6 +213,18 @@ pub const KEYS: &[Key] = &[
         "1536",
         "Most connections that follow a run or the state at once; fewer than all of them. One credential has two thirds at most.",
     ),
+    key(
+        "runtime.web.acts_per_s",
+        Kind::Int { min: 1, max: 100_000 },
+        "500",
+        "How often each credential may act in a second, and twice as often at once: dispatches, one for each target, preflights, starts of runs, control, and what is refused with a record. Beyond it the answer is 429.",
+    ),
+    key(
+        "runtime.web.reads_per_s",
+        Kind::Int { min: 10, max: 100_000 },
+        "2000",
+        "How often each credential may read in a second, and twice as often at once; a stream counts when it is opened. Beyond it the answer is 429.",
+    ),
     key("runtime.admin.enabled", Kind::Bool, "false", "Whether the separate admin listener is open."),
     key("runtime.admin.listen", Kind::Address, "127.0.0.1:8081", "Where the admin interface listens."),
     key(

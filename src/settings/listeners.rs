@@ -30,6 +30,7 @@ pub(crate) fn web(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Option
         hosts.push(text.to_ascii_lowercase());
     }
     let count = |name| usize::try_from(table.number(name)).unwrap_or(usize::MAX);
+    let rate = |name| u32::try_from(table.number(name)).unwrap_or(u32::MAX);
     let web = Web {
         enabled: table.flag("enabled"),
         listen: table.parsed("listen")?,
@@ -38,6 +39,8 @@ pub(crate) fn web(root: &Node, tls: Option<&Tls>, faults: &mut Faults) -> Option
         hosts,
         connections_max: count("connections_max"),
         streams_max: count("streams_max"),
+        acts_per_s: rate("acts_per_s"),
+        reads_per_s: rate("reads_per_s"),
     };
     if web.connections_max <= web.streams_max {
         let message = format!(

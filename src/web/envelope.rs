@@ -107,7 +107,7 @@ pub(crate) fn worded(kind: Kind) -> (&'static str, &'static str) {
         Kind::MediaType => "unsupported_media_type",
         Kind::MethodNotAllowed(_) => "method_not_allowed",
         Kind::NotFound => "route_not_found",
-        Kind::TooManyBadCredentials => "server_busy",
+        Kind::TooManyBadCredentials | Kind::TooOften(_) => "server_busy",
     };
     (name, kind.code().remediation())
 }

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Run(RunFault),
     /// The credential is not one of ours, and too many such came of late.
     TooManyBadCredentials,
+    /// The credential acts or reads too often. Holds the seconds until it may again.
+    TooOften(u32),
 }
 
 impl Kind {
@@ -56,6 +58,7 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Run(fault) => status_of_run(fault),
             Self::TooManyBadCredentials => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -65,7 +68,7 @@ impl Kind {
             Self::BodyTooSlow => Code::Timeout,
             Self::Failed(code) => code,
             Self::Run(fault) => fault.code(),
-            Self::TooManyBadCredentials => Code::ServerBusy,
+            Self::TooManyBadCredentials | Self::TooOften(_) => Code::ServerBusy,
             Self::BodyTooLarge
             | Self::Framing
             | Self::Malformed
@@ -89,7 +92,8 @@ impl Kind {
             | Self::MediaType
             | Self::MethodNotAllowed(_)
             | Self::NotFound
-            | Self::Run(_) => false,
+            | Self::Run(_)
+            | Self::TooOften(_) => false,
         }
     }
 
@@ -107,7 +111,8 @@ impl Kind {
             | Self::Malformed
             | Self::MediaType
             | Self::Run(_)
-            | Self::TooManyBadCredentials => None,
+            | Self::TooManyBadCredentials
+            | Self::TooOften(_) => None,
         }
     }
 }
@@ -233,6 +238,7 @@ impl Problem {
             Kind::TooManyBadCredentials | Kind::Run(RunFault::OwnerUnreachable) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))
             }
+            Kind::TooOften(seconds) => headers.insert(RETRY_AFTER, HeaderValue::from(seconds)),
             Kind::Failed(code) if code.is_retryable() => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
             Kind::BodyTooSlow
             | Kind::BodyTooLarge
@@ -301,6 +307,9 @@ pub(crate) fn unavailable(mut response: Response<Body>) -> Response<Body> {
 
 /// The statuses that are no answer, with their meaning, for the description of the API.
 pub(crate) mod described {
+    const ACTS_TOO_OFTEN: &str = "This credential acts too often; Retry-After says when to ask again.";
+    const READS_TOO_OFTEN: &str = "This credential reads too often; Retry-After says when to ask again.";
+
     /// Of every route.
     pub(crate) const PUBLIC: &[(u16, &str)] = &[
         (400, "The request is not HTTP as this node takes it."),
@@ -323,7 +332,8 @@ pub(crate) mod described {
         (400, "A parameter is not what it must be."),
         (401, "The credential is not one of this node's."),
         (403, "The Host is not on the allow-list, or a foreign page asks."),
-        (503, "A subsystem is faulted, and the body is the health; or too many requests."),
+        (429, READS_TOO_OFTEN),
+        (503, "A subsystem is faulted, and the body is the health; or too many requests at once."),
     ];
     /// Of a route that reads.
     pub(crate) const READ: &[(u16, &str)] = &[
@@ -333,7 +343,8 @@ pub(crate) mod described {
             403,
             "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
         ),
-        (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
+        (429, READS_TOO_OFTEN),
+        (503, "Too many requests at once, the store cannot be read, or a setting that the profile needs is absent."),
     ];
     /// Of the state.
     pub(crate) const STATE: &[(u16, &str)] = &[
@@ -344,7 +355,8 @@ pub(crate) mod described {
             403,
             "The role is too low or for another listener, the Host is not on the allow-list, or a foreign page asks.",
         ),
-        (503, "Too many requests, or a setting that the profile needs is absent."),
+        (429, READS_TOO_OFTEN),
+        (503, "Too many requests at once, or a setting that the profile needs is absent."),
     ];
     /// Of a route that takes a body.
     pub(crate) const WRITE: &[(u16, &str)] = &[
@@ -358,9 +370,10 @@ pub(crate) mod described {
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
         (415, "The body is not application/json."),
+        (429, ACTS_TOO_OFTEN),
         (
             503,
-            "Too many requests, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
+            "Too many requests at once, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
         ),
     ];
     /// Of a route that takes a body about a peer.
@@ -373,9 +386,10 @@ pub(crate) mod described {
         (409, "It contradicts what is on record."),
         (413, "The body is too large."),
         (415, "The body is not application/json."),
+        (429, ACTS_TOO_OFTEN),
         (
             503,
-            "Too many requests, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
+            "Too many requests at once, the store takes no writes, or a setting that the profile needs is absent; Retry-After says when to ask again.",
         ),
     ];
     /// Of an invocation.
@@ -391,11 +405,12 @@ pub(crate) mod described {
         (408, "The payload did not arrive in time."),
         (413, "The payload is too large."),
         (415, "The payload is not application/json."),
+        (429, ACTS_TOO_OFTEN),
         (500, "The run ended with an error; its record says which."),
         (501, "This node keeps no runs."),
         (
             503,
-            "Too many requests, streams or runs, the store takes no writes, or a setting that the profile needs is absent; nothing was started.",
+            "Too many requests at once, streams or runs, the store takes no writes, or a setting that the profile needs is absent; nothing was started.",
         ),
     ];
     /// Of a run that is read.
@@ -409,11 +424,12 @@ pub(crate) mod described {
         (404, "Nobody who could be asked knows the run."),
         (405, "Wanted GET."),
         (409, "More than one runtime claims the run."),
+        (429, READS_TOO_OFTEN),
         (500, "The node failed."),
         (501, "This node keeps no runs."),
         (
             503,
-            "Too many requests or streams, the store cannot be read, the run's owner cannot be reached, or a setting that the profile needs is absent.",
+            "Too many requests or streams at once, the store cannot be read, the run's owner cannot be reached, or a setting that the profile needs is absent.",
         ),
         (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
@@ -428,8 +444,9 @@ pub(crate) mod described {
         (404, "No such agent or run."),
         (405, "Wanted GET."),
         (409, "More than one runtime claims the run."),
+        (429, READS_TOO_OFTEN),
         (501, "This node keeps no runs."),
-        (503, "Too many requests, the store cannot be read, or a setting that the profile needs is absent."),
+        (503, "Too many requests at once, the store cannot be read, or a setting that the profile needs is absent."),
         (504, "The run's owner can be reached, and what is wanted does not come from it in its time."),
     ];
 }

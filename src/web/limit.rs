@@ -44,8 +44,10 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// How many requests are worked on. Beyond it the answer is 503.
     pub requests_max: usize,
-    /// How many requests each credential may send. Beyond it the answer is 503, for that credential alone.
-    pub rate: Rate,
+    /// How often each credential may act. Beyond it the answer is 429, for that credential alone, which can still read.
+    pub acts: Rate,
+    /// How often each credential may read. Beyond it the answer is 429, for that credential alone, which can still act.
+    pub reads: Rate,
     /// How many bad credentials, of all callers together, are answered with 401. Beyond it the answer is 503.
     pub bad_credentials: Rate,
     /// How long requests may take to finish after a shutdown began.
@@ -55,9 +57,12 @@ pub struct Limits {
 impl Default for Limits {
     /// Ten seconds are enough for any honest client; 256 connections leave room under a limit of 1,024 open files.
     ///
-    /// A panel asks a few times a second, and a dispatch takes four signatures, a fifth of a millisecond: not even 64 callers
-    /// that never rest come to 10,000 a second on one node. A loop of cheap reads gone wild does. Whoever mistypes a token does
-    /// so a few times; a panel that still has yesterday's asks ten times a second.
+    /// Each act leaves a record, so a rate of acts is a rate at which one credential fills the disk: 500 a second are some 250
+    /// KiB of records, and more than people and their scripts do to a plant. The thousand that go at once are the largest
+    /// dispatch, or ten fan-outs to a hundred runtimes, or a thousand runs that a script starts. A read costs a few
+    /// microseconds: 2,000 a second are a whole office of panels, and the 4,000 at once a thousand readers of a run who all come
+    /// back at the same moment, four times over. Whoever mistypes a token does so a few times; a panel that still has
+    /// yesterday's asks ten times a second.
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
@@ -69,7 +74,8 @@ impl Default for Limits {
             write: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             requests_max: 512,
-            rate: Rate { burst: 20_000, per_second: 10_000 },
+            acts: Rate::of(500),
+            reads: Rate::of(2_000),
             bad_credentials: Rate { burst: 100, per_second: 10 },
             grace: Duration::from_secs(5),
         }
@@ -98,6 +104,11 @@ impl Limits {
         let connections_max = connections_max.min(self.connections_max);
         let streams_max = streams_max.min(self.streams_max).min(connections_max.saturating_sub(1));
         Self { connections_max, streams_max, streams_of_one_max: share(streams_max), ..self }
+    }
+
+    /// The same with so many acts and so many reads a second for each credential.
+    pub fn of_each_second(self, acts: u32, reads: u32) -> Self {
+        Self { acts: Rate::of(acts), reads: Rate::of(reads), ..self }
     }
 }
 
@@ -183,6 +194,12 @@ mod tests {
             let Limits { connections_max, streams_max, streams_of_one_max, .. } = process.at_most(connections, streams);
             assert_eq!((connections_max, streams_max, streams_of_one_max), wanted, "{connections}, {streams}");
         }
+        let rates = process.of_each_second(3, 40);
+        assert_eq!(
+            (rates.acts.burst, rates.acts.per_second, rates.reads.burst, rates.reads.per_second),
+            (6, 3, 80, 40)
+        );
+        assert_eq!(process.of_each_second(500, 2_000), process, "what the settings have by default");
         let small = Limits::for_files(1_024).at_most(2_048, 1_536);
         assert_eq!(small, Limits::for_files(1_024), "no more than the files are enough for");
         let few = process.at_most(16, 2);

@@ -1,7 +1,7 @@
 //! The HTTP side of a node: who may ask, how much, and the routes over the node's operations.
 //!
 //! Requests pass `guard` (Host and Origin), `limit` (how many at once), `auth` (the credential makes the asker), `rate` (how many
-//! a second for each credential) and only then a handler. Bodies are `wire::api`; status codes stand in `error` alone; nothing here reaches the engine or the mesh except
+//! acts and reads a second for each credential) and only then a handler. Bodies are `wire::api`; status codes stand in `error` alone; nothing here reaches the engine or the mesh except
 //! through [`Operations`].
 
 mod auth;
@@ -30,7 +30,7 @@ pub use auth::digest;
 pub use credential::{Admins, Credentials};
 pub use limit::Limits;
 pub use promise::Unmet;
-pub use rate::Rate;
+pub use rate::{Class, Rate};
 pub use router::App;
 pub use secure::Secure;
 pub use serve::{Bound, PeerAddress, bind};

@@ -22,7 +22,7 @@ use super::guard::Hosts;
 use super::limit;
 use super::places::Places;
 use super::promise::Unmet;
-use super::rate::Rates;
+use super::rate::{Class, Rates, TooSoon};
 use super::routes::actions::Refusal;
 use super::routes::{actions, openapi};
 use super::serve::PeerAddress;
@@ -165,7 +165,7 @@ impl App {
             tasks: TaskTracker::new(),
             description,
             requests: Semaphore::new(options.limits.requests_max),
-            rates: Rates::new(options.limits.rate, options.limits.bad_credentials),
+            rates: Rates::new(options.limits.acts, options.limits.reads, options.limits.bad_credentials),
             bad_credential_at: AtomicU64::default(),
             bad_credentials: AtomicU64::default(),
             unnamed: AtomicU64::default(),
@@ -341,22 +341,42 @@ impl Shared {
                 return Err(if is_told { problem } else { too_many_bad_credentials() });
             }
         };
-        if !self.rates.take(caller.holder(), now.monotonic) {
-            return Err(Problem::busy("this credential sends too many requests"));
-        }
+        self.count(&caller, route.class)?;
         if !caller.opens(&self.options.surface) {
-            self.record_refusal(Code::PermissionDenied, route, |verb| Refusal::of_route(&caller, verb));
             let detail = "this credential is not for this listener; `token create --audience` makes one for either";
-            return Err(Problem::new(Kind::Forbidden, detail));
+            return Err(self.refuse(route, &caller, detail));
         }
         match least.filter(|least| caller.role() < *least) {
             None => Ok(Some(caller)),
             Some(least) => {
-                self.record_refusal(Code::PermissionDenied, route, |verb| Refusal::of_route(&caller, verb));
                 let detail = format!("this needs the role {least}, the credential has {}", caller.role());
-                Err(Problem::new(Kind::Forbidden, detail))
+                Err(self.refuse(route, &caller, detail))
             }
         }
+    }
+
+    /// Counts one more request of a caller, if it may have one more.
+    fn count(&self, caller: &Caller, class: Class) -> Result<(), Problem> {
+        let taken = self.rates.take(caller.holder(), class, self.node.now().monotonic);
+        taken.map_err(|early| too_often(class, early))
+    }
+
+    /// Counts an act of a caller that was let in as one for each of its targets: it leaves as many records.
+    pub(crate) fn count_targets(&self, caller: &Caller, targets: usize) -> Result<(), Problem> {
+        let more = u32::try_from(targets.saturating_sub(1)).unwrap_or(u32::MAX);
+        let owed = self.rates.owe_acts(caller.holder(), more, self.node.now().monotonic);
+        owed.map_err(|early| too_often(Class::Act, early))
+    }
+
+    /// Refuses a caller a route. A refusal leaves a record, so it counts as an act whatever the route is.
+    fn refuse(&self, route: &Route, caller: &Caller, detail: impl Into<String>) -> Problem {
+        if route.class != Class::Act
+            && let Err(problem) = self.count(caller, Class::Act)
+        {
+            return problem;
+        }
+        self.record_refusal(Code::PermissionDenied, route, |verb| Refusal::of_route(caller, verb));
+        Problem::new(Kind::Forbidden, detail)
     }
 
     /// Refuses what rests on what the profile promises while that is not so. A refused write goes on record.
@@ -419,6 +439,15 @@ fn check_method(route: &Route, surface: &Surface, request: &Request<Body>) -> Re
         return Ok(());
     }
     Err(Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
+}
+
+/// A credential that acts or reads too often is told which setting says how often it may.
+fn too_often(class: Class, early: TooSoon) -> Problem {
+    let detail = match class {
+        Class::Act => "this credential acts too often: runtime.web.acts_per_s limits its acts, one for each target",
+        Class::Free | Class::Read => "this credential reads too often: runtime.web.reads_per_s limits its reads",
+    };
+    Problem::new(Kind::TooOften(early.seconds), detail)
 }
 
 fn too_many_bad_credentials() -> Problem {

@@ -1,6 +1,6 @@
 //! The route tables as data.
 //!
-//! A route cannot be added without saying who may ask, how large its body may be and how it is described.
+//! A route cannot be added without saying who may ask, what it is counted as, how large its body may be and how it is described.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use axum::body::Body;
 use super::error::described;
 use super::limit::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::promise::Unmet;
+use super::rate::Class;
 use super::router::{Answered, Call, Shared, Waiting};
 use super::routes::{
     actions, admin, audit, bundle, config, control, health, invoke, metrics, openapi, runs, state, watch,
@@ -36,6 +37,8 @@ pub struct Route {
     pub path: &'static str,
     /// Who may ask.
     pub access: Access,
+    /// What it is counted as.
+    pub class: Class,
     /// What becomes of it while the node lacks what its profile promises.
     pub unmet: Unmet,
     /// Most bytes of a body; 0 where none is read.
@@ -75,12 +78,20 @@ pub(super) enum Handler {
     Reading(fn(Arc<Shared>, Call, Body) -> Waiting),
 }
 
-const fn get(path: &'static str, access: Access, summary: &'static str, answer: Described, handler: Handler) -> Route {
+const fn get(
+    path: &'static str,
+    access: Access,
+    class: Class,
+    summary: &'static str,
+    answer: Described,
+    handler: Handler,
+) -> Route {
     let problems = described::READ;
     Route {
         method: "GET",
         path,
         access,
+        class,
         unmet: Unmet::Refused,
         body_bytes_max: 0,
         summary,
@@ -94,11 +105,19 @@ const fn get(path: &'static str, access: Access, summary: &'static str, answer: 
     }
 }
 
-const fn post(path: &'static str, least: Role, summary: &'static str, bodies: Bodies, handler: Handler) -> Route {
+const fn post(
+    path: &'static str,
+    least: Role,
+    class: Class,
+    summary: &'static str,
+    bodies: Bodies,
+    handler: Handler,
+) -> Route {
     Route {
         method: "POST",
         path,
         access: Access::Least(least),
+        class,
         unmet: Unmet::Refused,
         body_bytes_max: BODY_BYTES_MAX,
         summary,
@@ -146,7 +165,7 @@ pub static ROUTES: [Route; 22] = [
     failing(
         when_unmet(
             Unmet::Answered,
-            get("/", Access::Anyone, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
+            get("/", Access::Anyone, Class::Free, "Lists the routes.", Described::Text, Handler::Now(openapi::index)),
         ),
         described::PUBLIC,
     ),
@@ -156,6 +175,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/livez",
                 Access::Anyone,
+                Class::Free,
                 "Whether the process answers.",
                 Described::Health,
                 Handler::Now(health::live),
@@ -169,6 +189,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/readyz",
                 Access::Anyone,
+                Class::Free,
                 "Whether requests are taken.",
                 Described::Health,
                 Handler::Now(health::ready),
@@ -183,6 +204,7 @@ pub static ROUTES: [Route; 22] = [
                 get(
                     "/healthz",
                     Access::AnyoneOrMore,
+                    Class::Read,
                     "How each subsystem does; the detail for a viewer or more, `?verbose` with what was refused.",
                     Described::Health,
                     Handler::Now(health::report),
@@ -198,6 +220,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/openapi.json",
                 Access::Anyone,
+                Class::Free,
                 "This description.",
                 Described::OpenApi,
                 Handler::Now(openapi::document),
@@ -210,6 +233,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/metrics",
             VIEWER,
+            Class::Read,
             "What this node counts and measures, as Prometheus reads it (OpenMetrics 1.0).",
             Described::Metrics,
             Handler::Now(metrics::read),
@@ -221,6 +245,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/api/runtime-cloud/bundle",
                 Access::Anyone,
+                Class::Free,
                 "The trust bundle of this runtime's site, as a SPIFFE bundle endpoint serves it.",
                 Described::Bundle,
                 Handler::Now(bundle::read),
@@ -232,6 +257,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/api/runtime-cloud/state",
             VIEWER,
+            Class::Read,
             "The fleet as this runtime sees it: nodes, links, timeline.",
             Described::State,
             Handler::Later(state::read),
@@ -242,6 +268,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/api/runtime-cloud/state/stream",
             VIEWER,
+            Class::Read,
             "The fleet as it changes: a snapshot, then events `node`, `edge`, `timeline` and `removed`. A reader too slow for what is kept gets a new snapshot.",
             Described::StateStream,
             Handler::Later(watch::read),
@@ -253,6 +280,7 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/actions/preflight",
             Role::Viewer,
+            Class::Act,
             "Would this be allowed now? One decision per target, no effects.",
             (Described::Question, Described::Preflight),
             Handler::Now(actions::preflight),
@@ -263,6 +291,7 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/actions/dispatch",
             Role::Viewer,
+            Class::Act,
             "Decides again and carries it out; every target reports for itself.",
             (Described::Action, Described::Dispatch),
             Handler::Later(actions::dispatch),
@@ -272,6 +301,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/api/runtime-cloud/audit",
             VIEWER,
+            Class::Read,
             "The audit log, newest first.",
             Described::Audit,
             Handler::Later(audit::read),
@@ -281,6 +311,7 @@ pub static ROUTES: [Route; 22] = [
     get(
         "/api/runtime-cloud/config",
         VIEWER,
+        Class::Read,
         "The live settings of this node, applied and in force.",
         Described::Config,
         Handler::Now(config::read),
@@ -290,7 +321,8 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/control/reload",
             Role::Admin,
-            "Reads this node's files again: what is valid and live holds at once, all of it or nothing.",
+            Class::Act,
+            "Reads this node's files again, each as a whole and for itself: what is live in those that are valid holds at once, of the others what was in force stays.",
             (Described::Control, Described::Reloaded),
             Handler::Later(control::reload),
         ),
@@ -300,6 +332,7 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/control/shutdown",
             Role::Admin,
+            Class::Act,
             "Stops this node.",
             OF_NODE,
             Handler::Later(control::shutdown),
@@ -309,6 +342,7 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/control/peers-approve",
             Role::Admin,
+            Class::Act,
             "Trusts a peer whose key a person has compared.",
             OF_PEER,
             Handler::Later(control::peers_approve),
@@ -319,6 +353,7 @@ pub static ROUTES: [Route; 22] = [
         post(
             "/api/runtime-cloud/control/peers-forget",
             Role::Admin,
+            Class::Act,
             "Forgets a peer and its pinned key.",
             OF_PEER,
             Handler::Later(control::peers_forget),
@@ -328,6 +363,7 @@ pub static ROUTES: [Route; 22] = [
     post(
         "/api/runtime-cloud/control/time-reset",
         Role::Admin,
+        Class::Act,
         "Accepts the wall clock as it is.",
         OF_NODE,
         Handler::Later(control::time_reset),
@@ -340,6 +376,7 @@ pub static ROUTES: [Route; 22] = [
             ..post(
                 "/agents/{name}/{id}",
                 Role::Viewer,
+                Class::Act,
                 "Starts a run of a declared agent; needs the role that the agent asks for.",
                 (Described::Payload, Described::Invoked),
                 Handler::Reading(invoke::start),
@@ -352,6 +389,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/runs/{runId}",
             VIEWER,
+            Class::Read,
             "A run, wherever in the mesh it is.",
             Described::Run,
             Handler::Later(runs::record),
@@ -364,6 +402,7 @@ pub static ROUTES: [Route; 22] = [
             get(
                 "/runs/{runId}/events",
                 VIEWER,
+                Class::Read,
                 "A page of a run's events, ascending. It may be shorter than `limit`: go on behind its last event until one is empty.",
                 Described::RunEvents,
                 Handler::Later(runs::events),
@@ -377,6 +416,7 @@ pub static ROUTES: [Route; 22] = [
         get(
             "/runs/{runId}/stream",
             VIEWER,
+            Class::Read,
             "A run's events, those that are stored and then those that come, until its end.",
             Described::RunStream,
             Handler::Later(runs::stream),
@@ -396,12 +436,19 @@ pub static ADMIN_ROUTES: [Route; 6] = [
         "adminDescribe",
         when_unmet(
             Unmet::Answered,
-            get("/openapi.json", OPERATOR, "This description.", Described::OpenApi, Handler::Now(openapi::document)),
+            get(
+                "/openapi.json",
+                OPERATOR,
+                Class::Read,
+                "This description.",
+                Described::OpenApi,
+                Handler::Now(openapi::document),
+            ),
         ),
     ),
     of_admin(
         "adminListAgents",
-        get("/agents", OPERATOR, "The declared agents.", Described::Agents, Handler::Now(admin::agents)),
+        get("/agents", OPERATOR, Class::Read, "The declared agents.", Described::Agents, Handler::Now(admin::agents)),
     ),
     of_admin(
         "adminListAgentInstances",
@@ -409,6 +456,7 @@ pub static ADMIN_ROUTES: [Route; 6] = [
             get(
                 "/agents/{name}/instances",
                 OPERATOR,
+                Class::Read,
                 "The instances of an agent that have runs here, ascending.",
                 Described::Instances,
                 Handler::Later(admin::instances),
@@ -422,6 +470,7 @@ pub static ADMIN_ROUTES: [Route; 6] = [
             get(
                 "/agents/{name}/instances/{id}/runs",
                 OPERATOR,
+                Class::Read,
                 "The runs of an instance, newest first.",
                 Described::Pointers,
                 Handler::Later(admin::instance_runs),
@@ -435,6 +484,7 @@ pub static ADMIN_ROUTES: [Route; 6] = [
             get(
                 "/runs",
                 OPERATOR,
+                Class::Read,
                 "The runs of this runtime, newest first.",
                 Described::Pointers,
                 Handler::Later(admin::runs),
@@ -447,6 +497,7 @@ pub static ADMIN_ROUTES: [Route; 6] = [
         get(
             "/runs/{runId}",
             OPERATOR,
+            Class::Read,
             "A run, as the public route shows it.",
             Described::Run,
             Handler::Later(runs::record),

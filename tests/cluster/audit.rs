@@ -40,7 +40,7 @@ fn verified_chain(project: &Path, name: &str) -> (Option<i32>, Json) {
 #[test]
 fn a_refused_write_outlives_any_number_of_reads() {
     let cluster = Cluster::new();
-    let mut a = cluster.play("a", Setup::new().with("[runtime.store]\nread_audit_max_mb = 1\n"));
+    let mut a = cluster.play("a", Setup::new().acts_per_s(100_000).with("[runtime.store]\nread_audit_max_mb = 1\n"));
     let refused = a.post(DISPATCH, &ping("a", "refused", &["nobody"]));
     assert!(refused.text.contains("\"denial_code\""), "{}", refused.text);
     let mut reads = 0;

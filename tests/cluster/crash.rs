@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::chance::Chance;
-use crate::harness::{Address, Cluster, Running, SEEN_MAX};
+use crate::harness::{Address, Cluster, Running, SEEN_MAX, Setup};
 use crate::question::{DISPATCH, with, write};
 use crate::watch::{let_pass, wait_until};
 
@@ -42,7 +42,7 @@ enum Victim {
 
 fn crash_again_and_again(victim: Victim) {
     let cluster = Cluster::new();
-    let [mut a, mut b] = cluster.site(["a", "b"]);
+    let [mut a, mut b] = cluster.site_of(["a", "b"], &Setup::new().acts_per_s(100_000));
     let seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
     let mut chance = Chance::new(seed);

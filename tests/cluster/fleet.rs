@@ -222,7 +222,7 @@ fn a_dispatch_to_many_slow_targets_takes_no_longer_than_five_of_one() {
     let cluster = Cluster::new();
     // What all say of themselves meanwhile shall not be what is measured, nor links among the targets.
     let seldom = || Setup::new().timing("period_ms", 20_000).timing("probe_ms", 20_000);
-    let origin = cluster.play("origin", seldom().role("router"));
+    let origin = cluster.play("origin", seldom().acts_per_s(100_000).role("router"));
     let far: SocketAddr = origin.mesh().parse().expect("an address");
     let cables: Vec<Cable> = (0..count).map(|_| Cable::to(far, Chance::new(1))).collect();
     let target = |(number, cable): (usize, &Cable)| {

@@ -52,6 +52,7 @@ pub(crate) struct Setup {
     connect: Vec<String>,
     timing: Vec<(&'static str, u64)>,
     witness_every_s: Option<u64>,
+    acts_per_s: Option<u32>,
     listen: Option<String>,
     role: Option<&'static str>,
     /// More text at the end of runtime.toml.
@@ -95,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// How often each of its callers may act: more than it is delivered with, for those who never rest.
+    pub(crate) fn acts_per_s(mut self, acts: u32) -> Self {
+        self.acts_per_s = Some(acts);
+        self
+    }
+
     /// Where its mesh listens: an address that was reserved before.
     pub(crate) fn listening(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address.to_string());
@@ -123,9 +130,10 @@ impl Setup {
         let timing: String = self.timing.iter().map(|(key, millis)| format!("{key} = {millis}\n")).collect();
         let store = self.witness_every_s.map(|it| format!("[runtime.store]\nwitness_every_s = {it}\n\n"));
         let store = store.unwrap_or_default();
+        let acts = self.acts_per_s.map(|it| format!("acts_per_s = {it}\n")).unwrap_or_default();
         format!(
             "[bundle]\nversion = 1\n\n[resource]\nname = {name:?}\n\n\
-             [runtime.web]\nlisten = \"127.0.0.1:0\"\n\n\
+             [runtime.web]\nlisten = \"127.0.0.1:0\"\n{acts}\n\
              [runtime.discovery]\nenabled = false\n\n\
              [runtime.mesh]\n{role}listen = {listen:?}\nconnect = [{connect}]\n\n\
              {store}[runtime.mesh.timing]\n{timing}\n{more}",
@@ -199,9 +207,15 @@ impl Cluster {
     /// A node and others that dial it, all online for each other.
     #[track_caller]
     pub(crate) fn site<const N: usize>(&self, names: [&str; N]) -> [Running; N] {
+        self.site_of(names, &Setup::new())
+    }
+
+    /// The same, of nodes that are set up like this.
+    #[track_caller]
+    pub(crate) fn site_of<const N: usize>(&self, names: [&str; N], each: &Setup) -> [Running; N] {
         let mut first: Option<String> = None;
         let nodes = names.map(|name| {
-            let setup = first.iter().fold(Setup::new(), |setup, it| setup.dialling_address(it.clone()));
+            let setup = first.iter().fold(each.clone(), |setup, it| setup.dialling_address(it.clone()));
             let node = self.play(name, setup);
             first.get_or_insert_with(|| node.mesh().to_owned());
             node

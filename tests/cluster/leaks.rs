@@ -8,6 +8,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
@@ -29,6 +30,9 @@ const WARM: usize = 2;
 /// record of a dispatch stays in one of them, with this many bytes at most.
 const LONG: usize = 1;
 const RECORD_BYTES: i64 = 1_024;
+
+/// What the nodes let through: all that is asked of them.
+const ACTS_PER_S: u32 = 100_000;
 
 /// What Zenoh 1.10.2 keeps of a link that is over, until its session closes: what it knew of the other end stays with each
 /// subscription that both ends have (`Face::send_close` takes it away only where nobody else subscribes).
@@ -105,8 +109,12 @@ fn connections_dispatches_and_streams_leave_nothing_behind() {
     let parts = parts();
     let cluster = Cluster::new();
     let scales = ["a", "b"].map(|name| Scale::new(parts <= LONG, cluster.folder().join(format!("{name}.notes"))));
-    let setup =
-        |scale: &Scale| scale.environment().into_iter().fold(Setup::new(), |it, (key, value)| it.variable(key, value));
+    let setup = |scale: &Scale| {
+        scale
+            .environment()
+            .into_iter()
+            .fold(Setup::new().acts_per_s(ACTS_PER_S), |it, (key, value)| it.variable(key, value))
+    };
     let a = cluster.play("a", setup(&scales[0]));
     let b = cluster.play("b", setup(&scales[1]).dialling(&a));
     for (node, name) in [(&a, "b"), (&b, "a")] {
@@ -145,13 +153,19 @@ struct Linked {
     desk: Desk,
 }
 
+/// What a node of a plant is started with.
+fn environment(scale: &Scale) -> Vec<(&'static str, PathBuf)> {
+    let acts = ("TRUST_RUNTIME__WEB__ACTS_PER_S", PathBuf::from(ACTS_PER_S.to_string()));
+    scale.environment().into_iter().chain([acts]).collect()
+}
+
 impl Linked {
     fn new(parts: usize) -> Self {
         let desk = Desk::new(&["north"]);
         let scales = ["a", "b"].map(|name| Scale::new(parts <= LONG, desk.path(&format!("{name}.notes"))));
-        let a = desk.play_by("north", "a", "", &scales[0].environment());
+        let a = desk.play_by("north", "a", "", &environment(&scales[0]));
         let cable = Proxy::to(a.mesh.parse().expect("an address"));
-        let b = desk.play_by("north", "b", &format!("connect = [{:?}]", cable.address()), &scales[1].environment());
+        let b = desk.play_by("north", "b", &format!("connect = [{:?}]", cable.address()), &environment(&scales[1]));
         let (certificate, key) = desk.person("ca-north", "alice");
         let alice = Caller::new(desk.anchors("north"), certificate, key);
         a.sees("b", "lifecycle_state", "online");

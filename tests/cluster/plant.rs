@@ -106,6 +106,13 @@ impl Desk {
         Plant::start_with(None, project, environment)
     }
 
+    /// A node of this profile that knows these sites, with this as its `[runtime.mesh]`.
+    pub(crate) fn play_as(&self, (profile, site, name): (&str, &str, &str), knows: &[&str], mesh: &str) -> Plant {
+        let project = self.project(&format!("ca-{site}"), site, name, &[]);
+        write_settings(&project, &self.settings((profile, site, name), knows, mesh, ""));
+        Plant::start(project)
+    }
+
     /// The text of runtime.toml; `mesh` begins with lines of `[runtime.mesh]`.
     pub(crate) fn settings(
         &self,

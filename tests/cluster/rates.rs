@@ -3,13 +3,21 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, Setup};
 use crate::http::send;
 use crate::question::{DISPATCH, read, with};
+use crate::watch::{Stopwatch, wait_until};
 
 const CALLERS: usize = 64;
-const REQUESTS_PER_CALLER: usize = 20;
+
+/// Together fewer than a node that has rested lets through at once.
+const REQUESTS_PER_CALLER: usize = 15;
+
+/// Acts of a flood, and how many of them the node of that test lets through in a second; twice as many at once.
+const FLOOD: usize = 200;
+const ACTS_PER_S: u32 = 5;
 
 #[test]
 fn sixty_four_callers_with_one_token_are_all_answered_while_somebody_guesses() {
@@ -44,5 +52,27 @@ fn sixty_four_callers_with_one_token_are_all_answered_while_somebody_guesses() {
         is_over.store(true, Ordering::Relaxed);
         assert_eq!(answered, CALLERS);
         guesser.join().expect("every guess is answered");
+    });
+}
+
+#[test]
+fn a_node_holds_a_flood_to_what_its_settings_say() {
+    let cluster = Cluster::new();
+    let a = cluster.play("a", Setup::new().acts_per_s(ACTS_PER_S));
+    let watch = Stopwatch::start();
+    let statuses: Vec<_> =
+        (0..FLOOD).map(|number| a.post(DISPATCH, &read("a", &format!("flood-{number}"), &["a"])).status).collect();
+    let most = 2 * u64::from(ACTS_PER_S) + u64::from(ACTS_PER_S) * (1 + watch.elapsed().as_secs());
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    let (done, held_back) = (count(200), count(429));
+    assert_eq!(done + held_back, FLOOD, "{statuses:?}");
+    let done = u64::try_from(done).expect("small");
+    assert!((2 * u64::from(ACTS_PER_S)..=most).contains(&done), "{done} of {FLOOD} were let through, {most} may be");
+    assert!(0 < held_back, "a loop without a pause sends more than {most}");
+    // It may look at what became of them all the while, and act again when it has waited.
+    assert_eq!(a.get("/api/runtime-cloud/audit").status, 200);
+    wait_until("it acts again", Duration::from_secs(5), || {
+        let answer = a.post(DISPATCH, &read("a", "afterwards", &["a"]));
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
     });
 }

@@ -136,12 +136,13 @@ impl PublicKey {
     }
 }
 
-/// How many signatures a test has made and checked on its thread.
+/// How many signatures a test has made and checked on its thread, and for how many delegations a chain of certificates.
 #[cfg(test)]
 pub(crate) mod tally {
     use std::cell::Cell;
 
     thread_local!(static DONE: Cell<usize> = const { Cell::new(0) });
+    thread_local!(static CHAINS: Cell<usize> = const { Cell::new(0) });
 
     pub(super) fn count() {
         DONE.set(DONE.get().saturating_add(1));
@@ -150,6 +151,15 @@ pub(crate) mod tally {
     /// All of them so far.
     pub(crate) fn done() -> usize {
         DONE.get()
+    }
+
+    pub(crate) fn count_chain() {
+        CHAINS.set(CHAINS.get().saturating_add(1));
+    }
+
+    /// All chains so far.
+    pub(crate) fn chains() -> usize {
+        CHAINS.get()
     }
 }
 

@@ -40,6 +40,38 @@ fn fewer_follow_than_may_be_connected_and_both_have_bounds() {
 }
 
 #[test]
+fn each_credential_acts_and_reads_at_a_rate_that_is_set() {
+    let rates = |text: &str| {
+        let body = format!("[runtime.web]\n{text}");
+        read(&body).map(|it| (it.web.acts_per_s, it.web.reads_per_s)).map_err(|_problems| faults(&body))
+    };
+    for (text, wanted) in [
+        ("", (500, 2_000)),
+        ("acts_per_s = 1\nreads_per_s = 10", (1, 10)),
+        ("acts_per_s = 100000\nreads_per_s = 100000", (100_000, 100_000)),
+    ] {
+        assert_eq!(rates(text), Ok(wanted), "{text}");
+    }
+    for (text, wanted) in [
+        ("acts_per_s = 0", "runtime.web.acts_per_s: wanted a whole number from 1 to 100000, got the number 0"),
+        (
+            "acts_per_s = 100001",
+            "runtime.web.acts_per_s: wanted a whole number from 1 to 100000, got the number 100001",
+        ),
+        ("acts_per_s = -1", "runtime.web.acts_per_s: wanted a whole number from 1 to 100000, got the number -1"),
+        ("reads_per_s = 9", "runtime.web.reads_per_s: wanted a whole number from 10 to 100000, got the number 9"),
+        (
+            "reads_per_s = 100001",
+            "runtime.web.reads_per_s: wanted a whole number from 10 to 100000, got the number 100001",
+        ),
+        ("reads_per_s = \"many\"", "runtime.web.reads_per_s: wanted a whole number from 10 to 100000, got \"many\""),
+    ] {
+        let found = rates(text).expect_err(text);
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn admin_routes_are_mounted_behind_plain_names_alone() {
     let mount = |path: &str| {
         let body = format!("[runtime.admin]\nmount = {path:?}");

@@ -308,6 +308,10 @@ pub struct Web {
     pub connections_max: usize,
     /// Most of them that follow something.
     pub streams_max: usize,
+    /// How often each credential may act.
+    pub acts_per_s: u32,
+    /// How often each credential may read.
+    pub reads_per_s: u32,
 }
 
 /// `[runtime.admin]`.

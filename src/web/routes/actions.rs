@@ -114,6 +114,11 @@ async fn act(shared: &Shared, view: &View, caller: &Caller, body: Result<Reading
         Ok(admitted) => admitted,
         Err(refused) => return turn_away(shared, view, caller, &refused),
     };
+    if !dry_run {
+        shared
+            .count_targets(caller, request.targets.len())
+            .map_err(|problem| problem.of_request(&request.request_id))?;
+    }
     if dry_run || plan_hash.is_some() || view.settings.profile == Profile::Wan {
         let preflight = shared.node.preflight(&request);
         match check_plan(shared, view, &request, &preflight.plan, plan_hash.as_deref(), dry_run) {

@@ -125,6 +125,8 @@ fn check_certificate(
     let [signature] = &outer.signatures;
     let signature = decode(&signature.sig)?;
     let message = dsse::pre_authentication_encoding(PayloadType::Delegation, payload);
+    #[cfg(test)]
+    dsse::tally::count_chain();
     let proven = authority.prove(&chain, &message, &signature, now).map_err(|_unproven| Refusal::BadCertificate)?;
     let is_its_own = proven.runtime == delegation.runtime && Voucher::Certificate(proven.key) == delegation.voucher;
     if is_its_own { Ok(proven.vouched) } else { Err(Refusal::BadCertificate) }

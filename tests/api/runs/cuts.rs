@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use trust_runtime::domain::run::Kind;
 use trust_runtime::store::runs::{EventsAsked, RunStore as _};
+use trust_runtime::web::Rate;
 
 use super::http::Frame;
 use super::played::Stage;
@@ -148,6 +149,7 @@ async fn begun(heartbeat: Duration) -> (Served, Stage, Arc<Place>) {
         options.limits.requests_max = 2_000;
         options.limits.streams_max = 2_000;
         options.limits.streams_of_one_max = 2_000;
+        options.limits.reads = Rate::of(100_000);
         options.limits.heartbeat = heartbeat;
     })
     .await;

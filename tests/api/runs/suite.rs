@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Deserialize;
+use trust_runtime::web::Rate;
 
 use super::contract::cases;
 use super::{serve, walks};
@@ -57,7 +58,7 @@ async fn every_line_of_the_contract_holds() {
 
 #[tokio::test]
 async fn what_wants_many_requests_holds() {
-    let served = serve(|_| {}).await;
+    let served = serve(|options| options.limits.acts = Rate::of(100_000)).await;
     walks::every_run_has_a_name_of_its_own(&served).await;
     walks::a_caller_who_goes_away_stops_nothing(&served).await;
     walks::whenever_one_comes_each_event_comes_once(&served).await;
