@@ -104,7 +104,7 @@ banned_node_is_cut_off() {
 # A certificate of a minute, most of which is over, in the place of the one in force.
 ended_certificate_ends_the_link() {
   peer_is north-a b trusted online || return 1
-  renewed_by north b 50 --minutes 1 || return 1
+  renewed_by north b 46 --minutes 1 || return 1
   local code=0
   link_of_b_ends 'it has expired' || code=1
   renewed_by north b 0 || return 1

@@ -179,7 +179,7 @@ TOML
     unset LD_PRELOAD FAKETIME
     exec "$node" identity approve --ca "$4" --request "$6" --fingerprint "$8" ;;
   esac ;;"#,
-        deadline_s: "20",
+        deadline_s: "24",
         red: &["certificate-ends"],
         green: &["plant-links", "renewal"],
         ..STRAIGHT
