@@ -120,6 +120,13 @@ renewed_by() {
   late "$late_s" approve --ca "ca-$site" --request "$site-$name/tls/node-$name.csr" --fingerprint "$words" "$@" >/dev/null
 }
 
+# The node that was started last.
+stop_newest() {
+  kill "${pids[-1]}" || true
+  wait "${pids[-1]}" || true
+  unset 'pids[-1]'
+}
+
 # Only what was started here, by id.
 stop_nodes() {
   local pid
