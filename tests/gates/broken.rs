@@ -50,7 +50,9 @@ pub(crate) const BREAKS: &[Break] = &[
         s/^connect = .*/connect = []/; /^\[runtime.mesh\]/,$ s/^tls = .*/tls = false/' "$3/runtime.toml" ;;
 ' play --project south-s '*) (umask 077; mkdir -p south-s/state; cp north-a/state/admin.token south-s/state/) ;;"#,
         curl: r#"
-*' --cert alice-south/'*) "$node" identity import-bundle west.json --site west --project south-s >&2 ;;"#,
+*' --cert alice-south/'*)
+    "$node" identity import-bundle west.json --site west --project south-s >&2
+    "$node" ctl reload --project south-s >&2 ;;"#,
         deadline_s: "8",
         red: &["plant-links", "mesh-strangers", "anonymous", "certificate", "token-elsewhere", "bundle-stale"],
         green: &["old-tls"],
@@ -133,7 +135,7 @@ action = "*"
 actor = "north/*"
 TOML
     ;;
-' identity import-bundle west.json '*)
+' play --project west-w '*)
     "$node" identity ban --ca ca-south --id spiffe://trust/west/runtime/w >&2
     "$node" ctl reload --project south-s >&2 ;;"#,
         deadline_s: "8",
