@@ -54,6 +54,7 @@ main() {
   line foreign-certificate "a certificate of another authority does not get through the handshake" foreign_certificate_is_refused
   line token "a token opens what its role allows until it is revoked" token_lives_and_dies
   line token-elsewhere "a token of one site opens nothing at the other" token_is_local
+  line rate "a credential that asks too often is told so, and nobody else" rates_are_kept
   line guesses "who guesses credentials is put off, and nobody else" guesses_are_put_off
   line slow-callers "two hundred callers who only hold the line hold up nobody" slow_callers_hold_up_nobody
 

@@ -37,6 +37,19 @@ token_lives_and_dies() {
 
 token_is_local() { owner_opens north-a && opens south-s "$(<north-a/state/admin.token)" 401; }
 
+# Four hundred questions at once by one token: whoever has another credential does not notice, and that one may go on reading.
+rates_are_kept() {
+  local token body
+  token="$("$bin" token create --project north-a --role operator --actor alice --json | jq -r .token)"
+  until_true opens north-a "$token" 200 || return 1
+  body="$(asked north-a a cmd_invoke '{"command":"ping"}')"
+  curl --silent --max-time 10 --cacert ca-north/anchors-north.pem --header "authorization: Bearer $token" --output /dev/null \
+    --header 'content-type: application/json' --data "$body" --write-out '%{http_code}\n' \
+    "$(web_of north-a)/api/runtime-cloud/actions/preflight#[1-400]" >answered || return 1
+  [ "$(head -n 1 answered)" = 200 ] && [ "$(sort -u answered | paste -sd' ')" = '200 429' ] || return 1
+  sends north-a preflight "$body" && opens north-a "$token" 200
+}
+
 # The first are told what is wrong with theirs, and further ones to come later; whoever has a right one does not notice.
 guesses_are_put_off() {
   curl --silent --max-time 10 --cacert ca-west/anchors-west.pem --header 'authorization: Bearer guess' --output /dev/null \

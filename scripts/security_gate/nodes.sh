@@ -67,6 +67,8 @@ auth_token = "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 listen = "127.0.0.1:0"
 auth = "token"
 tls = true
+# More than any line needs, and few enough that one can use them up.
+acts_per_s = 50
 [runtime.tls]
 mode = "self-managed"
 [runtime.discovery]

@@ -66,6 +66,7 @@ pub(crate) const BREAKS: &[Break] = &[
 ' identity redeem '*) cp -n ca-north/join-tokens.json unused.json; cp unused.json ca-north/join-tokens.json ;;
 ' identity issue --ca ca-evil '*) exec "$node" identity issue --ca ca-north --actor alice --out alice-evil ;;
 ' identity import-bundle first.json '*) rm -f south-s/state/bundles/east.json ;;
+' play --project north-a '*) sed -i 's/^acts_per_s = .*/acts_per_s = 100000/' "$3/runtime.toml" ;;
 ' ctl reload --project north-a '*) echo '{"ok":true}'; exit 0 ;;
 ' ctl reload --project west-w '*) "$node" "$@" | jq '.needs_restart = []'; exit 3 ;;"#,
         // No answer at all is no refusal, and one that comes late is none.
@@ -81,6 +82,7 @@ pub(crate) const BREAKS: &[Break] = &[
             "old-tls",
             "foreign-certificate",
             "token",
+            "rate",
             "guesses",
             "slow-callers",
             "enrolment",
