@@ -66,7 +66,7 @@ main() {
   # Tests of demos and of several sites make network namespaces. What is missing is installed here, once, and by no test.
   need_commands ip python3 || exit 2
   need_venv
-  need_faketime
+  need_faketime || exit 2
   tests "gates" --test gates
   tests "adapters" --test adapters
   tests "api" --test api
@@ -80,7 +80,7 @@ main() {
   step "release build" cargo build --release --locked --bin trust-runtime
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
-  TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" scripts/runtime_cloud_security_profile_gate.sh
+  TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" timeout 600 scripts/runtime_cloud_security_profile_gate.sh
   [ "$long" = yes ] || return 0
 
   step "fuzz gate" scripts/runtime_comms_fuzz_gate.sh
@@ -209,19 +209,6 @@ need_venv() {
   python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
   echo "missing: Python's venv module. Install it, for example: sudo apt-get install python3-venv" >&2
   exit 2
-}
-
-# Gives one process another wall clock. A library, so there is no command to look for.
-need_faketime() {
-  has_faketime && return 0
-  install_packages libfaketime || true
-  has_faketime && return 0
-  echo "missing: libfaketime. Install it, for example: sudo apt-get install libfaketime" >&2
-  exit 2
-}
-
-has_faketime() {
-  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null
 }
 
 # --- The end ---------------------------------------------------------------------------------------------------------

@@ -48,3 +48,14 @@ install_packages() {
   apt-get update >/dev/null 2>&1 || return 1
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >/dev/null
 }
+
+# The library that gives one process another wall clock. There is no command to look for.
+need_faketime() {
+  [ -n "$(faketime_library)" ] && return 0
+  install_packages libfaketime || true
+  [ -n "$(faketime_library)" ] && return 0
+  echo "missing: libfaketime. Install it, for example: sudo apt-get install libfaketime" >&2
+  return 1
+}
+
+faketime_library() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' | head -n 1; }

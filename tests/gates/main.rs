@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod broken;
 mod check;
 mod conformance;
 mod demo;

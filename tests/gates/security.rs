@@ -1,95 +1,126 @@
-//! `scripts/runtime_cloud_security_profile_gate.sh` over real nodes behind a program that breaks one promise.
+//! `scripts/runtime_cloud_security_profile_gate.sh` over real nodes whose promises are broken, so that each of its lines is seen
+//! to fail. What is broken stands in [`crate::broken`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use tempfile::TempDir;
 
+use crate::broken::{BREAKS, Break, DEADLY_BAN, STRAIGHT};
 use crate::{Verdict, executable, gate};
 
-const BAN: &str = "a ban shuts an actor out of running nodes";
-const EDITED: &str = "an edited audit log is found out, and where";
-const OLD_TLS: &str = "the listener speaks TLS 1.3 and nothing older";
+const SCRIPT: &str = "runtime_cloud_security_profile_gate.sh";
 
-/// What a program does instead of some of its commands, as cases of `sh`; all else is done by the real one.
-struct Bent {
-    node: &'static str,
-    curl: &'static str,
-    /// For how long the gate waits for what does not come, in seconds.
-    deadline: &'static str,
-}
-
-const STRAIGHT: Bent = Bent { node: "", curl: "", deadline: "30" };
-
-impl Bent {
-    /// Runs three lines of the gate, each of which another kind of fault would break.
+impl Break {
+    /// Runs the lines that it breaks and those that it does not.
     fn judged(&self) -> Verdict {
         let folder = TempDir::new().expect("a folder");
-        let [node, curl] = ["node", "curl"].map(|name| folder.path().join(name));
-        wrap(&node, self.node, env!("CARGO_BIN_EXE_trust-runtime"));
         let path = env::var("PATH").expect("a path");
-        wrap(&curl, self.curl, &format!("env PATH='{path}' curl"));
+        let own = env!("CARGO_BIN_EXE_trust-runtime");
+        for (name, cases) in
+            [("node", self.node), ("curl", self.curl), ("python3", self.python3), ("mount", self.mount)]
+        {
+            let real = if name == "node" { own.into() } else { found(name, &path) };
+            wrap(&folder.path().join(name), cases, &real);
+        }
         let path = format!("{}:{path}", folder.path().display());
+        let node = folder.path().join("node");
         let variables = [
             ("TRUST_RUNTIME_BIN", node.as_path()),
             ("PATH", Path::new(&path)),
-            ("TRUST_GATE_DEADLINE_S", Path::new(self.deadline)),
+            ("TRUST_GATE_DEADLINE_S", Path::new(self.deadline_s)),
             // What a gate that failed has kept goes with the test.
             ("TMPDIR", folder.path()),
         ];
-        let lines = ["--only", "old-tls", "--only", "ban", "--only", "audit-edited"];
-        gate("runtime_cloud_security_profile_gate.sh", &lines, &variables)
+        let lines: Vec<&str> = self.red.iter().chain(self.green).flat_map(|name| ["--only", name]).collect();
+        gate(SCRIPT, &lines, &variables)
     }
 }
 
-fn wrap(path: &Path, cases: &str, real: &str) {
-    executable(path, &format!("#!/bin/sh\ncase \" $* \" in\n{cases}\nesac\nexec {real} \"$@\"\n"));
+/// Where a program that the gate runs is.
+fn found(name: &str, path: &str) -> PathBuf {
+    env::split_paths(path).map(|folder| folder.join(name)).find(|it| it.exists()).expect("a program of the gate")
 }
 
-/// The line's verdict begins it.
-#[track_caller]
-fn says(said: &Verdict, verdict: &str, what: &str) {
-    let line = said.out.lines().find(|line| line.ends_with(what)).unwrap_or_default();
-    assert!(line.starts_with(verdict), "wanted {verdict}: {said:#?}");
+/// Puts a program into the place of a real one.
+fn wrap(path: &Path, cases: &str, real: &Path) {
+    let (real, node) = (real.display(), env!("CARGO_BIN_EXE_trust-runtime"));
+    let text = format!("real='{real}' node='{node}'\ncase \" $* \" in\n{cases}\nesac\nexec \"$real\" \"$@\"");
+    executable(path, &format!("#!/bin/sh\n{text}\n"));
+}
+
+/// The gate's lines: their names, and what their verdicts say.
+fn lines() -> BTreeMap<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(SCRIPT);
+    let text = fs::read_to_string(script).expect("the gate");
+    let named = text.lines().filter_map(|line| line.strip_prefix("  line ")?.split_once(" \""));
+    named.map(|(name, rest)| (name.to_owned(), rest.split('"').next().unwrap_or_default().to_owned())).collect()
+}
+
+/// The verdicts by the names of their lines.
+fn verdicts(said: &Verdict) -> BTreeMap<String, &str> {
+    let verdict = |what: &str| said.out.lines().find(|line| line.ends_with(what))?.split(' ').next();
+    lines().into_iter().filter_map(|(name, what)| Some((name, verdict(&what)?))).collect()
+}
+
+/// Which lines have this verdict.
+fn with<'a>(verdicts: &'a BTreeMap<String, &str>, wanted: &str) -> BTreeSet<&'a str> {
+    verdicts.iter().filter(|(_, verdict)| **verdict == wanted).map(|(name, _)| name.as_str()).collect()
 }
 
 #[test]
 fn promises_that_are_kept_pass_and_what_was_left_out_is_said() {
     let said = STRAIGHT.judged();
-    said.is(0, &["3 passed, 0 failed, 20 left out", "LEFT OUT    a read crosses sites"]);
-    for what in [OLD_TLS, BAN, EDITED] {
-        says(&said, "PASS", what);
-    }
+    let all = lines().len();
+    let left_out = format!("4 passed, 0 failed, {} left out", all - 4);
+    said.is(0, &[&left_out, "LEFT OUT    a read crosses"]);
+    let verdicts = verdicts(&said);
+    assert_eq!(verdicts.len(), all, "every line is told of: {said:#?}");
+    assert_eq!(with(&verdicts, "PASS"), STRAIGHT.green.iter().copied().collect());
 }
 
+/// All at once: each mostly waits for what does not come.
 #[test]
 fn a_promise_that_is_broken_fails_its_line_and_the_gate() {
-    let said = Bent {
-        node: "' identity ban '*) exit 0 ;;\n' audit verify '*) exit 0 ;;",
-        // No answer at all is no refusal.
-        curl: "*' --tls-max '*) exit 28 ;;",
-        deadline: "10",
-    }
-    .judged();
-    said.is(1, &["0 passed, 3 failed"]);
-    for what in [OLD_TLS, BAN, EDITED] {
-        says(&said, "FAIL", what);
-    }
+    thread::scope(|scope| {
+        for it in BREAKS {
+            thread::Builder::new().name(it.breaks.to_owned()).spawn_scoped(scope, || fails(it)).expect("a thread");
+        }
+    });
 }
 
-/// Nobody gets into a node that has died, which is not what a ban is for.
+/// Exactly the lines that it breaks.
+fn fails(it: &Break) {
+    let said = it.judged();
+    let verdicts = verdicts(&said);
+    let sets = ["FAIL", "PASS"].map(|verdict| with(&verdicts, verdict));
+    let wanted = [it.red, it.green].map(|names| names.iter().copied().collect());
+    assert_eq!(sets, wanted, "{}: {said:#?}", it.breaks);
+    said.is(1, &[&format!("{} passed, {} failed", it.green.len(), it.red.len())]);
+}
+
+#[test]
+fn every_line_is_broken_by_something() {
+    let all: BTreeSet<String> = lines().into_keys().collect();
+    let red: BTreeSet<String> =
+        BREAKS.iter().chain([&DEADLY_BAN]).flat_map(|it| it.red).map(|name| (*name).to_owned()).collect();
+    assert_eq!(all, red);
+}
+
 #[test]
 fn a_node_that_dies_of_a_ban_has_shut_nobody_out() {
-    let node = "' identity ban '*) kill -KILL \"$(jq .pid north-a/ready.json)\"; exit 0 ;;";
-    let said = Bent { node, deadline: "10", ..STRAIGHT }.judged();
-    said.is(1, &["2 passed, 1 failed"]);
-    says(&said, "FAIL", BAN);
+    fails(&DEADLY_BAN);
 }
 
 #[test]
 fn a_line_that_nobody_knows_is_refused_before_anything_starts() {
+    let listed: Vec<String> = lines().into_keys().collect();
     for arguments in [&["--only", "nothing"][..], &["--only"], &["--only", ".*"]] {
-        gate("runtime_cloud_security_profile_gate.sh", arguments, &[])
-            .is(2, &["no such line", "There are: preconditions"]);
+        let said = gate(SCRIPT, arguments, &[]);
+        said.is(2, &["no such line", "There are: preconditions"]);
+        said.is(2, &listed.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
