@@ -55,9 +55,9 @@ make_package() {
   cp -r tests/conformance tests/simulation tests/support "$package/tests/"
   manifest >"$package/Cargo.toml"
   nextest_settings >"$package/.config/nextest.toml"
-  # The page of settings is compared with the program's own text by its own tests.
-  rm -r "$package/src/settings/tests"
-  sed -i '/^#\[cfg(test)\]$/{N;/\nmod tests;$/d}' "$package/src/settings/mod.rs"
+  # The tests of the settings compare a page with the program's own text.
+  mkdir -p "$package/docs/reference"
+  cp docs/reference/settings.md "$package/docs/reference/"
 }
 
 # One failure is enough to notice a mutant; that a seed replays says nothing of one.

@@ -164,10 +164,15 @@ fn sees(node: &Plant, peers: &[&str], trust: &str, lifecycle: &str) {
 /// A dispatch with the plan that was made for it.
 fn acts(desk: &Desk, origin: &Plant, person: &(String, String), mut body: Json) -> Json {
     let options = ["--cert", &person.0, "--key", &person.1];
-    let output = origin.curl(&desk.anchors("north"), "/api/runtime-cloud/actions/preflight", &options, Some(&body));
-    let planned: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    body["plan_hash"] = planned["plan_hash"].clone();
-    origin.dispatch(desk, "north", person, &body)
+    // A word of the target that comes between the two, as after a write, makes the plan another one: it is made anew.
+    let planned_and_done = || {
+        let output = origin.curl(&desk.anchors("north"), "/api/runtime-cloud/actions/preflight", &options, Some(&body));
+        let planned: Json = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        body["plan_hash"] = planned["plan_hash"].clone();
+        let answer = origin.dispatch(desk, "north", person, &body);
+        if outcome(&answer) == "conflict" { Err(answer.to_string()) } else { Ok(answer) }
+    };
+    wait_until("nothing comes between plan and act", SEEN_MAX, planned_and_done).0
 }
 
 #[test]

@@ -237,12 +237,14 @@ impl Follower for Reading {
             if self.is_held.load(Ordering::Relaxed) && !self.reader.has_news() {
                 return Err(Absent::HeldUp);
             }
-            self.pages += 1;
-            Ok(match self.reader.next_page(PAGE_BYTES).await.map_err(unread)? {
+            let next = match self.reader.next_page(PAGE_BYTES).await.map_err(unread)? {
                 hub::Next::Page(events) => Next::Events(events),
                 hub::Next::End => Next::End,
                 hub::Next::Gone => Next::Gone,
-            })
+            };
+            // Who is asked may be left for a sign of life, and is asked again: then nothing was given yet.
+            self.pages += 1;
+            Ok(next)
         })
     }
 }
