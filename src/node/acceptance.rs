@@ -106,11 +106,12 @@ pub(super) fn check(sources: &tls::Sources, settings: &Settings, read: &tls::Sna
 /// by its present one from then on, and by the old one no more; the pin of a join token has done its work.
 pub(super) fn note(sources: &tls::Sources, settings: &Settings, in_use: &tls::Snapshot) {
     let Ok(Some(Judged { path, noted, came })) = judge(sources, settings, in_use) else { return };
-    if noted.is_of(&came.anchors) {
+    let trust_domain = &in_use.own().svid.id.trust_domain;
+    let now = noted.noting(&came, trust_domain, &in_use.trust().bans);
+    if now == noted {
         return;
     }
-    let noted = noted.accepting(&came.anchors).to_string();
-    match replace(&path, &noted) {
+    match replace(&path, &now.to_string()) {
         Ok(()) => tracing::info!(path = %path.display(), "the anchors in use were noted as accepted"),
         // They are known again as long as the join token's anchors are in place, or the changes of key are told beside them.
         Err(error) => tracing::warn!(path = %path.display(), %error, "the anchors in use were not noted as accepted"),

@@ -281,8 +281,7 @@ fn check_folder_of(socket: &Path, own: u32) -> Result<u32, String> {
     let found = metadata(folder)?;
     check_mode(folder, found.mode())?;
     let real = folder.canonicalize().map_err(|error| fault(folder, &error))?;
-    let above: Result<Vec<_>, String> =
-        real.ancestors().skip(1).map(|it| Ok((it.to_owned(), metadata(it)?.mode()))).collect();
+    let above: Result<Vec<_>, String> = real.ancestors().skip(1).map(Above::read).collect();
     check_owner(folder, found.uid(), own, &above?)?;
     Ok(found.uid())
 }
@@ -295,17 +294,38 @@ fn fault(place: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", place.display())
 }
 
-/// Root may be anybody anyway, and so may the node's own user be the node. The folder of an agent under a user of its own counts
-/// where nobody else can have made it: in no folder above may others write, as they may in `/tmp`.
-fn check_owner(folder: &Path, owner: u32, own: u32, above: &[(PathBuf, u32)]) -> Result<(), String> {
-    if owner == 0 || owner == own {
-        return Ok(());
+/// A folder above that of the socket.
+#[derive(Debug)]
+struct Above {
+    place: PathBuf,
+    mode: u32,
+    owner: u32,
+}
+
+impl Above {
+    fn read(place: &Path) -> Result<Self, String> {
+        let found = metadata(place)?;
+        Ok(Self { place: place.to_owned(), mode: found.mode(), owner: found.uid() })
     }
-    let Some((open, mode)) = above.iter().find(|(_, mode)| mode & 0o022 != 0) else { return Ok(()) };
-    let (folder, open, mode) = (folder.display(), open.display(), mode & 0o7777);
+
+    /// Whether others may put another folder in the place of one that is there, or of one that is missing.
+    fn lets_others(&self, may_be_missing: bool) -> bool {
+        const STICKY: u32 = 0o1000;
+        self.mode & 0o022 != 0 && (may_be_missing || self.mode & STICKY == 0)
+    }
+}
+
+/// Root may be anybody anyway, and so may the node's own user be the node: nobody else can have put their folder there. That of an
+/// agent under a user of its own counts where nobody else can have made it, either: in no folder above may others write, as they
+/// may in `/tmp`.
+fn check_owner(folder: &Path, owner: u32, own: u32, above: &[Above]) -> Result<(), String> {
+    let is_another = owner != 0 && owner != own;
+    let is_open = |it: &&Above| ![0, own, owner].contains(&it.owner) || it.lets_others(is_another);
+    let Some(open) = above.iter().find(is_open) else { return Ok(()) };
+    let (folder, place, mode, whose) = (folder.display(), open.place.display(), open.mode & 0o7777, open.owner);
     Err(format!(
-        "{folder}: belongs to user {owner}, and whoever may write to {open} (mode {mode:o}) could have made it: put the agent's \
-         socket below a folder that is root's alone, such as /run/spire"
+        "{folder}: belongs to user {owner}, and who may write to {place} (mode {mode:o}, of user {whose}) could have made it: put \
+         the agent's socket below folders that are root's alone, such as /run/spire"
     ))
 }
 
@@ -353,20 +373,25 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_another_user_counts_where_nobody_else_can_have_made_it() {
+    fn a_folder_counts_where_nobody_but_its_owner_and_root_can_have_made_it() {
         let folder = Path::new("/run/agent");
-        let above = |mode| [("/run".into(), mode), ("/".into(), 0o755)];
-        for (owner, own, mode) in [(0, 0, 0o1777), (0, 9, 0o1777), (9, 9, 0o1777), (8, 9, 0o755), (8, 0, 0o40_700)] {
-            assert_eq!(check_owner(folder, owner, own, &above(mode)), Ok(()), "{owner} {own}");
+        let judged = |owner: u32, (mode, whose): (u32, u32)| {
+            let above = |place: &str, mode, owner| Above { place: place.into(), mode, owner };
+            check_owner(folder, owner, 9, &[above("/run", mode, whose), above("/", 0o755, 0)])
+        };
+        // Root's folder, the node's own, and one of an agent with a user of its own.
+        for owner in [0, 9, 8] {
+            for above in [(0o755, 0), (0o40_700, 0), (0o755, 9), (0o755, owner)] {
+                assert_eq!(judged(owner, above), Ok(()), "{owner} {above:?}");
+            }
+            for above in [(0o755, 7), (0o777, 0), (0o775, 0), (0o757, 0)] {
+                let refused = judged(owner, above).expect_err("refused");
+                assert!(refused.contains(&format!("belongs to user {owner}, and who may write to /run")), "{refused}");
+                assert!(refused.contains("such as /run/spire"), "{refused}");
+            }
         }
-        for (mode, shown) in [(0o41_777, "1777"), (0o775, "775"), (0o757, "757")] {
-            let refused = check_owner(folder, 8, 9, &above(mode)).expect_err("refused");
-            assert!(
-                refused.contains(&format!("belongs to user 8, and whoever may write to /run (mode {shown})")),
-                "{refused}"
-            );
-            assert!(refused.contains("such as /run/spire"), "{refused}");
-        }
+        // In /tmp nobody takes away what is another's, and anybody makes what is not there.
+        assert_eq!([0, 9, 8].map(|owner| judged(owner, (0o41_777, 0)).is_ok()), [true, true, false]);
     }
 
     #[test]

@@ -25,20 +25,36 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// first. So who was sent a signal may still have a child that nobody has met.
 #[derive(Default)]
 pub(super) struct Suspension {
-    /// Who was found suspended at the last look.
-    still: BTreeSet<u32>,
+    /// Who was there at the last look.
+    met: BTreeSet<u32>,
+    /// Whether all of them were suspended.
+    were_still: bool,
+}
+
+/// What a look at a family that is being suspended has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// All are suspended, and were so at the look before, when the same ones were there: nobody is left who could start others.
+    Still,
+    /// The same ones, of whom not all are or were suspended: they will be when they are next run.
+    Settling,
+    /// Somebody who was not there before.
+    Growing,
 }
 
 impl Suspension {
-    /// Looks at everybody below this process and suspends who is not. Gives whether it is done: all are suspended, and were so at
-    /// the look before, when the same ones were there. From then on nobody is left who could start others.
-    pub(super) fn look(&mut self) -> bool {
-        let (still, moving): (BTreeSet<u32>, BTreeSet<u32>) =
-            below(std::process::id()).into_iter().partition(|pid| is_still(*pid));
+    /// Looks at everybody below this process and suspends who is not.
+    pub(super) fn look(&mut self) -> Seen {
+        let found: BTreeSet<u32> = below(std::process::id()).into_iter().collect();
+        let moving: Vec<u32> = found.iter().copied().filter(|pid| !is_still(*pid)).collect();
         moving.iter().for_each(|pid| send(*pid, Signal::STOP));
-        let is_done = moving.is_empty() && still == self.still;
-        self.still = still;
-        is_done
+        let were_still = std::mem::replace(&mut self.were_still, moving.is_empty());
+        let met = std::mem::replace(&mut self.met, found);
+        match self.met.is_subset(&met) {
+            true if were_still && self.were_still => Seen::Still,
+            true => Seen::Settling,
+            false => Seen::Growing,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::workload::family::Seen;
 use crate::workload::frame::{Launch, Refusal, Report};
 use crate::workload::{Exit, Order, enter, family};
 
@@ -97,7 +98,7 @@ struct Guard {
 #[derive(Default)]
 struct Suspending {
     family: family::Suspension,
-    /// The pause before the next look, which grows.
+    /// The pause before the next look, which grows while nobody new appears.
     pause: Duration,
     /// When the next look is due; never once all of it is suspended.
     due: Option<Instant>,
@@ -105,8 +106,13 @@ struct Suspending {
 
 impl Suspending {
     fn look(&mut self) {
-        self.pause = self.pause.saturating_mul(2).clamp(SOONEST_LOOK, LATEST_LOOK);
-        self.due = if self.family.look() { None } else { Instant::now().checked_add(self.pause) };
+        let seen = self.family.look();
+        self.pause = match seen {
+            // Who starts others all the time would be ahead of looks that become rare.
+            Seen::Growing => SOONEST_LOOK,
+            Seen::Settling | Seen::Still => self.pause.saturating_mul(2).clamp(SOONEST_LOOK, LATEST_LOOK),
+        };
+        self.due = if seen == Seen::Still { None } else { Instant::now().checked_add(self.pause) };
     }
 
     /// Waits for the next look, if there is to be one.

@@ -174,6 +174,9 @@ fn a_key_is_asked_about_only_if_enrol_made_it_and_keeps_what_was_accepted() {
     self::enrol(&desk, "north/b", &token(&desk, "north", &["--node", "b"]), "a");
     assert!(read().starts_with(accepted.lines().next().expect("a line")) && read().contains("\npinned "), "{}", read());
     assert!(accepted.lines().all(|line| read().contains(line)), "what was accepted goes on beside the token's pin");
+    // A slip of the pen is no other site.
+    let (before, slip) = (read(), identity(&["enrol", "--node", "nroth/b", "--out", &out]));
+    assert_eq!((slip.status.code(), read()), (Some(6), before), "{slip:?}");
     // What cannot be read is not gone over with an old key, and begun anew with a new one.
     fs::write(&noted, "nonsense\n").expect("written");
     let refused = identity(&["enrol", "--node", "north/b", "--out", &out]);
@@ -188,6 +191,28 @@ fn a_key_is_asked_about_only_if_enrol_made_it_and_keeps_what_was_accepted() {
 }
 
 /// The id in the name of a token's file.
+/// An earlier version has rotated, and told nobody which key follows which; the old key was seen by somebody and taken away.
+#[test]
+fn an_authority_without_its_older_key_goes_on() {
+    let desk = Desk::new(&["north"]);
+    let ca = desk.text("ca-north");
+    for step in ["prepare", "activate"] {
+        desk.identity(&["rotate", step, "--ca", &ca]);
+    }
+    fs::remove_file(desk.path("ca-north/ca-2.succession")).expect("it was there");
+    fs::rename(desk.path("ca-north/ca-1.key"), desk.path("away.key")).expect("it was there");
+    desk.identity(&["issue", "--ca", &ca, "--node", "north/a", "--out", &desk.text("a")]);
+    desk.identity(&["ban", "--ca", &ca, "--id", "spiffe://trust/north/alice", "--reason", "seen"]);
+    desk.identity(&["rotate", "retire", "--force", "--ca", &ca]);
+    // The next change of key is signed as ever, and is not begun by who could not sign it.
+    fs::rename(desk.path("ca-north/ca-2.key"), desk.path("active.key")).expect("it was there");
+    let refused = identity(&["rotate", "prepare", "--ca", &ca]);
+    assert!(!refused.status.success() && !desk.path("ca-north/ca-3.pem").exists(), "{refused:?}");
+    fs::rename(desk.path("active.key"), desk.path("ca-north/ca-2.key")).expect("it was there");
+    desk.identity(&["rotate", "prepare", "--ca", &ca]);
+    assert!(desk.path("ca-north/ca-3.succession").exists());
+}
+
 fn id_of(token: &str) -> &str {
     token.rsplit_once('-').expect("an id").1
 }

@@ -3,7 +3,8 @@
 //! A certificate and its anchors travel from the authority to the node, and whoever carries them may exchange both: anybody can
 //! make an authority that calls itself by the site's name. So the node keeps beside its key by what it knows the right one: the
 //! pin of a join token, or the certificates of the anchors that were accepted. An authority that changes its key follows by
-//! itself: as long as it has both keys the older one signs the newer (`Succession`), in the file in which anchors travel.
+//! itself: as long as it has both keys the older one signs the newer (`Succession`), in the file in which anchors travel. A key
+//! whose successor is noted names no other one: who has stolen it comes too late then.
 //!
 //! A succession is not held against the clock: it was signed while the older key was the authority's, and a node may be away
 //! for years. A ban on the older key ends it. Where the file lies and what follows from a refusal is not here.
@@ -42,6 +43,8 @@ pub struct Acceptance {
     pinned: Option<Fingerprint>,
     /// The certificates of the anchors that were accepted; none where nobody has accepted any.
     accepted: Vec<CertificateDer<'static>>,
+    /// Which of them another key has followed, and which key.
+    followed: Vec<[CertificateDer<'static>; 2]>,
 }
 
 /// The anchors of the own site as they have come.
@@ -72,14 +75,15 @@ pub enum Unaccepted {
 /// A text that is no acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "line {0}: wanted `site <name>`, `pinned <hex>` or `accepted <base64>` as `identity enrol` writes them: enrol again"
+    "line {0}: wanted `site <name>`, `pinned <hex>`, `accepted <base64>` or `followed <base64> <base64>` as `identity enrol` \
+     writes them: enrol again"
 )]
 pub struct NotAnAcceptance(usize);
 
 impl Acceptance {
     /// What a new key expects: the anchors that a join token names, or nothing yet.
     pub const fn expecting(site: SiteId, pinned: Option<Fingerprint>) -> Self {
-        Self { site, pinned, accepted: Vec::new() }
+        Self { site, pinned, accepted: Vec::new(), followed: Vec::new() }
     }
 
     /// The same with the pin of a join token that was used since; what was accepted goes on to count.
@@ -91,19 +95,33 @@ impl Acceptance {
     /// These anchors, and no others from now on.
     #[must_use]
     pub fn accepting(self, anchors: &[CertificateDer<'static>]) -> Self {
-        Self { site: self.site, pinned: None, accepted: anchors.to_vec() }
+        Self { accepted: anchors.to_vec(), ..Self::expecting(self.site, None) }
+    }
+
+    /// The same once these anchors, which were found in order, are in use: no others from now on, and each that another one has
+    /// followed is followed by no third. A pin waits for the anchors that it names.
+    #[must_use]
+    pub fn noting(&self, came: &Came, trust_domain: &TrustDomain, bans: &Bans) -> Self {
+        let successor = |older: &CertificateDer<'static>| {
+            let told = came.successions.iter().take(SUCCESSIONS_MAX).map(|it| (&it.newer, it));
+            let told = told.filter(|(newer, it)| {
+                came.anchors.contains(newer) && it.follows(older, trust_domain, &self.site, bans)
+            });
+            self.successor_of(older).or(told.map(|(newer, _)| newer).find(|newer| *newer != older)).cloned()
+        };
+        let followed = came.anchors.iter().filter_map(|older| Some([older.clone(), successor(older)?])).collect();
+        let pinned = self.pinned.filter(|pin| *pin != came.print);
+        Self { site: self.site.clone(), pinned, accepted: came.anchors.clone(), followed }
+    }
+
+    /// The key that is noted as the next after this one.
+    fn successor_of(&self, key: &CertificateDer<'_>) -> Option<&CertificateDer<'static>> {
+        self.followed.iter().find(|[older, _]| older == key).map(|[_, newer]| newer)
     }
 
     /// The site whose authority it is.
     pub const fn site(&self) -> &SiteId {
         &self.site
-    }
-
-    /// Whether it says of these anchors, and of nothing else, that they were accepted.
-    pub fn is_of(&self, anchors: &[CertificateDer<'_>]) -> bool {
-        self.pinned.is_none()
-            && self.accepted.iter().all(|it| anchors.contains(it))
-            && anchors.iter().all(|it| self.accepted.contains(it))
     }
 
     /// Whether every one of these anchors was accepted, or follows one that was. One among them that does not would make
@@ -114,7 +132,10 @@ impl Acceptance {
         }
         let mut accepted: Vec<&CertificateDer<'_>> = self.accepted.iter().collect();
         for succession in came.successions.iter().take(SUCCESSIONS_MAX) {
-            let follows = |older: &&CertificateDer<'_>| succession.follows(older, trust_domain, &self.site, bans);
+            let follows = |older: &&CertificateDer<'_>| {
+                self.successor_of(older).is_none_or(|noted| *noted == succession.newer)
+                    && succession.follows(older, trust_domain, &self.site, bans)
+            };
             if accepted.iter().any(follows) {
                 accepted.push(&succession.newer);
             }
@@ -133,12 +154,14 @@ impl Acceptance {
 /// One line for each thing that it says.
 impl fmt::Display for Acceptance {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, pinned, accepted } = self;
+        let Self { site, pinned, accepted, followed } = self;
         writeln!(formatter, "{HEAD}site {site}")?;
         if let Some(pin) = pinned {
             writeln!(formatter, "pinned {pin}")?;
         }
-        accepted.iter().try_for_each(|der| writeln!(formatter, "accepted {}", STANDARD.encode(der)))
+        accepted.iter().try_for_each(|der| writeln!(formatter, "accepted {}", STANDARD.encode(der)))?;
+        let mut followed = followed.iter().map(|pair| pair.each_ref().map(|der| STANDARD.encode(der)));
+        followed.try_for_each(|[older, newer]| writeln!(formatter, "followed {older} {newer}"))
     }
 }
 
@@ -147,7 +170,7 @@ impl FromStr for Acceptance {
 
     /// A text with a line that cannot be read is refused as a whole: it is not known what it would have said.
     fn from_str(text: &str) -> Result<Self, NotAnAcceptance> {
-        let (mut site, mut pinned, mut accepted) = (None, None, Vec::new());
+        let (mut site, mut pinned, mut accepted, mut followed) = (None, None, Vec::new(), Vec::new());
         let mut last = 0;
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             last = index.saturating_add(1);
@@ -158,11 +181,15 @@ impl FromStr for Acceptance {
                 ("accepted", der) if accepted.len() < ANCHORS_PER_SITE_MAX => {
                     accepted.push(decoded(der).ok_or(wrong)?.into());
                 }
+                ("followed", pair) if followed.len() < ANCHORS_PER_SITE_MAX => {
+                    let (older, newer) = pair.split_once(' ').ok_or(wrong)?;
+                    followed.push([decoded(older).ok_or(wrong)?.into(), decoded(newer).ok_or(wrong)?.into()]);
+                }
                 _ => return Err(wrong),
             }
         }
         let site = site.ok_or(NotAnAcceptance(last.saturating_add(1)))?;
-        Ok(Self { site, pinned, accepted })
+        Ok(Self { site, pinned, accepted, followed })
     }
 }
 
@@ -332,13 +359,47 @@ mod tests {
         assert_eq!(judged(&accepted, &came(&[&two], &late)), Err(Unaccepted::Another), "no more are looked at");
     }
 
+    /// A rotation may be made because the old key was seen by somebody.
+    #[test]
+    fn a_key_whose_successor_is_noted_names_no_other() {
+        let [one, two, three, evil] = std::array::from_fn(|_| Ca::new());
+        let told = [one.followed_by(&two, "north"), two.followed_by(&three, "north")];
+        let accepted = Acceptance::expecting(north(), None).accepting(&[one.der()]);
+        let noted = accepted.noting(&came(&[&one, &two], &told), &domain(), &Bans::default());
+        let forks = [one.followed_by(&evil, "north"), told[0].clone()];
+        for anchors in [&[&one, &evil][..], &[&evil], &[&one, &two, &evil]] {
+            assert_eq!(judged(&noted, &came(anchors, &forks)), Err(Unaccepted::Another));
+        }
+        assert_eq!(judged(&noted, &came(&[&two, &three], &told)), Ok(()), "the true one goes on");
+        // Anchors from before the change, once more: the change itself counts again, and still no other.
+        let back = noted.noting(&came(&[&one], &[]), &domain(), &Bans::default());
+        assert_eq!(judged(&back, &came(&[&one, &two], &told)), Ok(()));
+        assert_eq!(judged(&back, &came(&[&one, &evil], &forks)), Err(Unaccepted::Another));
+        let gone = back.noting(&came(&[&two], &told), &domain(), &Bans::default());
+        assert!(gone.followed.is_empty(), "what is gone names nobody at all: {gone}");
+    }
+
+    #[test]
+    fn a_pin_waits_for_the_anchors_that_it_names() {
+        let [one, two] = std::array::from_fn(|_| Ca::new());
+        let (old, new) = (came(&[&one], &[]), came(&[&two], &[]));
+        let accepted = Acceptance::expecting(north(), None).accepting(&old.anchors).pinned_to(new.print);
+        let noted = accepted.noting(&old, &domain(), &Bans::default());
+        assert_eq!(judged(&noted, &new), Ok(()), "what is in use does not end it");
+        let noted = noted.noting(&new, &domain(), &Bans::default());
+        assert_eq!((noted.pinned, judged(&noted, &old)), (None, Err(Unaccepted::Another)), "it has done its work");
+    }
+
     #[test]
     fn what_is_noted_is_read_as_it_was_written_and_nothing_else_is() {
         let (one, two) = (Ca::new(), Ca::new());
         let fresh = Acceptance::expecting(north(), None);
         let pinned = fresh.clone().pinned_to(Fingerprint([7; 32]));
         let accepted = fresh.clone().accepting(&[one.der(), two.der()]);
-        for noted in [&fresh, &pinned, &accepted, &accepted.clone().pinned_to(Fingerprint([8; 32]))] {
+        let both = came(&[&one, &two], &[one.followed_by(&two, "north")]);
+        let followed = accepted.noting(&both, &domain(), &Bans::default());
+        assert_eq!(followed.to_string().matches("\nfollowed ").count(), 1, "{followed}");
+        for noted in [&fresh, &pinned, &accepted, &followed, &followed.clone().pinned_to(Fingerprint([8; 32]))] {
             assert_eq!(noted.to_string().parse().as_ref(), Ok(noted));
         }
         let good = accepted.to_string();
@@ -350,15 +411,14 @@ mod tests {
             (format!("{good}more\n"), 5),
             (format!("{good}else x\n"), 5),
             (format!("{good}accepted !\n"), 5),
+            (format!("{good}followed AAAA\n"), 5),
+            (format!("{good}followed AAAA !\n"), 5),
             (format!("{good}pinned 12\n"), 5),
             (format!("{pinned}pinned {}\n", Fingerprint([7; 32])), 4),
             (format!("site north\n{}", "accepted AAAA\n".repeat(ANCHORS_PER_SITE_MAX + 1)), ANCHORS_PER_SITE_MAX + 2),
         ] {
             assert_eq!(text.parse::<Acceptance>(), Err(NotAnAcceptance(line)), "{text}");
         }
-        assert!(accepted.is_of(&[two.der(), one.der()]) && !accepted.is_of(&[one.der()]));
-        assert!(!fresh.clone().accepting(&[one.der()]).is_of(&[one.der(), two.der()]));
-        assert!(!accepted.pinned_to(Fingerprint([8; 32])).is_of(&[one.der(), two.der()]), "a pin waits");
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub(super) fn expect(
         Err(_unreadable) if is_new_key => None,
         known => known.map_err(wrong)?,
     };
+    let other = known.as_ref().map(Acceptance::site).filter(|noted| *noted != site);
+    if let Some(noted) = other.filter(|_| !is_new_key) {
+        let message = format!(
+            "{}: this key is of site {noted}, and {site} was asked for: name that site, or another folder for the new key",
+            path.display()
+        );
+        return Err(Failure::new(Exit::Conflict, message));
+    }
     let known = known.filter(|it| it.site() == site);
     let noted = match (known, pin) {
         // It has a key, or had one, whose authority is known already.

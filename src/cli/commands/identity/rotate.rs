@@ -17,6 +17,8 @@ pub(super) fn prepare(authority: &mut Authority, now: Wall) -> Result<u32, Failu
     if let Some(previous) = authority.state.previous {
         return Err(conflict(format!("key {previous} is not retired yet: retire it first")));
     }
+    // It signs that the next one follows it. Without it every node would have to accept the next one by words.
+    authority.key(authority.state.active)?;
     let next = authority.state.active.saturating_add(1);
     authority.make_key(next, now)?;
     authority.state.next = Some(next);
