@@ -1,5 +1,6 @@
 //! Peers and links: what verified words change, and the transitions that the timeline tells.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::domain::audit::Hash;
@@ -39,13 +40,13 @@ const EDGES_OF_PEER_MAX: usize = 256;
 impl Engine {
     /// A token says that a boot is present. Alone it proves nothing, so it only clears what a token took away.
     pub(super) fn token_appeared(&mut self, runtime: &RuntimeId, boot: u64) {
-        match self.peer_mut(runtime) {
-            Some(peer) if peer.boot == boot => {
+        match self.peer_mut(runtime).map(|peer| (boot.cmp(&peer.boot), peer)) {
+            Some((Ordering::Equal, peer)) => {
                 peer.presence.token_gone = None;
                 self.change();
             }
-            Some(peer) if boot < peer.boot => {}
-            Some(_) | None => self.count_refused("token_without_identity"),
+            Some((Ordering::Less, _)) => {}
+            Some((Ordering::Greater, _)) | None => self.count_refused("token_without_identity"),
         }
     }
 
@@ -248,11 +249,11 @@ impl Engine {
 
     fn take_identity(&mut self, now: Now, runtime: &RuntimeId, identity: Identity) -> bool {
         let Some(peer) = self.peer_mut(runtime) else { return false };
-        // A document that is not newer is a repetition: somebody may be replaying it.
+        // A document that is not newer is a repetition: somebody may be replaying it. All that is known is of this boot.
         let is_new = peer.identity.as_ref().is_none_or(|known| {
             // One that was signed by a clock which ran ahead would outlast its time; one of this moment takes its place.
             let is_healed = now.wall.plus(SKEW) < known.at && is_around(identity.at, now);
-            known.boot < identity.boot || known.at < identity.at || is_healed
+            known.at < identity.at || is_healed
         });
         if is_new {
             peer.identity = Some(Arc::new(identity));
