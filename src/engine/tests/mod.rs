@@ -1,5 +1,6 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
+mod rebuilding;
 mod transitions;
 mod work;
 
