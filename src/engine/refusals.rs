@@ -128,6 +128,8 @@ mod tests {
             refusals.forget_over(Wall(now));
             assert_eq!(refusals.clone().keep(Some(&one), digest(1_000), &denial(), Wall(10)), is_room, "at {now}");
         }
+        assert!(refusals.keep(Some(&one), digest(1_000), &denial(), Wall(10)));
+        assert!(!refusals.keep(Some(&one), digest(1_001), &denial(), Wall(10)), "one that is over makes room for one");
         assert!(refusals.get(&digest(7)).is_none());
         assert!(refusals.get(&digest(8)).is_some());
     }

@@ -316,3 +316,69 @@ fn refusal(error: webpki::Error) -> Refusal {
     }
     Refusal::Path(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
+
+    use super::*;
+    use crate::domain::identity::Mapping;
+    use crate::domain::time::Millis;
+
+    /// One that ends when this year begins.
+    fn anchor(until_year: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.subject_alt_names = vec![SanType::URI("spiffe://trust".try_into().expect("ASCII"))];
+        params.not_after = date_time_ymd(until_year, 1, 1);
+        params.self_signed(&KeyPair::generate().expect("a key")).expect("an anchor").der().clone()
+    }
+
+    fn trust(sites: &[(&str, &[CertificateDer<'static>])]) -> Trust {
+        let trust_domain = "trust".parse().expect("legal");
+        let mut trust = Trust::new(Naming { trust_domain, mapping: Mapping::PathSite });
+        for (site, anchors) in sites {
+            trust.set_anchors(site.parse().expect("legal"), anchors).expect("anchors");
+        }
+        trust
+    }
+
+    /// Whoever plans by this moment renews in time, and is not called for an anchor that has a successor.
+    #[test]
+    fn the_end_of_all_anchors_is_that_of_the_first_site_which_nobody_can_vouch_for_any_more() {
+        let year = |year| u64::try_from(date_time_ymd(year, 1, 1).unix_timestamp()).expect("since 1970");
+        let (old, new, other) = (anchor(2_030), anchor(2_040), anchor(2_035));
+        let site_a: &[_] = &[old, new];
+        for (sites, wanted) in [
+            (&[] as &[(&str, &[_])], None),
+            (&[("a", &site_a[..1])], Some(2_030)),
+            (&[("a", site_a)], Some(2_040)),
+            (&[("a", site_a), ("b", &[other])], Some(2_035)),
+        ] {
+            let wanted = wanted.map(|wanted| Wall::default().plus(Millis::from_secs(year(wanted))));
+            assert_eq!(trust(sites).anchors.ends(), wanted, "{} sites", sites.len());
+        }
+    }
+
+    /// New settings say nothing of a site whose anchors come from elsewhere: it goes on with those in use, and no other site
+    /// is given any.
+    #[test]
+    fn a_site_keeps_the_anchors_in_use_whatever_new_settings_have_of_it() {
+        let (used, written, other) = (anchor(2_040), anchor(2_041), anchor(2_042));
+        let of = |used: &CertificateDer<'_>| vec![Fingerprint::of_der(used)];
+        let in_use = trust(&[("a", from_ref(&used)), ("b", from_ref(&used))]);
+        let mut anchors =
+            trust(&[("a", from_ref(&written)), ("b", from_ref(&other)), ("c", from_ref(&written))]).anchors;
+        let trust_domain = "trust".parse().expect("legal");
+        for site in ["a", "c", "d"] {
+            anchors.keep(&in_use.anchors, &trust_domain, &site.parse().expect("legal"));
+        }
+        for (site, wanted) in [("a", of(&used)), ("b", of(&other)), ("c", Vec::new()), ("d", Vec::new())] {
+            let signers = anchors.of_site(&trust_domain, &site.parse().expect("legal"));
+            assert_eq!(signers.iter().map(|signer| signer.certificate).collect::<Vec<_>>(), wanted, "{site}");
+        }
+    }
+}

@@ -126,8 +126,7 @@ impl Naming {
     pub fn site_of(&self, trust_domain: &TrustDomain) -> Option<SiteId> {
         let site = trust_domain.as_str().strip_suffix(self.trust_domain.as_str())?.strip_suffix('.')?;
         let site: SiteId = site.parse().ok()?;
-        let is_its_own = self.mapping == Mapping::DomainSite && self.domain_of(&site).ok()? == *trust_domain;
-        is_its_own.then_some(site)
+        (self.mapping == Mapping::DomainSite).then_some(site)
     }
 
     /// Who is named by this id.

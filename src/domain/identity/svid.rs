@@ -301,4 +301,16 @@ mod tests {
         assert!(matches!(read_leaf(&vec![0x30; 8_192], &naming), Err(Fault::Malformed(_))));
         assert!(matches!(read_leaf(&[], &naming), Err(Fault::Malformed(_))));
     }
+
+    /// Whoever is warned of an end is warned of any certificate's, such as one for browsers.
+    #[test]
+    fn a_certificate_of_any_profile_says_until_when_it_holds() {
+        let mut params = rcgen::CertificateParams::new(vec!["panel.example".to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(2_030, 5, 17);
+        let end = u64::try_from(params.not_after.unix_timestamp()).expect("since 1970");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        assert_eq!(end_of(certificate.der()), Some(Wall::default().plus(Millis::from_secs(end))));
+        assert_eq!(end_of(b"no certificate"), None);
+    }
 }

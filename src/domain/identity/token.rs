@@ -282,6 +282,42 @@ mod tests {
         assert_eq!(id_of(&text.replacen('0', "1", 3)), None);
     }
 
+    /// Two texts for one token or for one id would make two entries of it, and whoever revokes one would leave the other.
+    #[test]
+    fn a_token_and_its_id_have_one_form() {
+        assert_eq!("0000abcd".parse(), Ok(TokenId::from_bits(0xabcd)));
+        for id in ["abcd", "00000abcd", "0000ABCD", "+000abcd", "0000abcg", "", "abcd "] {
+            assert_eq!(id.parse::<TokenId>(), Err(NotATokenId), "{id:?}");
+        }
+        let body = format!("{MARK}_{}_{}", TokenId::from_bits(7), "AB".repeat(32));
+        assert_eq!(id_of(&format!("{body}_{}", check(&body))), None, "capitals, with the check that fits them");
+        let body = body.to_lowercase();
+        assert_eq!(id_of(&format!("{body}_{}", check(&body))), Some(TokenId::from_bits(7)));
+    }
+
+    #[test]
+    fn digests_that_differ_anywhere_are_not_equal() {
+        let digest = [9; 32];
+        assert!(is_equal(&digest, &[9; 32]));
+        // One byte, the last too, and two of them by the same.
+        for places in [&[0_usize][..], &[31], &[3, 4]] {
+            let mut other = digest;
+            places.iter().for_each(|place| other[*place] = 8);
+            assert!(!is_equal(&digest, &other), "{places:?}");
+        }
+    }
+
+    /// Files of tokens and command lines name listeners by these words.
+    #[test]
+    fn a_listener_is_written_as_it_is_read() {
+        for (audience, text) in [(Audience::Admin, "admin"), (Audience::Public, "public")] {
+            assert_eq!((audience.to_string().as_str(), text.parse()), (text, Ok(audience)));
+        }
+        for other in ["", "Admin", "admin ", "both"] {
+            assert_eq!(other.parse::<Audience>(), Err(NotAnAudience), "{other:?}");
+        }
+    }
+
     #[test]
     fn records_are_taken_whole_or_not_at_all() {
         let text = compose(TokenId::from_bits(7), &[9; 32]);

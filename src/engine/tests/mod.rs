@@ -1,6 +1,7 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
 mod observing;
+mod rebuilding;
 mod transitions;
 mod work;
 
