@@ -203,6 +203,11 @@ fn an_authority_without_its_older_key_goes_on() {
     fs::rename(desk.path("ca-north/ca-1.key"), desk.path("away.key")).expect("it was there");
     desk.identity(&["issue", "--ca", &ca, "--node", "north/a", "--out", &desk.text("a")]);
     desk.identity(&["ban", "--ca", &ca, "--id", "spiffe://trust/north/alice", "--reason", "seen"]);
+    // The list names what a ban on that key names.
+    let listed = identity(&["list", "--ca", &ca, "--json"]);
+    let listed: Json = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let old = listed["keys"][0]["certificate"].as_str().expect("a fingerprint");
+    desk.identity(&["ban", "--ca", &ca, "--certificate", old, "--reason", "seen"]);
     desk.identity(&["rotate", "retire", "--force", "--ca", &ca]);
     // The next change of key is signed as ever, and is not begun by who could not sign it.
     fs::rename(desk.path("ca-north/ca-2.key"), desk.path("active.key")).expect("it was there");

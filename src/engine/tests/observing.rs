@@ -196,7 +196,7 @@ fn answered_and_lost_probes_are_the_measure_of_a_link() {
         loss_pct: 0,
         last_ok: Some(at(1).wall),
     };
-    assert_eq!(engine.view().own_edges(), [answered.clone()]);
+    assert_eq!(engine.view().own_edges(), std::slice::from_ref(&answered));
     handle(&mut engine, at(2), Input::ProbeLost { runtime: target });
     assert_eq!(engine.view().own_edges(), [Edge { state: EdgeState::Degraded, loss_pct: 50, ..answered }]);
 }

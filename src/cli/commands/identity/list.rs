@@ -21,8 +21,9 @@ pub(super) fn run(authority: &Authority, as_json: bool, now: Wall) -> Result<(),
         let issued: Result<Vec<_>, Failure> = entries.iter().map(|entry| body(entry, &bans, now)).collect();
         let keys: Vec<_> = keys
             .iter()
-            .map(|[number, role, until, state]| {
-                json!({ "key": number.parse::<u32>().unwrap_or_default(), "role": role, "not_after": until, "state": state })
+            .map(|[number, role, until, state, certificate]| {
+                let key = number.parse::<u32>().unwrap_or_default();
+                json!({ "key": key, "role": role, "not_after": until, "state": state, "certificate": certificate })
             })
             .collect();
         return output::json(&json!({
@@ -33,7 +34,7 @@ pub(super) fn run(authority: &Authority, as_json: bool, now: Wall) -> Result<(),
             "bans": bans.len(),
         }));
     }
-    output::table(["KEY", "ROLE", "UNTIL", "STATE"], keys.into_iter().collect())?;
+    output::table(["KEY", "ROLE", "UNTIL", "STATE", "CERTIFICATE"], keys.into_iter().collect())?;
     output::line("")?;
     let rows: Result<Vec<_>, Failure> = entries
         .iter()
@@ -46,7 +47,7 @@ pub(super) fn run(authority: &Authority, as_json: bool, now: Wall) -> Result<(),
     output::table(["ID", "KEY", "UNTIL", "STATE", "CERTIFICATE"], rows?)
 }
 
-fn keys(authority: &Authority, now: Wall) -> Result<Vec<[String; 4]>, Failure> {
+fn keys(authority: &Authority, now: Wall) -> Result<Vec<[String; 5]>, Failure> {
     let state = &authority.state;
     let row = |number: u32| {
         let signer = authority.signer(number)?;
@@ -63,6 +64,7 @@ fn keys(authority: &Authority, now: Wall) -> Result<Vec<[String; 4]>, Failure> {
             role.to_owned(),
             until,
             by_end((seconds(signer.not_before), seconds(signer.not_after)), now).to_owned(),
+            signer.certificate.to_string(),
         ])
     };
     state.anchors().into_iter().map(row).collect()
