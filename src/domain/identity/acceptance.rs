@@ -416,6 +416,17 @@ mod tests {
             (format!("{good}pinned 12\n"), 5),
             (format!("{pinned}pinned {}\n", Fingerprint([7; 32])), 4),
             (format!("site north\n{}", "accepted AAAA\n".repeat(ANCHORS_PER_SITE_MAX + 1)), ANCHORS_PER_SITE_MAX + 2),
+            (
+                "site north
+followed A= A=
+"
+                .to_owned(),
+                2,
+            ),
+            (
+                format!("site north\n{}", "followed AAAA AAAA\n".repeat(ANCHORS_PER_SITE_MAX + 1)),
+                ANCHORS_PER_SITE_MAX + 2,
+            ),
         ] {
             assert_eq!(text.parse::<Acceptance>(), Err(NotAnAcceptance(line)), "{text}");
         }

@@ -355,6 +355,11 @@ fn rules_that_say_too_much_or_nothing_are_refused() {
                 .to_owned(),
             "accept_write[0].id: the id a is given twice",
         ),
+        (allow("action = \"*\", target = \"*\", id = \"a b\""), "allow_write[0].id: wanted at most 128 letters"),
+        (
+            allow(&format!("action = \"*\", target = \"*\", id = \"{}\"", "i".repeat(129))),
+            "allow_write[0].id: wanted at most 128 letters",
+        ),
         (
             format!("[runtime.cloud.wan]\nallow_write = [{}]", "{ action = \"*\", target = \"*\" },".repeat(1_001)),
             "allow_write: wanted at most 1000",
@@ -364,6 +369,8 @@ fn rules_that_say_too_much_or_nothing_are_refused() {
         let found = faults(&body);
         assert!(found.iter().any(|it| it.starts_with(&wanted)), "{body:.200}\n wanted {wanted}\n got {found:#?}");
     }
+    let longest = format!("action = \"*\", target = \"*\", id = \"{}\"", "i".repeat(128));
+    assert_eq!(faults(&allow(&longest)), Vec::<String>::new());
     // A rule that denies may say as much as it likes.
     assert_eq!(faults(&accept("effect = \"deny\", action = \"*\", actor = \"*\"")), Vec::<String>::new());
 }
