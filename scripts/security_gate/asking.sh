@@ -57,14 +57,18 @@ came_of_it() {
     answer.json
 }
 
-# Asks for a plan, dispatches by it, and compares the code and, where it matters, who decided.
+# Asks for a plan, dispatches by it, and compares the code and, where it matters, who decided. A peer's word or a reload that comes
+# between the two makes the plan another one: it is made anew, as anybody would do.
 crosses() {
   local origin="$1" target="$2" action="$3" payload="$4" wanted="$5" stage="${6:-}" body got
-  body="$(asked "$origin" "$target" "$action" "$payload")"
-  sends "$origin" preflight "$body" || return 1
-  body="$(jq --arg plan "$(jq -r .plan_hash answer.json)" '. + { plan_hash: $plan }' <<<"$body")"
-  sends "$origin" dispatch "$body" || return 1
-  got="$(came_of_it)"
+  for _ in {1..20}; do
+    body="$(asked "$origin" "$target" "$action" "$payload")"
+    sends "$origin" preflight "$body" || return 1
+    body="$(jq --arg plan "$(jq -r .plan_hash answer.json)" '. + { plan_hash: $plan }' <<<"$body")"
+    sends "$origin" dispatch "$body" || return 1
+    got="$(came_of_it)"
+    [ "${got%% *}" = conflict ] || break
+  done
   [ "$got" = "$wanted ${stage:-${got##* }}" ]
 }
 
