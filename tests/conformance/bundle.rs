@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Value as Json, json};
 use trust_runtime::domain::id::SiteId;
 use trust_runtime::domain::identity::bundle::{
-    self, Bundle, FILE_LIFE_MAX, REFRESH_DEFAULT, REFRESH_MIN, Refused, Stale, Standing, Taken, Way, is_signed_by_any,
+    self, Bundle, REFRESH_DEFAULT, REFRESH_MIN, Refused, Stale, Standing, Taken, Way, is_signed_by_any,
 };
 use trust_runtime::domain::identity::{Ban, Bans, Fingerprint, Mapping, Naming, TrustDomain};
 use trust_runtime::domain::time::{Millis, Wall};
@@ -219,9 +219,9 @@ fn writes_rest_on_a_bundle_that_is_fresh_and_a_clock_that_is_not_behind_it() {
     let in_file = file(later(48)).expect("taken").standing(day);
     assert!(in_file.check(later(48)).is_ok() && in_file.check(later(49)).is_err());
     let forever = file(Wall(u64::MAX)).expect("taken").standing(day);
-    assert!(
-        forever.check(now.plus(FILE_LIFE_MAX)).is_ok() && forever.check(now.plus(FILE_LIFE_MAX).plus(day)).is_err()
-    );
+    // 397 days.
+    let longest = Millis::from_hours(9_528);
+    assert!(forever.check(now.plus(longest)).is_ok() && forever.check(now.plus(longest).plus(day)).is_err());
 }
 
 #[test]
