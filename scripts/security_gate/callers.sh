@@ -54,8 +54,7 @@ rates_are_kept() {
 guesses_are_put_off() {
   curl --silent --max-time 10 --cacert ca-west/anchors-west.pem --header 'authorization: Bearer guess' --output /dev/null \
     --write-out '%{http_code}\n' "$(web_of west-w)/api/runtime-cloud/state?guess=[1-400]" >guessed || return 1
-  [ "$(head -n 1 guessed)" = 401 ] && [ "$(tail -n 1 guessed)" = 503 ] || return 1
-  [ "$(sort -u guessed | paste -sd' ')" = '401 503' ] && owner_opens west-w
+  [ "$(head -n 1 guessed)" = 401 ] && [ "$(sort -u guessed | paste -sd' ')" = '401 503' ] && owner_opens west-w
 }
 
 # Two hundred who begin a handshake or a request and then only hold the line.

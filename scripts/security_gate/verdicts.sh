@@ -9,7 +9,7 @@ skipped=0
 cannot=""
 
 # Runs a check and prints its verdict and its time. One that was not asked for is left out, and that is said. What programs say
-# about it is in a file of the line's name.
+# about it is in a file of the line's name, and the end of it beside a failure.
 line() {
   local name="$1" what="$2" begin=$SECONDS
   shift 2
@@ -28,6 +28,7 @@ line() {
   else
     failed=$((failed + 1))
     printf 'FAIL %3d s  %s\n' $((SECONDS - begin)) "$what"
+    tail -n 5 "$name.said" | cut -c 1-400 | sed 's/^/            /'
   fi
 }
 
