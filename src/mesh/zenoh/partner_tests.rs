@@ -377,7 +377,7 @@ async fn routers_that_a_partner_invents_hear_nothing_and_are_gone_with_him() {
     let mut m = north.client("m", &second).await;
     n.asks(&mut m).await;
 
-    let id = second.mesh.core.session().expect("open").zid().to_string();
+    let id = second.mesh.core.load().session().expect("open").zid().to_string();
     let invented = [invented(&south, Some(&id)).await, invented(&south, None).await];
     let behind = invented.iter().flat_map(|it| it.runtime.get_locators()).map(|it| it.to_string()).collect();
     let (liar, _tunnel) = lawless_before(&south, &north, &router.partner_at(0), behind).await;
@@ -450,4 +450,28 @@ async fn only_a_router_inside_tls_has_partners() {
     let partners = vec![Partner { listen, ..listening(&south) }];
     let refused = open(Options { role: Role::Router, partners, ..inside }).await;
     assert!(refused.expect_err("taken").to_string().starts_with("runtime.mesh.partner: cannot listen on"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_opened_anew_is_back_with_its_site_and_its_partner() {
+    let [north, south] = Site::known(["north", "south"]);
+    let mut options = north.options("router", Arc::clone(&north.router));
+    options = Options { role: Role::Router, partners: vec![listening(&south)], lost_max: 1, ..options };
+    let mut worn = Member::open(options).await;
+    let south_router = south.open(vec![dialling(&north, &worn.partner_at(0))]).await;
+    let (mut n, leaves) = (north.client("n", &worn).await, north.client("leaves", &worn).await);
+    let mut s = south.client("s", &south_router).await;
+    n.hears([s.appeared(), leaves.appeared(), worn.appeared()]).await;
+    s.hears([n.appeared(), worn.appeared()]).await;
+    let (first, at) = (worn.mesh.core.load_full(), worn.mesh.listening());
+
+    leaves.mesh.close().await;
+    worn.hears([n.gone(), s.gone()]).await;
+    n.hears([s.appeared(), worn.appeared()]).await;
+    s.hears([n.appeared(), worn.appeared()]).await;
+    assert!(!Arc::ptr_eq(&first, &worn.mesh.core.load_full()), "these sessions are others");
+    n.asks(&mut s).await;
+    s.asks(&mut n).await;
+    s.asks(&mut worn).await;
+    assert_eq!((worn.mesh.listening(), worn.mesh.links().await), (at, 2), "one client, one partner");
 }

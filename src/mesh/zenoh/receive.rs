@@ -3,6 +3,7 @@
 //! The callbacks here run on the threads that carry everybody's traffic. They parse, count and queue; whatever sends
 //! something back is done by the [`Clerk`] or by whoever answers. A callback owns no session, or it could never be dropped.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -11,13 +12,18 @@ use zenoh::sample::{Locality, Sample, SampleKind};
 use zenoh::{Session, Wait};
 
 use crate::mesh::intake::Intake;
+use crate::mesh::zenoh::core::{Core, REFUSAL_ENCODING};
 use crate::mesh::zenoh::session::MESSAGE_BYTES_MAX;
 use crate::mesh::zenoh::ways::Ways;
-use crate::mesh::zenoh::{Core, REFUSAL_ENCODING};
+
 use crate::mesh::{Answer, Document, Refusal, Responder, Verb};
 
 /// Small replies waiting to be sent. When full a query is dropped, and its origin hears that nobody answered.
 const ERRANDS_MAX: usize = 256;
+
+/// Tokens that a session is remembered to have heard of: eight times the largest fleet, as many as may wait in the intake. Above
+/// it somebody is inventing names.
+const TOKENS_MAX: usize = 16_384;
 
 /// What a callback leaves for the [`Clerk`].
 enum Errand {
@@ -45,6 +51,36 @@ impl Identity {
     /// The document, once there is one.
     pub(super) fn get(&self) -> Option<Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The tokens that one session has heard of. A session that is closed says nothing of those it no longer hears.
+#[derive(Debug)]
+pub(super) struct There(Mutex<Option<BTreeSet<String>>>);
+
+impl Default for There {
+    fn default() -> Self {
+        Self(Mutex::new(Some(BTreeSet::new())))
+    }
+}
+
+impl There {
+    /// Passes on what the session says of a token. Under the lock, so that nothing comes after [`There::end`].
+    fn hear(&self, intake: &Intake, key: &str, alive: bool) {
+        let mut there = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(keys) = there.as_mut() else { return };
+        if alive && keys.len() < TOKENS_MAX {
+            keys.insert(key.to_owned());
+        } else if !alive {
+            keys.remove(key);
+        }
+        intake.hear_token(key, alive);
+    }
+
+    /// The session is over: nobody is heard by it any more.
+    pub(super) fn end(&self, intake: &Intake) {
+        let mut there = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        there.take().iter().flatten().for_each(|key| intake.hear_token(key, false));
     }
 }
 
@@ -78,13 +114,15 @@ pub(super) fn declare(session: &Session, core: &Core) -> zenoh::Result<Clerk> {
         .background()
         .wait()?;
     // Last, so that a token is heard only once its owner's documents can be.
-    let hearing = intake.clone();
+    let (hearing, there) = (intake.clone(), core.there.clone());
     session
         .liveliness()
         .declare_subscriber(space.every_liveliness())
         .history(true)
         // A callback and not Zenoh's default queue: that one holds 256, and a longer history then waits for ever.
-        .callback(move |sample| hearing.hear_token(sample.key_expr().as_str(), sample.kind() == SampleKind::Put))
+        .callback(move |sample| {
+            there.hear(&hearing, sample.key_expr().as_str(), sample.kind() == SampleKind::Put);
+        })
         .background()
         .wait()?;
     Ok(Clerk { errands, identity: identity.clone(), key })

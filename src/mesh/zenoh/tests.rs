@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
+use crate::mesh::zenoh::core::unanswered;
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Opened, Wires};
-use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open, unanswered};
+use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
 use crate::mesh::{Answer, Document, Fact, Inbox, Mesh, OpenError, PAYLOAD_BYTES_MAX, QueryError, Verb};
 
 /// How long `open` may take: far below any handshake, scouting or retry time, so that waiting for one shows.
@@ -369,4 +370,88 @@ async fn a_cut_link_to_a_configured_endpoint_heals() {
         asks(&near, "far", &mut far_inbox).await;
         asks(&far, "near", &mut near_inbox).await;
     }
+}
+
+/// A node of each role that has lost as many links as it may. What comes and goes beside it is all that it notices of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_have_lost_enough_links_are_opened_anew() {
+    for role in [Role::Peer, Role::Router] {
+        let (worn, mut worn_inbox) = opened(Options { role, lost_max: 1, ..options("worn") }).await;
+        worn.announce().await.expect("announced");
+        worn.publish(Document::Identity, b"worn".to_vec()).await.expect("published");
+        let near = |name| Options { connect: worn.listening(), ..options(name) };
+        let (stays, mut stays_inbox) = opened(near("stays")).await;
+        let (leaves, _inbox) = opened(near("leaves")).await;
+        stays.announce().await.expect("announced");
+        hears(&mut worn_inbox, [appeared("stays")]).await;
+        hears(&mut stays_inbox, [appeared("worn")]).await;
+        let (first, at) = (worn.core.load_full(), worn.listening());
+
+        leaves.close().await;
+        hears(&mut worn_inbox, [gone("stays")]).await;
+        hears(&mut worn_inbox, [appeared("stays")]).await;
+        hears(&mut stays_inbox, [gone("worn")]).await;
+        hears(&mut stays_inbox, [appeared("worn")]).await;
+        assert!(!Arc::ptr_eq(&first, &worn.core.load_full()), "these sessions are others");
+        asks(&stays, "worn", &mut worn_inbox).await;
+        asks(&worn, "stays", &mut stays_inbox).await;
+        assert_eq!(stays.fetch_identity(&runtime("worn"), BUDGET, &any_answer).await, Ok(b"worn".to_vec()));
+        assert_eq!((worn.listening(), worn.links().await), (at, 1));
+        in_time("both close", async { tokio::join!(worn.close(), stays.close()) }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_router_went_often_enough_opens_its_session_anew() {
+    let (listen, _held) = reserved();
+    let router = || opened(Options { role: Role::Router, listen, ..options("router") });
+    let (first, _inbox) = router().await;
+    let connect = vec![listen.to_string()];
+    let (client, mut inbox) = opened(Options { role: Role::Client, connect, lost_max: 1, ..options("client") }).await;
+    client.announce().await.expect("announced or noted");
+    first.announce().await.expect("announced");
+    hears(&mut inbox, [appeared("router")]).await;
+    let before = client.core.load_full();
+    first.close().await;
+    hears(&mut inbox, [gone("router")]).await;
+    let (second, mut second_inbox) = router().await;
+    second.announce().await.expect("announced");
+    hears(&mut inbox, [appeared("router")]).await;
+    hears(&mut second_inbox, [appeared("client")]).await;
+    asks(&second, "client", &mut inbox).await;
+    assert!(!Arc::ptr_eq(&before, &client.core.load_full()), "this session is another");
+}
+
+/// Between two sessions the port is anybody's. Whoever closes the mesh does not wait until it is free again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_that_cannot_be_opened_anew_closes_in_time() {
+    let (worn, mut inbox) = opened(Options { lost_max: 1, ..options("worn") }).await;
+    let [at] = worn.listening().try_into().expect("one address");
+    let mut taking = JoinSet::new();
+    taking.spawn(async move {
+        loop {
+            match TcpListener::bind(&at).await {
+                Ok(taken) => return taken,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    });
+    let mut taken = None;
+    // The node itself may be faster, and is worn again then.
+    while taken.is_none() {
+        let before = worn.core.load_full();
+        let (leaves, _inbox) = opened(Options { connect: worn.listening(), ..options("leaves") }).await;
+        leaves.announce().await.expect("announced");
+        hears(&mut inbox, [appeared("leaves")]).await;
+        leaves.close().await;
+        wait_until("the port is somebody's", async || {
+            taken = taken.take().or_else(|| taking.try_join_next());
+            taken.is_some() || !Arc::ptr_eq(&before, &worn.core.load_full())
+        })
+        .await;
+    }
+    let answer = worn.query(&runtime("leaves"), Verb::Probe, Vec::new(), BUDGET, &any_answer).await;
+    assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
+    assert_eq!(worn.links().await, 0);
+    tokio::time::timeout(Duration::from_secs(2), worn.close()).await.expect("closes in time");
 }

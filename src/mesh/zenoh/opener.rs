@@ -1,0 +1,139 @@
+//! Opens the sessions of a node, at first and anew.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::mesh::OpenError;
+use crate::mesh::intake::Intake;
+use crate::mesh::key::Space;
+use crate::mesh::zenoh::core::{Core, Sessions};
+use crate::mesh::zenoh::redial::Redial;
+use crate::mesh::zenoh::session::{self, Wires};
+use crate::mesh::zenoh::tunnel::Tunnel;
+use crate::mesh::zenoh::{Options, Role, ZenohMesh, apart, gate, receive};
+
+/// Pause between a client's attempts to reach one of its routers.
+const CLIENT_REDIAL: Duration = Duration::from_secs(1);
+
+/// Pause between attempts to open sessions anew: their port may still be taken by what is over.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long sessions that are replaced may take to end. A silent neighbour holds one up for some seconds.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// What outlasts the sessions of a node.
+pub(super) struct Opener {
+    pub(super) options: Options,
+    pub(super) space: Space,
+    pub(super) intake: Arc<Intake>,
+    pub(super) identity: Arc<receive::Identity>,
+    pub(super) tunnel: Option<Tunnel>,
+    pub(super) wires: Wires,
+    /// Whether the node has said that it is there.
+    pub(super) is_announced: AtomicBool,
+    pub(super) stop: CancellationToken,
+}
+
+impl Opener {
+    /// Opens the sessions. A client's come by themselves, when a router answers.
+    pub(super) async fn open(&self) -> Result<Arc<Core>, OpenError> {
+        let core = Arc::new(Core::new(self));
+        let (options, wires) = (&self.options, &self.wires);
+        if options.role == Role::Client {
+            core.spawn(dial(Arc::clone(&core), options.clone(), wires.clone()));
+            return Ok(core);
+        }
+        let home = session::open(options, wires).await?;
+        let mut gates = Vec::new();
+        for (partner, outside) in options.partners.iter().zip(self.tunnel.iter().flat_map(|it| &it.partners)) {
+            gates.push(gate::open(options, &partner.site, outside, (&home, wires)).await?);
+        }
+        // Inside TLS nobody is dialled but by configuration, and that is Zenoh's to do again.
+        if self.tunnel.is_none() {
+            core.spawn(Redial::watch(&home, wires.connect.clone()).map_err(failed)?.run());
+        } else if options.role == Role::Peer {
+            apart::tell(&home).map_err(failed)?;
+        }
+        core.go_live(Sessions { home, gates }).map_err(failed)?;
+        Ok(core)
+    }
+
+    /// Where this node listens, as `host:port`. From now on these are the addresses of all further sessions.
+    pub(super) async fn settle(&mut self, core: &Core) -> Vec<String> {
+        if let Some(tunnel) = &self.tunnel {
+            return tunnel.listening.clone();
+        }
+        let listening = core.listening().await;
+        if let Some(port) = listening.first().and_then(|it| it.rsplit_once(':')?.1.parse().ok()) {
+            self.options.listen.set_port(port);
+            self.wires = Wires::tcp(&self.options);
+        }
+        listening
+    }
+
+    /// The same until it succeeds.
+    async fn open_at_last(&self) -> Arc<Core> {
+        let mut is_told = false;
+        loop {
+            match self.open().await {
+                Ok(core) => return core,
+                Err(error) if is_told => tracing::debug!(%error, "the mesh is not open yet"),
+                Err(error) => tracing::error!(%error, "the mesh is not open yet; it is tried again and again"),
+            }
+            is_told = true;
+            sleep(REOPEN_PAUSE).await;
+        }
+    }
+}
+
+/// Opens the sessions anew whenever they have lost very many links, for as long as there is a mesh.
+pub(super) async fn reopen(mesh: Weak<ZenohMesh>) {
+    while let Some(lost) = mesh.upgrade().map(|it| it.core.load().lost.clone()) {
+        lost.enough().await;
+        if let Some(mesh) = mesh.upgrade() {
+            mesh.reopen().await;
+        }
+    }
+}
+
+impl ZenohMesh {
+    /// Others see this node go and come back, as when all its links break at once; what is under way ends without an answer.
+    async fn reopen(&self) {
+        tracing::info!("the mesh is opened anew, because it has lost very many links");
+        let old = self.core.load_full();
+        if timeout(END_MAX, old.end()).await.is_err() {
+            tracing::warn!("sessions of the mesh do not end; they are replaced");
+        }
+        old.there.end(&self.opener.intake);
+        let new = self.opener.open_at_last().await;
+        self.core.store(Arc::clone(&new));
+        // It may have been said since the new sessions looked.
+        if self.opener.is_announced.load(Ordering::SeqCst)
+            && let Err(error) = new.announce()
+        {
+            tracing::error!(%error, "the node was not announced anew");
+        }
+        tracing::info!("the mesh is open anew");
+    }
+}
+
+/// Tries a client's routers until one answers. From then on Zenoh itself moves between them.
+async fn dial(core: Arc<Core>, options: Options, wires: Wires) {
+    loop {
+        let opened = session::open(&options, &wires).await.map_err(|error| error.to_string());
+        let sessions = opened.map(|home| Sessions { home, gates: Vec::new() });
+        match sessions.and_then(|sessions| core.go_live(sessions).map_err(|error| error.to_string())) {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(error, "no router reached"),
+        }
+        sleep(CLIENT_REDIAL).await;
+    }
+}
+
+fn failed(error: zenoh::Error) -> OpenError {
+    OpenError::Session(error.to_string())
+}
