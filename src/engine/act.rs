@@ -210,7 +210,7 @@ impl Engine {
         let envelope = &received.envelope;
         let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, Err(&denial));
         // A signed refusal says that the write was not and will not be carried out.
-        if self.has_forgotten || !self.note_refusal(received, &denial, now) {
+        if self.has_forgotten || self.is_in_doubt || !self.note_refusal(received, &denial, now) {
             effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
             effects.then(Effect::Refuse { query, code: denial.code });
             return;

@@ -112,6 +112,8 @@ pub struct Engine {
     is_read_only: bool,
     /// Whether the durable facts could not be read back after a failed commit: which writes were carried out is not known.
     has_forgotten: bool,
+    /// Whether the batch of a failed commit may be found on the disk after a restart.
+    is_in_doubt: bool,
     /// Why no run can be kept any more.
     runs_fault: Option<String>,
 }
@@ -203,6 +205,17 @@ impl Engine {
     /// do a second time what it did before.
     pub fn has_forgotten(&self) -> bool {
         self.has_forgotten
+    }
+
+    /// The batch of a commit that failed may have reached the disk: whoever starts anew may find its writes carried out. Until a
+    /// commit succeeds no refusal of a write is signed.
+    pub fn doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// A commit succeeded: it lies where the failed one would have been.
+    pub fn settle(&mut self) {
+        self.is_in_doubt = false;
     }
 
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).

@@ -101,6 +101,7 @@ impl Engine {
             generation: 0,
             is_read_only: false,
             has_forgotten: false,
+            is_in_doubt: false,
             runs_fault: None,
         };
         engine.apply_overlay();
@@ -165,6 +166,11 @@ impl Engine {
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);
         engine.refusals.clone_from(&self.refusals);
+        engine.is_in_doubt = self.is_in_doubt;
+        engine.runs_fault.clone_from(&self.runs_fault);
+        // What was begun in the failed batch is not under way: its caller hears so, and nothing is sent.
+        engine.under_way.clone_from(&self.under_way);
+        engine.under_way.retain(|key, _| engine.intents.contains_key(key));
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.lapses.clone_from(&self.lapses);

@@ -208,7 +208,7 @@ impl Disk {
                 self.sign(Occasion::Growth);
                 Ok(positions)
             }
-            Some(Fault::NoSpace) => Err(Error::NoSpace { place: PLACE.into() }),
+            Some(Fault::NoSpace) => Err(Error::NoSpace { place: PLACE.into(), is_at_the_end: false }),
             Some(Fault::Broken) => Err(broken()),
             Some(Fault::BrokenButWritten) => {
                 self.uncertain = Some(prepared);

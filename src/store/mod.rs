@@ -35,6 +35,8 @@ pub enum Error {
     NoSpace {
         /// Which file.
         place: String,
+        /// Whether the end of the batch had been written when space ran out.
+        is_at_the_end: bool,
     },
     /// The disk failed. Nothing is written any more until a restart.
     #[error("{place}: {reason}")]
@@ -61,6 +63,18 @@ pub enum Error {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Error {
+    /// Whether a batch whose commit failed so may be found on the disk after a restart: it was written, and what failed is the
+    /// word that it was. The next commit that succeeds lies in its place.
+    pub fn may_be_written(&self) -> bool {
+        match self {
+            Self::NoSpace { is_at_the_end, .. } => *is_at_the_end,
+            Self::Broken { .. } | Self::Closed => true,
+            Self::InUse { .. } | Self::Unreadable { .. } => false,
+        }
+    }
 }
 
 /// The queue of read records is full.

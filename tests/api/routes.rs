@@ -335,7 +335,8 @@ async fn health_has_words_for_everyone_and_detail_for_viewers() {
     let words = bench.send(far().body(Body::empty()).unwrap()).await;
     check_golden("healthz_words", &words);
     check_golden("healthz_detail", &bench.get("/healthz").await);
-    *bench.store.fault.lock().unwrap() = Some(store::Error::NoSpace { place: "control.db".into() });
+    *bench.store.fault.lock().unwrap() =
+        Some(store::Error::NoSpace { place: "control.db".into(), is_at_the_end: false });
     let seen = bench.get("/healthz").await;
     assert_eq!((seen.status, seen.at("/status")), (StatusCode::OK, "degraded".into()));
     *bench.store.fault.lock().unwrap() = Some(store::Error::Broken { place: "x".into(), reason: "y".into() });

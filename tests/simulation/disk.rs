@@ -13,6 +13,8 @@ use trust_runtime::engine::record::{
     Batch, Countersigned, Deed, Intent, IntentKey, OpenRun, Peer, Receipt, Record, RequestKey,
 };
 
+use crate::invariant::Allowance;
+
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
@@ -46,11 +48,29 @@ pub(crate) struct Disk {
     pub(crate) condition: Condition,
     /// Where it lies: what is really on it. Every commit since then is confirmed, and gone with the next crash.
     pub(crate) kept: Option<Box<(Facts, Vec<Entry>)>>,
+    /// A batch whose commit failed, and which the next start finds all the same.
+    pub(crate) written: Option<Box<Written>>,
+    /// Whether it has refused a batch since it broke.
+    pub(crate) has_failed: bool,
+}
+
+/// A batch, and what the oracle said of each write in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub(crate) batch: Batch,
+    pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
 }
 
 impl Disk {
     pub(crate) fn empty() -> Self {
-        Self { facts: Facts::default(), entries: Vec::new(), condition: Condition::Fine, kept: None }
+        Self {
+            facts: Facts::default(),
+            entries: Vec::new(),
+            condition: Condition::Fine,
+            kept: None,
+            written: None,
+            has_failed: false,
+        }
     }
 
     /// From now on it confirms what it does not keep.
@@ -73,6 +93,8 @@ impl Disk {
         if self.condition != Condition::Fine {
             return Err(self.condition);
         }
+        // It lies where a failed one would have been.
+        self.written = None;
         batch.records.iter().for_each(|record| self.facts.take(record.clone()));
         let mut positions = Vec::new();
         for draft in &batch.audits {

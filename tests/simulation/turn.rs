@@ -14,7 +14,7 @@ use trust_runtime::engine::record::RequestKey;
 use trust_runtime::engine::word::Signer;
 use trust_runtime::wire::mesh as wire;
 
-use crate::disk::Condition;
+use crate::disk::{Condition, Written};
 use crate::invariant::{self, Allowance};
 use crate::network::{Body, Ticket};
 use crate::node::Node;
@@ -154,6 +154,7 @@ impl World {
                 turn.positions = ids.zip(positions).collect();
                 self.check_committed(node, &before, &turn);
                 if let Some(live) = self.nodes[node].live.as_mut() {
+                    live.engine.settle();
                     live.turn = Some(turn);
                 }
                 let after = self.chance.between(0, 3);
@@ -161,22 +162,42 @@ impl World {
                 self.schedule(after, Event::Release { node, epoch });
             }
             Err(condition) => {
-                self.log(format!("n{node} commit fails: {condition:?}"));
-                self.fall_back(node, turn);
+                let is_written = condition == Condition::Broken && self.reaches_the_disk(node, &turn);
+                self.log(format!(
+                    "n{node} commit fails: {condition:?}, {}",
+                    if is_written { "written" } else { "lost" }
+                ));
+                self.fall_back(node, turn, condition);
             }
         }
     }
 
-    /// Nothing of the failed batch happened: its callers hear so, and the engine is rebuilt, read-only.
-    fn fall_back(&mut self, node: usize, mut turn: Turn) {
+    /// The first batch that a broken disk refuses may be there after the restart: what failed was the word that it is.
+    fn reaches_the_disk(&mut self, node: usize, turn: &Turn) -> bool {
+        let disk = &mut self.nodes[node].disk;
+        let is_first = !std::mem::replace(&mut disk.has_failed, true);
+        let is_written = is_first && disk.kept.is_none() && self.chance.happens(500);
+        if is_written {
+            let written = Written { batch: turn.effects.batch.clone(), allowances: turn.allowances.clone() };
+            self.nodes[node].disk.written = Some(Box::new(written));
+        }
+        is_written
+    }
+
+    /// Nothing of the failed batch counts: its callers hear so, and the engine is rebuilt, read-only.
+    fn fall_back(&mut self, node: usize, mut turn: Turn, condition: Condition) {
         let it = &mut self.nodes[node];
         let now = it.now(self.now);
         let records = it.disk.recall();
         let Some(live) = it.live.as_mut() else { return };
         live.engine = live.engine.rebuilt(records, now).expect("facts hold no removal");
+        if condition == Condition::Broken {
+            live.engine.doubt();
+        }
         live.engine.stop_writing();
         live.view = live.engine.view();
-        // As the driver does: asked again, a write that was done before gets its receipt and any other a signed refusal.
+        // As the driver does: asked again, a write that was done before gets its receipt and any other a refusal, which is signed
+        // where the batch cannot be on the disk.
         let mut again = Effects::default();
         for query in &turn.acts {
             if let Some((received, _)) = turn.queries.get(query) {

@@ -8,6 +8,7 @@ use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::Engine;
+use trust_runtime::engine::effect::Effects;
 use trust_runtime::engine::exchange::Question;
 use trust_runtime::engine::input::Input;
 use trust_runtime::engine::record::{Deed, Peer, Record};
@@ -16,12 +17,12 @@ use trust_runtime::wire::mesh as wire;
 use crate::attacker::Attacker;
 use crate::authority::{self, fingerprint};
 use crate::chance::Chance;
-use crate::disk::Disk;
+use crate::disk::{Disk, Written};
 use crate::fault::Plan;
 use crate::invariant::{Ledger, Truth};
 use crate::network::{Body, LEASE, Network, Packet, Ticket};
 use crate::node::{Live, Node, Setup, runtime, settings};
-use crate::turn::Mail;
+use crate::turn::{Mail, Turn};
 use crate::witness::ROUND;
 use crate::work::Moment;
 
@@ -223,6 +224,7 @@ impl World {
         if self.nodes[index].live.is_some() {
             return;
         }
+        self.find_what_was_written(index);
         let mut chance = self.chance.fork();
         let settings = settings(self.setup, index, self.nodes[index].policy);
         let world_ms = self.now;
@@ -231,7 +233,7 @@ impl World {
         let identity = fingerprint(self.setup.profile, index, &node.identity);
         let records: Vec<Record> = node.disk.recall();
         let (engine, effects) = Engine::start(settings, identity, records, now, &mut chance).expect("no removal");
-        let turn = crate::turn::Turn { effects, ..Default::default() };
+        let turn = Turn { effects, ..Default::default() };
         let before = node.disk.facts.clone();
         if let Err(condition) = node.disk.commit(&turn.effects.batch) {
             self.log(format!("n{index} cannot start: {condition:?}"));
@@ -272,6 +274,22 @@ impl World {
         let after = ROUND / 4 * (1 + u64::try_from(index).unwrap_or(0) % 4);
         self.schedule(after, Event::ShowHeads { node: index, epoch });
         self.reach_changed();
+    }
+
+    /// What a commit wrote that was said to have failed.
+    fn find_what_was_written(&mut self, index: usize) {
+        let disk = &mut self.nodes[index].disk;
+        disk.has_failed = false;
+        let Some(written) = disk.written.take() else { return };
+        let before = disk.facts.clone();
+        if let Err(condition) = disk.commit(&written.batch) {
+            self.log(format!("n{index} finds nothing: {condition:?}"));
+            return;
+        }
+        self.log(format!("n{index} finds what was said to have failed"));
+        let Written { batch, allowances } = *written;
+        let effects = Effects { batch, ..Effects::default() };
+        self.check_committed(index, &before, &Turn { effects, allowances, ..Turn::default() });
     }
 
     /// The new token shows at the others, and theirs here.

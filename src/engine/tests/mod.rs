@@ -169,6 +169,21 @@ fn who_does_not_know_what_was_carried_out_signs_no_refusal() {
     assert!(matches!(ruling(&act(&mut engine, at(3), envelope)), Some(Ruling::Done(_))), "the stored receipt");
 }
 
+/// A restart may find it carried out, or what comes next is written in its place.
+#[test]
+fn while_a_failed_batch_may_be_on_the_disk_no_refusal_is_signed() {
+    let mut engine = engine(&["s/b"]);
+    engine.doubt();
+    let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
+    engine.stop_writing();
+    let envelope = letter("s/b", "r", "debug", at(1));
+    let refused = act(&mut engine, at(1), envelope.clone());
+    assert!(refused.after.iter().any(|it| matches!(it, Effect::Refuse { code: Code::StorageUnavailable, .. })));
+    assert!(ruling(&refused).is_none(), "{refused:?}");
+    engine.settle();
+    assert!(matches!(ruling(&act(&mut engine, at(1), envelope)), Some(Ruling::Refused(_))));
+}
+
 /// Its window is about when it came; whom it comes from is asked again.
 #[test]
 fn a_read_that_has_waited_is_judged_again_by_all_but_its_window() {

@@ -1,6 +1,8 @@
 //! What is only in memory, and how long it counts: what was heard of peers, beyond a commit that failed, and refusals.
 
 use super::*;
+use crate::engine::Asker;
+use crate::engine::input::{Conclusion, ReplyId, Request, Write};
 
 const OTHER_KEY: Fingerprint = Fingerprint([4; 32]);
 
@@ -49,6 +51,36 @@ fn a_failed_commit_loses_nothing_that_the_same_peer_has_said() {
         let view = engine.rebuilt(facts, at(2)).expect("facts").view();
         let peer = view.peers.get(&runtime()).expect("known");
         assert_eq!((peer.pinned, (peer.health, peer.boot)), (pinned, health_and_boot), "{pinned} in boot {boot}");
+    }
+}
+
+/// The same request may be sent again before the first is over: its intent stays until the last of them is.
+#[test]
+fn after_a_failed_commit_an_intent_is_open_for_as_long_as_anything_of_it_is_under_way() {
+    let mut engine = having_heard(1);
+    let actor = "spiffe://trust/s/alice".parse().expect("legal");
+    let asker = Asker { actor, role: Role::Engineer, is_verified: true };
+    let write = Write {
+        asker,
+        request_id: "r".parse().expect("legal"),
+        action: Action::ping(),
+        targets: vec!["s/b".parse().expect("legal")],
+    };
+    let ask = |engine: &mut Engine, request: Request| {
+        let mut effects = Effects::default();
+        engine.handle(at(1), &mut Zeros, Input::Request { reply: ReplyId(1), request }, &mut effects);
+        effects.batch.records
+    };
+    let mut durable = records(&["s/b"]);
+    for _ in 0..2 {
+        durable.extend(ask(&mut engine, Request::Begin { write: write.clone(), planned: None }));
+    }
+    let mut engine = engine.rebuilt(durable, at(2)).expect("facts");
+    for wanted in [0, 1] {
+        let concluded = Conclusion { target: "s/b".parse().expect("legal"), ruling: None, audit_id: None };
+        let records = ask(&mut engine, Request::Conclude { write: write.clone(), conclusions: vec![concluded] });
+        let closed = records.iter().filter(|it| matches!(it, Record::IntentClosed(_))).count();
+        assert_eq!(closed, wanted);
     }
 }
 

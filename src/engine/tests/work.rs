@@ -253,6 +253,8 @@ fn without_a_store_of_runs_none_is_accepted_until_the_next_start() {
         assert!(matches!(answer, Answer::Recorded), "{answer:?}");
     }
     assert_eq!(engine.view().timeline.len(), before + 1, "told once");
+    // A commit that fails meanwhile brings no store of runs back.
+    let mut engine = engine.rebuilt(records(&["s/b"]), at(3)).expect("facts");
     let effects = act(&mut engine, at(3), command("1", "purge", &[]));
     assert_eq!((denied(&effects), begins(&effects).len()), (Code::StorageUnavailable, 0));
     let (answer, effects) = invoke(&mut engine, Role::Engineer);

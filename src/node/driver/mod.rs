@@ -152,7 +152,10 @@ impl Driver {
             Vec::new()
         } else {
             match self.commit(effects.batch).await {
-                Ok(positions) => positions,
+                Ok(positions) => {
+                    self.engine.settle();
+                    positions
+                }
                 Err(error) => {
                     self.fall_back(&error).await;
                     self.ask_again(&mut waiting).await;
@@ -195,12 +198,15 @@ impl Driver {
         self.release(effects.after, waiting, &BTreeMap::new()).await;
     }
 
-    /// Nothing of the failed batch happened: forget it and go on without writing.
+    /// Nothing of the failed batch counts: forget it and go on without writing.
     async fn fall_back(&mut self, error: &store::Error) {
         tracing::error!(%error, "the store failed; going on read-only");
         if !self.rebuild().await {
             // The last view shows nothing but what was durable before this batch.
             self.engine.go_back_to(&self.views.load());
+        }
+        if error.may_be_written() {
+            self.engine.doubt();
         }
         self.engine.stop_writing();
         self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);

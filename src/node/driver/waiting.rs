@@ -100,8 +100,10 @@ impl Waiting {
         for responder in std::mem::take(&mut self.queries).into_values() {
             responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
         }
+        let doubt = if error.may_be_written() { "; it may be found carried out after a restart" } else { "" };
+        let reason = format!("{error}{doubt}");
         for caller in std::mem::take(&mut self.replies).into_values() {
-            let failure = Failure { code: Code::StorageUnavailable, reason: error.to_string() };
+            let failure = Failure { code: Code::StorageUnavailable, reason: reason.clone() };
             drop(caller.send(Err(failure)));
         }
     }

@@ -234,7 +234,7 @@ impl Keeper {
         loop {
             match self.outside.store.commit(batch.clone()).await {
                 Ok(outcome) => return Ok(Ok(outcome)),
-                Err(Refused::Store(store::Error::NoSpace { place })) => {
+                Err(Refused::Store(store::Error::NoSpace { place, .. })) => {
                     tracing::warn!(%place, "no space for the events of a run; its program is held up");
                     hold = hold.take().or_else(|| batch.first().map(|change| self.held.hold(change.run())));
                 }

@@ -20,7 +20,9 @@ pub(super) fn running(place: &Path, error: rusqlite::Error) -> Error {
     };
     match (code & PRIMARY_MASK, code) {
         // The index of the write-ahead log is a file that grows, and its growth has no code of its own for a full disk.
-        (ffi::SQLITE_FULL, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => Error::NoSpace { place },
+        // It grows for what is in the log already.
+        (ffi::SQLITE_FULL, _) => Error::NoSpace { place, is_at_the_end: false },
+        (_, ffi::SQLITE_IOERR_SHMSIZE) => Error::NoSpace { place, is_at_the_end: true },
         // Our own connections never wait for each other, and other processes of ours are kept out by the lock.
         (ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED, _) => Error::InUse { place },
         // Larger than a row may be: the batch is at fault, not the disk.
@@ -125,8 +127,8 @@ mod tests {
     fn what_is_broken_stays_broken_and_what_is_full_does_not() {
         let place = || "control.db".to_owned();
         let health = Health::default();
-        health.note(&Error::NoSpace { place: place() });
-        assert_eq!(health.fault(), Some(Error::NoSpace { place: place() }));
+        health.note(&Error::NoSpace { place: place(), is_at_the_end: false });
+        assert_eq!(health.fault(), Some(Error::NoSpace { place: place(), is_at_the_end: false }));
         assert_eq!(health.broken(), None);
         health.note_success();
         assert_eq!(health.fault(), None);
@@ -135,7 +137,7 @@ mod tests {
         let broken = Error::Broken { place: place(), reason: "fsync".into() };
         health.note(&broken);
         health.note_success();
-        health.note(&Error::NoSpace { place: place() });
+        health.note(&Error::NoSpace { place: place(), is_at_the_end: false });
         assert_eq!((health.fault(), health.broken()), (Some(broken.clone()), Some(broken)));
     }
 }

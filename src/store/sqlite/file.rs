@@ -412,7 +412,7 @@ fn beside(place: &Path, suffix: &str) -> PathBuf {
 fn system(place: &Path, error: &io::Error) -> Error {
     let place = place.display().to_string();
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return Error::NoSpace { place };
+        return Error::NoSpace { place, is_at_the_end: false };
     }
     Error::Broken { place, reason: error.to_string() }
 }

@@ -145,7 +145,7 @@ async fn who_waits_for_a_run_that_is_held_up_is_told_so_and_asks_again() {
 #[tokio::test]
 async fn a_store_that_fails_refuses_and_leaves_nothing() {
     let served = serve(|_| {}).await;
-    served.played.store.set_fault(Some(store::Error::NoSpace { place: "runs.db".into() }));
+    served.played.store.set_fault(Some(store::Error::NoSpace { place: "runs.db".into(), is_at_the_end: false }));
     for accept in ["application/json", "text/event-stream"] {
         let heard = post(&served, "/agents/hello/i1", &[("accept", accept)], "{}").await;
         assert_eq!((heard.status, &heard.json()["error"]["type"]), (503, &Code::StorageUnavailable.as_str().into()));

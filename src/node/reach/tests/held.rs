@@ -11,7 +11,7 @@ use crate::store;
 use crate::wire::mesh::RunAsked;
 
 fn full() -> Option<store::Error> {
-    Some(store::Error::NoSpace { place: "runs.db".to_owned() })
+    Some(store::Error::NoSpace { place: "runs.db".to_owned(), is_at_the_end: false })
 }
 
 /// Starts a run whose program waits until its time is over.

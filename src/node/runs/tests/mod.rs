@@ -204,7 +204,7 @@ async fn a_run_that_takes_too_long_or_is_cancelled_ends_with_that_name() {
 #[tokio::test]
 async fn a_run_that_cannot_be_written_is_refused_and_leaves_nothing() {
     let stage = Stage::new(Script::Echoes, Millis(10_000)).await;
-    stage.runs.set_fault(Some(store::Error::NoSpace { place: "runs.db".to_owned() }));
+    stage.runs.set_fault(Some(store::Error::NoSpace { place: "runs.db".to_owned(), is_at_the_end: false }));
     let refused = stage.start("{}").await.expect_err("no space");
     assert_eq!(refused.code, Code::StorageUnavailable);
     stage.await_closed().await;
@@ -224,7 +224,7 @@ async fn a_run_that_cannot_be_written_is_refused_and_leaves_nothing() {
 }
 
 fn full() -> Option<store::Error> {
-    Some(store::Error::NoSpace { place: "runs.db".to_owned() })
+    Some(store::Error::NoSpace { place: "runs.db".to_owned(), is_at_the_end: false })
 }
 
 #[tokio::test]
@@ -325,7 +325,7 @@ async fn a_full_disk_in_the_middle_of_a_run_loses_nothing_of_it() {
     while seen.len() < 20 {
         timeout(DEADLINE, take(&mut seen)).await.expect("it counts");
     }
-    stage.runs.set_fault(Some(store::Error::NoSpace { place: "runs.db".to_owned() }));
+    stage.runs.set_fault(Some(store::Error::NoSpace { place: "runs.db".to_owned(), is_at_the_end: false }));
     // What is durable still comes, and then nothing.
     while timeout(Duration::from_millis(200), take(&mut seen)).await.is_ok() {}
     stage.runs.set_fault(None);
