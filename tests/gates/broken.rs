@@ -45,7 +45,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         breaks: "nodes of a plant are set as for a desk, another site takes their token, and a bundle never grows old",
         node: r#"
-' play --project north-'[ab]' '*)
+' play --project north-'[abc]' '*)
     sed -i 's/^profile = .*/profile = "dev"/; s/^auth = .*/auth = "local"/; s/^role = "operator"/role = "viewer"/
         s/^connect = .*/connect = []/; /^\[runtime.mesh\]/,$ s/^tls = .*/tls = false/' "$3/runtime.toml" ;;
 ' play --project south-s '*) (umask 077; mkdir -p south-s/state; cp north-a/state/admin.token south-s/state/) ;;"#,
@@ -54,7 +54,15 @@ pub(crate) const BREAKS: &[Break] = &[
     "$node" identity import-bundle west.json --site west --project south-s >&2
     "$node" ctl reload --project south-s >&2 ;;"#,
         deadline_s: "8",
-        red: &["plant-links", "mesh-strangers", "anonymous", "certificate", "token-elsewhere", "bundle-stale"],
+        red: &[
+            "plant-links",
+            "mesh-strangers",
+            "anonymous",
+            "certificate",
+            "token-elsewhere",
+            "enrolment",
+            "bundle-stale",
+        ],
         green: &["old-tls"],
         ..STRAIGHT
     },
