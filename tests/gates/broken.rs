@@ -75,7 +75,7 @@ pub(crate) const BREAKS: &[Break] = &[
 ' identity issue --ca ca-evil '*) exec "$node" identity issue --ca ca-north --actor alice --out alice-evil ;;
 ' identity import-bundle first.json '*) rm -f south-s/state/bundles/east.json ;;
 ' play --project north-a '*) sed -i 's/^acts_per_s = .*/acts_per_s = 100000/' "$3/runtime.toml" ;;
-' ctl reload --project north-a '*) echo '{"ok":true}'; exit 0 ;;
+' ctl reload --project north-a '*) "$node" "$@" | jq '.rejected[].reason = "something is wrong"'; exit 3 ;;
 ' ctl reload --project west-w '*) "$node" "$@" | jq '.needs_restart = []'; exit 3 ;;"#,
         // No answer at all is no refusal, and one that comes late is none.
         curl: r#"
@@ -111,6 +111,7 @@ pub(crate) const BREAKS: &[Break] = &[
     jq --argjson other "$(jq .pid north-a/ready.json)" '.pid = $other' north-b/ready.json >north-b/other.json
     mv north-b/other.json north-b/ready.json
     ) & ;;
+' ctl reload --project north-a '*) "$node" "$@" | jq '.rejected[].what = "certificates"'; exit 3 ;;
 ' identity import-bundle west.json '*)
     cat ca-west/anchors-west.pem >>ca-north/anchors-north.pem
     "$node" ctl reload --project north-a >&2 ;;
@@ -130,6 +131,7 @@ pub(crate) const BREAKS: &[Break] = &[
             "explain",
             "rule-taken-back",
             "rules-tested",
+            "bad-file",
             "reload-signal",
         ],
         green: &["plant-links", "site-links", "write-at-both"],
