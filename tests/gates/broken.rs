@@ -81,7 +81,7 @@ pub(crate) const BREAKS: &[Break] = &[
         curl: r#"
 *' --tls-max '* | *' --max-time 2 '*) exit 28 ;;
 *' authorization: Bearer guess '*) yes 401 | head -n 400; exit 0 ;;"#,
-        python3: r#"*' north-b/tls/node-b '*) exec "$real" "$1" "$2" "$3" "$4" south-s/tls/node-s ;;"#,
+        python3: r#"*' north-b/tls/node-b '*) exec "$real" "$1" "$2" "$3" "$4" south-s/tls/node-s "$6" ;;"#,
         deadline_s: "8",
         red: &[
             "preconditions",
@@ -138,7 +138,7 @@ pub(crate) const BREAKS: &[Break] = &[
         ..STRAIGHT
     },
     Break {
-        breaks: "a site denies what it was to accept, and has banned a partner's router",
+        breaks: "a site denies what it was to accept, has banned a partner's router, and no stranger believes its nodes",
         node: r#"
 ' play --project south-s '*) cat >>south-s/runtime.toml <<'TOML'
 [[runtime.cloud.wan.accept_write]]
@@ -150,8 +150,10 @@ TOML
 ' play --project west-w '*)
     "$node" identity ban --ca ca-south --id spiffe://trust/west/runtime/w >&2
     "$node" ctl reload --project south-s >&2 ;;"#,
+        // They end the handshake themselves.
+        python3: r#"*' anonymous '*) exec "$real" "$1" "$2" "$3" ca-south/anchors-south.pem "$5" "$6" ;;"#,
         deadline_s: "8",
-        red: &["site-links", "read-crosses", "write-at-both"],
+        red: &["mesh-strangers", "site-links", "read-crosses", "write-at-both"],
         green: &["plant-links", "write-at-origin"],
         ..STRAIGHT
     },
@@ -193,9 +195,20 @@ TOML
     unset LD_PRELOAD FAKETIME
     exec "$node" identity approve --ca "$4" --request "$6" --fingerprint "$8" ;;
   esac ;;"#,
-        deadline_s: "24",
+        deadline_s: "8",
         red: &["certificate-ends"],
         green: &["plant-links", "renewal"],
+        ..STRAIGHT
+    },
+    Break {
+        breaks: "what a node says of its link with b it has said before, and then says of another",
+        node: r#"
+' play --project north-a '*)
+    echo 'a link was ended neighbour=runtime north/b reason="it is banned"'
+    exec bash -c 'exec "$0" "$@" > >(sed -u s,runtime.north/b,runtime\ north/x,) 2>&1' "$node" "$@" ;;"#,
+        deadline_s: "8",
+        red: &["node-ban"],
+        green: &["plant-links"],
         ..STRAIGHT
     },
 ];
