@@ -104,7 +104,8 @@ three_sites() {
   for site in north south west evil east; do authority "$site"; done
   for site in north south west evil; do person "$site" alice; done
   keeps_heads=$'[runtime.store]\nwitness_every_s = 1\nwitnesses = 8'
-  node plant north a "" "$keeps_heads" "authority = \"$scratch/ca-north\""
+  # So few acts a second that also a slow machine can use them up.
+  node plant north a "" "$keeps_heads" "authority = \"$scratch/ca-north\"" 10
   node plant north b "$(mesh_of north-a)" "$keeps_heads"
   node wan north g "" "$(router south "" west "")"
   # South knows west by its bundle, and would know east.

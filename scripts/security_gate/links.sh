@@ -13,59 +13,58 @@ router_wants_tls() {
   ! "$bin" validate --project plain >said 2>&1 && grep -q 'wanted runtime.mesh.tls = true' said
 }
 
-# Plain Zenoh is not answered, and a handshake without a certificate ends.
+# Plain Zenoh is not answered, and neither is who shows no certificate; who has one is.
 strangers_do_not_link() {
-  local address
-  address="$(mesh_of north-a)"
-  python3 - "${address%:*}" "${address##*:}" ca-north/anchors-north.pem <<'PY'
-import socket, ssl, sys
-host, port, anchors = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-with socket.create_connection((host, port), 5) as plain:
-    plain.sendall(b"\x05\x00" + bytes(5))
-    plain.settimeout(10)
-    try:
-        answer = plain.recv(64)
-    except ConnectionError:
-        answer = b""
-    assert not answer or answer[0] == 21, answer  # an alert of TLS at most
-context = ssl.create_default_context(cafile=anchors)
-with socket.create_connection((host, port), 5) as raw:
-    try:
-        with context.wrap_socket(raw, server_hostname=host) as secure:
-            secure.settimeout(10)
-            secure.sendall(b"\x05\x00" + bytes(5))
-            assert not secure.recv(64)
-    except (ssl.SSLError, ConnectionError):
-        pass
-PY
+  is_turned_away north-a 0 plain && is_turned_away north-a 0 anonymous && is_let_in north-a 0 north-b/tls/node-b
 }
 
-# Who is let in is waited for; who is not is hung up on.
 partner_alone_is_let_in() {
-  waits_for north-g 1 south-s/tls/node-s && is_turned_away north-g 1 north-b/tls/node-b
+  is_let_in north-g 1 south-s/tls/node-s && is_turned_away north-g 1 north-b/tls/node-b
 }
 
-is_turned_away() { ends_with 3 waits_for "$@"; }
+# Who is let in once was not turned away: only a knock without a verdict is repeated.
+is_turned_away() { until_true knocks "$@" && [ "$answered" = no ]; }
 
-# Shows a certificate at one of the addresses of a node's mesh. Ends with 3 where the connection was made and then hung up.
-waits_for() {
+is_let_in() { until_true is_answered "$@"; }
+
+is_answered() { knocks "$@" && [ "$answered" = yes ]; }
+
+# Says the first words of Zenoh at one of the addresses of a node's mesh, after a handshake in which a certificate is shown: the
+# files of one, or `anonymous`, or `plain` for no handshake at all. Only who is inside answers them, so that silence is no verdict.
+# Nor is a failure of the caller's own, such as not to believe the node: it must be the node that ends what stood. With TLS 1.3
+# a caller learns of that when it reads.
+answered=""
+knocks() {
   local address
   address="$(mesh_of "$1" "$2")"
-  python3 - "${address%:*}" "${address##*:}" "ca-${1%%-*}/anchors-${1%%-*}.pem" "$3" <<'PY'
-import socket, ssl, sys
-host, port, anchors, own = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-context = ssl.create_default_context(cafile=anchors)
-context.load_cert_chain(own + ".pem", own + ".key")
-with socket.create_connection((host, port), 5) as raw:
-    with context.wrap_socket(raw, server_hostname=host) as secure:
-        secure.settimeout(1)
-        try:
-            sys.exit(0 if secure.recv(1) else 3)
-        except TimeoutError:
-            sys.exit(0)
-        except (ssl.SSLError, ConnectionError):
-            sys.exit(3)
+  answered="$(python3 - "${address%:*}" "${address##*:}" "ca-${1%%-*}/anchors-${1%%-*}.pem" "$3" "$deadline_s" <<'PY'
+import os, socket, ssl, sys
+host, port, anchors, who, limit = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+# Their length, InitSyn, the version of the protocol, that a peer speaks, and its id.
+first_words = b"\x13\x00" + b"\x01\x09\xf1" + os.urandom(16)
+line = socket.create_connection((host, port), limit)
+if who != "plain":
+    context = ssl.create_default_context(cafile=anchors)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if who != "anonymous":
+        context.load_cert_chain(who + ".pem", who + ".key")
+    line = context.wrap_socket(line, server_hostname=host)
+heard = b""
+try:
+    line.sendall(first_words)
+    while len(heard) < 3 and (more := line.recv(3 - len(heard))):
+        heard += more
+except ConnectionError:
+    pass
+except ssl.SSLError as error:
+    if not isinstance(error, ssl.SSLEOFError) and "_ALERT_" not in (error.reason or ""):
+        raise
+if heard in (b"", b"\x15\x03\x03"):  # nothing, or an alert of TLS to one who speaks none
+    print("no")
+elif heard[2] & 0x3F == 0x21:  # InitAck, after its length
+    print("yes")
 PY
+  )" && [ -n "$answered" ]
 }
 
 # Each pair of the three sites, in both directions.
@@ -86,32 +85,40 @@ authority_speaks_for_itself_alone() {
   local true_alice false_alice
   mapfile -t true_alice < <(shows alice-north actor-alice)
   mapfile -t false_alice < <(shows liar actor-alice)
-  waits_for north-g 2 west-w/tls/node-w && is_turned_away north-g 2 liar/node-x || return 1
-  waits_for north-a 0 north-b/tls/node-b && is_turned_away north-a 0 liar/node-x || return 1
+  is_let_in north-g 2 west-w/tls/node-w && is_turned_away north-g 2 liar/node-x || return 1
+  is_let_in north-a 0 north-b/tls/node-b && is_turned_away north-a 0 liar/node-x || return 1
   [ "$(status south-s /livez "${true_alice[@]}")" = 200 ] && hangs_up south-s "${false_alice[@]}" && hangs_up north-a "${false_alice[@]}"
 }
 
 # What is done to b is taken back, so that the next line finds the plant whole.
 banned_node_is_cut_off() {
-  peer_is north-a b trusted online || return 1
+  knows north-a b || return 1
+  local code=0 before
+  before="$(length_of north-a/log)"
   "$bin" identity ban --ca ca-north --id spiffe://trust/north/runtime/b --reason gate >/dev/null || return 1
-  local code=0
-  link_of_b_ends 'it is banned' || code=1
+  until_true link_of_b_was_ended "$before" 'it is banned' && until_true peer_is north-a b trusted partitioned || code=1
   sed -i '\|/runtime/b |d' ca-north/bans.txt
-  until_true peer_is north-a b trusted online && [ "$code" -eq 0 ]
+  knows north-a b && [ "$code" -eq 0 ]
 }
 
-# A certificate of a minute, most of which is over, in the place of the one in force.
+# A certificate of a minute, most of which is over, in the place of the one in force. On a machine so slow that it was over before
+# the two had linked by it there was no link to end: the next one has more left.
 ended_certificate_ends_the_link() {
-  peer_is north-a b trusted online || return 1
-  renewed_by north b 46 --minutes 1 || return 1
-  local code=0
-  link_of_b_ends 'it has expired' || code=1
+  knows north-a b || return 1
+  local code=1 before left_s
+  before="$(length_of north-a/log)"
+  for left_s in 14 30; do
+    renewed_by north b $((60 - left_s)) --minutes 1 || return 1
+    within $((left_s + 5)) link_of_b_was_ended "$before" 'it has expired' && code=0 && break
+  done
+  [ "$code" -ne 0 ] || until_true peer_is north-a b trusted partitioned || code=1
   renewed_by north b 0 || return 1
-  until_true peer_is north-a b trusted online && [ "$code" -eq 0 ]
+  knows north-a b && [ "$code" -eq 0 ]
 }
 
-# The other end says why, and sees that nobody is there.
-link_of_b_ends() {
-  until_true peer_is north-a b trusted partitioned && grep 'a link was ended' north-a/log | grep -q "$1"
+length_of() { wc -l <"$1"; }
+
+# The other end says so, and why, after what was in its log before.
+link_of_b_was_ended() {
+  grep -q "a link was ended .*neighbour[^ ]*runtime north/b .*reason[^ ]*\"$2" < <(tail -n "+$(($1 + 1))" north-a/log)
 }

@@ -29,15 +29,17 @@ node() {
 }
 
 # Writes the settings of a node that has its certificate, starts it and waits until it serves.
-#   PROFILE SITE NAME [DIALS] [FURTHER LINES OF runtime.mesh AND WHAT FOLLOWS] [FURTHER LINES OF runtime.identity]
+#   PROFILE SITE NAME [DIALS] [FURTHER LINES OF runtime.mesh AND WHAT FOLLOWS] [FURTHER LINES OF runtime.identity] [ACTS A SECOND]
 started() {
   local folder="$2-$3"
-  (umask 077 && settings "$@" >"$folder/runtime.toml")
+  set_up "$@"
   "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
   pids+=("$!")
   within "$start_s" test -s "$folder/ready.json" || { cat "$folder/log" >&2; exit 2; }
   cp "$folder/runtime.toml" "$folder/runtime.toml.first"
 }
+
+set_up() { (umask 077 && settings "$@" >"$2-$3/runtime.toml"); }
 
 settings() {
   local profile="$1" site="$2" name="$3" dials="${4:-}" mesh="${5:-}" identity="${6:-}"
@@ -67,8 +69,8 @@ auth_token = "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 listen = "127.0.0.1:0"
 auth = "token"
 tls = true
-# More than any line needs, and few enough that one can use them up.
-acts_per_s = 50
+# More than any line needs.
+acts_per_s = ${7:-50}
 [runtime.tls]
 mode = "self-managed"
 [runtime.discovery]

@@ -80,7 +80,8 @@ bad_file_changes_nothing() {
   local code=0
   "$bin" ctl reload --project north-a --json >reloaded.json 2>/dev/null || code=$?
   restore north-a
-  [ "$code" -eq 3 ] && [ "$(jq -r .ok reloaded.json)" = false ] && owner_opens north-a
+  [ "$code" -eq 3 ] && owner_opens north-a && jq -e '.ok == false and [.rejected[].what] == ["runtime.toml"] and
+    (.rejected[0].reason | test("runtime.toml:[0-9]+:[0-9]+: runtime.nonsense: "))' reloaded.json >/dev/null
 }
 
 # One file has something that counts at once and something that waits; another one is damaged and costs nothing but itself.

@@ -45,7 +45,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         breaks: "nodes of a plant are set as for a desk, another site takes their token, and a bundle never grows old",
         node: r#"
-' play --project north-'[ab]' '*)
+' play --project north-'[abc]' '*)
     sed -i 's/^profile = .*/profile = "dev"/; s/^auth = .*/auth = "local"/; s/^role = "operator"/role = "viewer"/
         s/^connect = .*/connect = []/; /^\[runtime.mesh\]/,$ s/^tls = .*/tls = false/' "$3/runtime.toml" ;;
 ' play --project south-s '*) (umask 077; mkdir -p south-s/state; cp north-a/state/admin.token south-s/state/) ;;"#,
@@ -54,7 +54,15 @@ pub(crate) const BREAKS: &[Break] = &[
     "$node" identity import-bundle west.json --site west --project south-s >&2
     "$node" ctl reload --project south-s >&2 ;;"#,
         deadline_s: "8",
-        red: &["plant-links", "mesh-strangers", "anonymous", "certificate", "token-elsewhere", "bundle-stale"],
+        red: &[
+            "plant-links",
+            "mesh-strangers",
+            "anonymous",
+            "certificate",
+            "token-elsewhere",
+            "enrolment",
+            "bundle-stale",
+        ],
         green: &["old-tls"],
         ..STRAIGHT
     },
@@ -67,13 +75,13 @@ pub(crate) const BREAKS: &[Break] = &[
 ' identity issue --ca ca-evil '*) exec "$node" identity issue --ca ca-north --actor alice --out alice-evil ;;
 ' identity import-bundle first.json '*) rm -f south-s/state/bundles/east.json ;;
 ' play --project north-a '*) sed -i 's/^acts_per_s = .*/acts_per_s = 100000/' "$3/runtime.toml" ;;
-' ctl reload --project north-a '*) echo '{"ok":true}'; exit 0 ;;
+' ctl reload --project north-a '*) "$node" "$@" | jq '.rejected[].reason = "something is wrong"'; exit 3 ;;
 ' ctl reload --project west-w '*) "$node" "$@" | jq '.needs_restart = []'; exit 3 ;;"#,
         // No answer at all is no refusal, and one that comes late is none.
         curl: r#"
 *' --tls-max '* | *' --max-time 2 '*) exit 28 ;;
 *' authorization: Bearer guess '*) yes 401 | head -n 400; exit 0 ;;"#,
-        python3: r#"*' north-b/tls/node-b '*) exec "$real" "$1" "$2" "$3" "$4" south-s/tls/node-s ;;"#,
+        python3: r#"*' north-b/tls/node-b '*) exec "$real" "$1" "$2" "$3" "$4" south-s/tls/node-s "$6" ;;"#,
         deadline_s: "8",
         red: &[
             "preconditions",
@@ -103,6 +111,7 @@ pub(crate) const BREAKS: &[Break] = &[
     jq --argjson other "$(jq .pid north-a/ready.json)" '.pid = $other' north-b/ready.json >north-b/other.json
     mv north-b/other.json north-b/ready.json
     ) & ;;
+' ctl reload --project north-a '*) "$node" "$@" | jq '.rejected[].what = "certificates"'; exit 3 ;;
 ' identity import-bundle west.json '*)
     cat ca-west/anchors-west.pem >>ca-north/anchors-north.pem
     "$node" ctl reload --project north-a >&2 ;;
@@ -122,13 +131,14 @@ pub(crate) const BREAKS: &[Break] = &[
             "explain",
             "rule-taken-back",
             "rules-tested",
+            "bad-file",
             "reload-signal",
         ],
         green: &["plant-links", "site-links", "write-at-both"],
         ..STRAIGHT
     },
     Break {
-        breaks: "a site denies what it was to accept, and has banned a partner's router",
+        breaks: "a site denies what it was to accept, has banned a partner's router, and no stranger believes its nodes",
         node: r#"
 ' play --project south-s '*) cat >>south-s/runtime.toml <<'TOML'
 [[runtime.cloud.wan.accept_write]]
@@ -140,8 +150,10 @@ TOML
 ' play --project west-w '*)
     "$node" identity ban --ca ca-south --id spiffe://trust/west/runtime/w >&2
     "$node" ctl reload --project south-s >&2 ;;"#,
+        // They end the handshake themselves.
+        python3: r#"*' anonymous '*) exec "$real" "$1" "$2" "$3" ca-south/anchors-south.pem "$5" "$6" ;;"#,
         deadline_s: "8",
-        red: &["site-links", "read-crosses", "write-at-both"],
+        red: &["mesh-strangers", "site-links", "read-crosses", "write-at-both"],
         green: &["plant-links", "write-at-origin"],
         ..STRAIGHT
     },
@@ -183,9 +195,20 @@ TOML
     unset LD_PRELOAD FAKETIME
     exec "$node" identity approve --ca "$4" --request "$6" --fingerprint "$8" ;;
   esac ;;"#,
-        deadline_s: "24",
+        deadline_s: "8",
         red: &["certificate-ends"],
         green: &["plant-links", "renewal"],
+        ..STRAIGHT
+    },
+    Break {
+        breaks: "what a node says of its link with b it has said before, and then says of another",
+        node: r#"
+' play --project north-a '*)
+    echo 'a link was ended neighbour=runtime north/b reason="it is banned"'
+    exec bash -c 'exec "$0" "$@" > >(sed -u s,runtime.north/b,runtime\ north/x,) 2>&1' "$node" "$@" ;;"#,
+        deadline_s: "8",
+        red: &["node-ban"],
+        green: &["plant-links"],
         ..STRAIGHT
     },
 ];
