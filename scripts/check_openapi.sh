@@ -16,6 +16,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/prerequisites.sh
 . scripts/prerequisites.sh
+# shellcheck source=scripts/bound.sh
+. scripts/bound.sh
 
 program="$(realpath -m "${TRUST_RUNTIME_BIN:-${CARGO_TARGET_DIR:-target}/debug/trust-runtime}")"
 # The same requests each time.
@@ -24,7 +26,7 @@ folder=""
 node=""
 
 main() {
-  need_commands curl jq python3 || exit 2
+  need_commands curl jq python3 setpriv || exit 2
   [ -x "$program" ] || {
     echo "missing: $program. Build it: cargo build --bin trust-runtime" >&2
     exit 2
@@ -48,7 +50,7 @@ play() {
   "$program" identity export-bundle --ca "$folder/ca" --out "$folder/bundle.json" >/dev/null
   # It holds a token.
   (umask 077 && settings >"$folder/runtime.toml")
-  "$program" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
+  bound "$program" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
   node=$!
   local tries
   for tries in $(seq 100); do

@@ -5,6 +5,9 @@
 # Wants of the script that sources it: `root`, `demo` (its name), `deadline_s`, and `base NODE` for a node's web address.
 # Gives it: `trust_runtime`, `scratch`, and `pids` (by node).
 
+# shellcheck source=scripts/bound.sh
+. "$(dirname "${BASH_SOURCE[0]}")/bound.sh"
+
 trust_runtime=""
 scratch=""
 failures=0
@@ -35,12 +38,12 @@ parse_once() {
 
 find_binary() {
   if [ -n "${TRUST_RUNTIME_BIN:-}" ]; then
-    need_commands curl jq || exit 2
+    need_commands curl jq setpriv || exit 2
     [ -x "$TRUST_RUNTIME_BIN" ] || die 2 "TRUST_RUNTIME_BIN: $TRUST_RUNTIME_BIN is not an executable file"
     trust_runtime="$(cd "$(dirname "$TRUST_RUNTIME_BIN")" && pwd)/$(basename "$TRUST_RUNTIME_BIN")"
     return
   fi
-  need_commands cargo curl jq || exit 2
+  need_commands cargo curl jq setpriv || exit 2
   say "Building the release binary. The first time this takes some minutes."
   (cd "$root" && cargo build --release --locked --bin trust-runtime) || die 1 "the build failed"
   trust_runtime="$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")/release/trust-runtime"
@@ -54,7 +57,7 @@ make_scratch() {
   scratch="$(mktemp -d "${TMPDIR:-/tmp}/trust-runtime-demo.XXXXXX")"
 }
 
-# What has a port is most likely a node of a demo that was killed and could not end it.
+# What has a port is most likely another demo that still runs.
 need_ports() {
   local port taken=()
   for port in "$@"; do
@@ -66,10 +69,11 @@ need_ports() {
 
 # --- Nodes -----------------------------------------------------------------------------------------------------------
 
-# In a process group of its own, so that Ctrl+C reaches the demo alone, which then stops the nodes in order.
+# In a process group of its own, so that Ctrl+C reaches the demo alone, which then stops the nodes in order. Where the demo is
+# killed and can stop nobody, the kernel ends them; the scratch folder is left then, and is in nobody's way.
 start_node() {
   set -m
-  "$trust_runtime" play --project "$scratch/$1" >>"$scratch/$1.log" 2>&1 </dev/null &
+  bound "$trust_runtime" play --project "$scratch/$1" >>"$scratch/$1.log" 2>&1 </dev/null &
   set +m
   pids[$1]=$!
 }

@@ -15,6 +15,8 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/prerequisites.sh
 . "$root/scripts/prerequisites.sh"
+# shellcheck source=scripts/bound.sh
+. "$root/scripts/bound.sh"
 # What a reader finds where: a line's function is in the part of its subject.
 for part in verdicts nodes asking links callers authority sites evidence; do
   # shellcheck source=/dev/null
@@ -32,7 +34,7 @@ usage() { sed -n '2,/^[^#]/{ s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}"; }
 
 main() {
   parse "$@"
-  need_commands curl jq python3 || exit 2
+  need_commands curl jq python3 setpriv || exit 2
   need_faketime || exit 2
   find_binary
   trap clean_up EXIT

@@ -33,7 +33,7 @@ node() {
 started() {
   local folder="$2-$3"
   set_up "$@"
-  "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
+  bound "$bin" play --project "$folder" --ready-file "$folder/ready.json" >"$folder/log" 2>&1 &
   pids+=("$!")
   within "$start_s" test -s "$folder/ready.json" || { cat "$folder/log" >&2; exit 2; }
   cp "$folder/runtime.toml" "$folder/runtime.toml.first"

@@ -1,6 +1,7 @@
-//! The demos where something is in their way: a taken port, a node that says nothing, Ctrl+C.
+//! The demos where something is in their way: a taken port, a node that says nothing, Ctrl+C, `kill -9`.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -49,17 +50,35 @@ struct Fleet {
 
 impl Fleet {
     fn start(home: &TempDir) -> Self {
+        Self::begin(FLEET, home)
+    }
+
+    /// Whatever starts the demo.
+    fn begin(words: &str, home: &TempDir) -> Self {
         let said = home.path().join("said");
         let file = File::create(&said).expect("a file");
-        let mut command = alone(FLEET, home);
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a copy")).stderr(file);
+        let mut command = alone(words, home);
+        command.stdin(Stdio::piped()).stdout(file.try_clone().expect("a copy")).stderr(file);
         Self { demo: command.process_group(0).spawn().expect("unshare is there"), said }
     }
 
     /// The nodes' processes, as the demo names them.
     fn nodes(&self) -> Vec<u32> {
+        self.named("  process ")
+    }
+
+    fn named(&self, behind: &str) -> Vec<u32> {
         let said = fs::read_to_string(&self.said).expect("readable");
-        said.lines().filter_map(|line| line.split_once("  process ")?.1.parse().ok()).collect()
+        said.lines().filter_map(|line| line.split_once(behind)?.1.parse().ok()).collect()
+    }
+
+    /// Everybody in the network of its own: the demo, its nodes, their programs, and who asks them.
+    fn members(&self) -> Vec<u32> {
+        let network = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let own = network(self.demo.id()).expect("it runs");
+        let all = fs::read_dir("/proc").expect("the processes").flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| network(*pid).as_ref() == Some(&own)).collect()
     }
 }
 
@@ -94,6 +113,61 @@ fn ctrl_c_ends_the_demo_and_every_node_of_it() {
     assert!(left.is_empty(), "{left:?} are still there");
     let kept = fs::read_dir(home.path()).expect("a home").count();
     assert_eq!(kept, 1, "what it said is all that is left");
+}
+
+/// And the next demo starts in the same network, where it needs the same ports.
+#[test]
+fn a_demo_that_is_killed_takes_everything_along_and_is_in_nobodys_way() {
+    let home = TempDir::new().expect("a home");
+    let twice = format!("bash -c '{FLEET} & echo \"first $!\"; wait; read -r; exec {FLEET}'");
+    let mut fleet = Fleet::begin(&twice, &home);
+    until("five nodes serve", || fleet.nodes().len() == NODES);
+    let [first] = fleet.named("first ")[..] else { panic!("one was started") };
+    let before = fleet.members();
+    assert!(before.len() > NODES && before.contains(&first), "{before:?}");
+    assert!(Command::new("kill").args(["-KILL", &first.to_string()]).status().expect("kill is there").success());
+    until("nobody is left but the shell that started it", || fleet.members() == [fleet.demo.id()]);
+    fleet.demo.stdin.take().expect("a pipe").write_all(b"\n").expect("it reads");
+    until("five more serve", || fleet.nodes().len() == 2 * NODES);
+}
+
+/// The kernel tells nobody of an end that was before the bond.
+#[test]
+fn what_a_script_begins_to_start_when_it_is_killed_does_not_start() {
+    let home = TempDir::new().expect("a home");
+    let text = format!(
+        "#!/bin/bash\nset -eu\n. '{}'\nbound echo started &\nwait\n",
+        repository().join("scripts/bound.sh").display()
+    );
+    let script = home.path().join("script");
+    executable(&script, &text);
+    run(&script, &[], &[]).is(0, &["started"]);
+    let late = "#!/bin/bash\n\
+        begun_by() { cut -d ' ' -f 4 /proc/$$/stat; }\n\
+        kill -KILL \"$PPID\"\n\
+        while [ \"$(begun_by)\" = \"$PPID\" ]; do sleep 0.01; done\n\
+        PATH=\"${PATH#*:}\" exec setpriv \"$@\"\n";
+    executable(&home.path().join("setpriv"), late);
+    let path = format!("{}:{}", home.path().display(), std::env::var("PATH").expect("a path"));
+    // It is over when nobody is left who could say something.
+    let said = run(&script, &[], &[("PATH", Path::new(&path))]);
+    assert!(said.code.is_none() && !said.out.contains("started"), "{said:#?}");
+}
+
+#[test]
+fn no_script_starts_a_node_that_could_outlive_it() {
+    let mut starts = 0;
+    for folder in ["scripts", "scripts/security_gate", "examples/runtime_cloud/topology"] {
+        let files = fs::read_dir(repository().join(folder)).expect(folder).flatten().map(|entry| entry.path());
+        for file in files.filter(|file| file.extension().is_some_and(|it| it == "sh")) {
+            let text = fs::read_to_string(&file).expect("readable");
+            for line in text.lines().filter(|line| line.contains(" play ") && line.ends_with('&')) {
+                assert!(line.trim_start().starts_with("bound "), "{}: {line}", file.display());
+                starts += 1;
+            }
+        }
+    }
+    assert_eq!(starts, 3, "the demos, the security gate, the check of the descriptions");
 }
 
 #[track_caller]
