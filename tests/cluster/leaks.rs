@@ -51,7 +51,7 @@ fn kept_of_a_record(parts: usize) -> i64 {
 
 /// Waits until a node has no more of anything than it had.
 #[track_caller]
-fn settle(what: &str, node: &Watched<'_>, before: Living) {
+pub(crate) fn settle(what: &str, node: &Watched<'_>, before: Living) {
     wait_until(&format!("{} has after {what} what it had before: {before:?}", node.name), GONE_MAX, || {
         match node.living()? {
             now if now.is_within(before) => Ok(()),

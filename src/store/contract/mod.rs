@@ -184,7 +184,7 @@ pub(super) fn receipt(number: u64, result: &[u8]) -> Record {
     })
 }
 
-fn peer(name: &str, boot: u64) -> Record {
+pub(super) fn peer(name: &str, boot: u64) -> Record {
     let runtime = name.parse().expect("legal");
     Record::Peer(Peer { runtime, pinned: Fingerprint([2; 32]), trust: TrustState::Untrusted, boot })
 }

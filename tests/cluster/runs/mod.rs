@@ -1,5 +1,6 @@
 //! Runs on real nodes: real programs, found by their bare id from any node, whole after any end.
 
+mod beside;
 mod brought;
 mod death;
 mod disk;

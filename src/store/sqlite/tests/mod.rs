@@ -4,6 +4,7 @@
 
 mod death;
 mod evidence;
+pub(super) mod lying;
 pub(super) mod full;
 mod rotated;
 mod strange;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Options, Proof, SqliteStore, Verdict, open, read_chain, verify};
-use crate::domain::audit::{Fault, Findings, GENESIS, Held, Source, Verdict as Answer};
+use super::{
+    Options, Proof, SqliteStore, Verdict, examine, examine_rotated, open, read_chain, read_checkpoints, verify,
+};
+use crate::domain::audit::{Fault, Findings, GENESIS, Held, Rotated, Source, Verdict as Answer};
 use crate::engine::record::Batch;
 use crate::store::contract::{check_chain, draft, note_key, receipt, write};
 use crate::store::{Chain, Error, Filter, Store};

@@ -128,7 +128,7 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
 }
 
 /// Record, pointer and log tell the same of each run, and no log has a gap.
-async fn check_whole(store: &SqliteRuns) {
+pub(super) async fn check_whole(store: &SqliteRuns) {
     let page = store.list(RunsAsked { limit: 1_000, ..RunsAsked::default() }).await.expect("reads");
     for pointer in page.pointers {
         let page = store.events(EventsAsked { run: pointer.run, ..all_of(0) }).await.expect("reads").expect("is there");

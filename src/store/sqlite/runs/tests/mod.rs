@@ -4,6 +4,7 @@
 
 mod death;
 mod full;
+mod lying;
 mod strange;
 
 use std::path::{Path, PathBuf};
