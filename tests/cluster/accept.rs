@@ -85,6 +85,28 @@ impl Joining {
         fs::copy(self.desk.path(&format!("{ca}/anchors-north.pem")), self.anchors()).expect("copied");
     }
 
+    /// Somebody has the authority's key as it is now, and says with it that his own follows.
+    fn is_stolen(&self) {
+        let (ca, thief) = (self.desk.path("ca-north"), self.desk.path("ca-thief"));
+        fs::create_dir(&thief).expect("a folder");
+        for entry in fs::read_dir(ca).expect("an authority") {
+            let entry = entry.expect("a file");
+            fs::copy(entry.path(), thief.join(entry.file_name())).expect("copied");
+        }
+        self.desk.identity(&["rotate", "prepare", "--ca", &self.desk.text("ca-thief")]);
+    }
+
+    /// These anchors, with the thief's beside them and what he says of it first.
+    fn forked(&self, anchors: &str) -> String {
+        let [newer, told] = ["ca-2.pem", "ca-2.succession"]
+            .map(|file| fs::read_to_string(self.desk.path("ca-thief").join(file)).expect("a file"));
+        newer + &told + anchors
+    }
+
+    fn followed(&self) -> usize {
+        self.noted().matches("\nfollowed ").count()
+    }
+
     fn rotate(&self, step: &[&str]) {
         self.desk.identity(&[&["rotate"], step, &["--ca", &self.desk.text("ca-north")]].concat());
     }
@@ -190,4 +212,43 @@ fn a_node_with_a_join_token_takes_the_answer_of_its_authority_without_a_word_and
     drop(joining.starts());
     fs::write(joining.project.join("tls/node-a.authority"), pinned).expect("written");
     joining.is_refused(&["not of the authority that made the join token"]);
+}
+
+/// Whoever has stolen the older key comes too late once a node knows which key has followed it, by whatever way it has heard.
+#[test]
+fn a_node_that_is_told_once_more_what_it_has_follows_the_older_key_to_no_third() {
+    let joining = Joining::new(false);
+    joining.is_stolen();
+    joining.rotate(&["prepare"]);
+    let words = joining.answered_by("ca-north");
+    let served = fs::read_to_string(joining.anchors()).expect("anchors");
+    joining.accept(&words);
+    assert_eq!(joining.followed(), 1, "{}", joining.noted());
+    // The stick is exchanged between the words and the first start.
+    let fork = joining.forked(&served);
+    fs::write(joining.anchors(), &fork).expect("written");
+    joining.is_refused(&["another authority than the one that was accepted"]);
+    fs::write(joining.anchors(), &served).expect("written");
+    let node = joining.starts();
+    let refuses_the_fork = || {
+        fs::write(joining.anchors(), &fork).expect("written");
+        let forked = node.command(&["ctl", "reload"]);
+        assert!(forked["rejected"].to_string().contains("another authority"), "{forked}");
+        fs::write(joining.anchors(), &served).expect("written");
+        let back = node.command(&["ctl", "reload"]);
+        assert_eq!(back["rejected"].as_array().map(Vec::len), Some(0), "{back}");
+        assert_eq!(joining.noted().matches("\naccepted ").count(), 2, "{}", joining.noted());
+    };
+    refuses_the_fork();
+    joining.accept(&words);
+    assert_eq!(joining.followed(), 1, "{}", joining.noted());
+    refuses_the_fork();
+    // An earlier version has accepted the same: it noted the anchors alone. The node that has them in use says the rest itself.
+    let untold: String =
+        joining.noted().lines().filter(|it| !it.starts_with("followed ")).map(|it| format!("{it}\n")).collect();
+    fs::write(joining.project.join("tls/node-a.authority"), untold).expect("written");
+    wait_until("the successor is noted again", SEEN_MAX, || {
+        if joining.followed() == 1 { Ok(()) } else { Err(joining.noted()) }
+    });
+    refuses_the_fork();
 }
