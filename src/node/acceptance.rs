@@ -3,16 +3,19 @@
 //! Only a key that `identity enrol` has made has one: what was issued on the same machine, by another PKI or by an agent is not
 //! asked about here. Whoever may change the file may change the key beside it.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::domain::id::SiteId;
 use crate::domain::identity::acceptance::{Acceptance, Came, NotAnAcceptance, Succession, Unaccepted};
 use crate::domain::identity::anchors::ANCHORS_PER_SITE_MAX;
 use crate::domain::identity::{Fingerprint, words};
-use crate::node::renewal::replace;
+use crate::node::draft::replace_if;
 use crate::settings::{Profile, Settings};
 use crate::tls;
+
+/// Everybody may read it.
+const MODE: u32 = 0o644;
 
 /// How the file's name ends; before that it is the key's.
 pub const ENDING: &str = "authority";
@@ -111,11 +114,20 @@ pub(super) fn note(sources: &tls::Sources, settings: &Settings, in_use: &tls::Sn
     if now == noted {
         return;
     }
-    match replace(&path, &now.to_string()) {
-        Ok(()) => tracing::info!(path = %path.display(), "the anchors in use were noted as accepted"),
+    match put(&path, &noted, &now) {
+        Ok(true) => tracing::info!(path = %path.display(), "the anchors in use were noted as accepted"),
+        // It was changed, and so everything is read again.
+        Ok(false) => tracing::debug!(path = %path.display(), "another word came while the anchors in use were noted"),
         // They are known again as long as the join token's anchors are in place, or the changes of key are told beside them.
         Err(error) => tracing::warn!(path = %path.display(), %error, "the anchors in use were not noted as accepted"),
     }
+}
+
+/// Puts it in the place of what was read, and of nothing else: what somebody has accepted since is the later word. Gives whether
+/// it was.
+fn put(path: &Path, read: &Acceptance, now: &Acceptance) -> io::Result<bool> {
+    let is_as_read = || matches!(self::read(path), Ok(Some(still)) if still == *read);
+    replace_if(path, now.to_string().as_bytes(), MODE, is_as_read)
 }
 
 /// What was found in order.
@@ -160,4 +172,31 @@ fn came(path: &Path) -> Result<Came, Unmet> {
     let anchors = tls::files::certificates_in(&bytes, path, ANCHORS_PER_SITE_MAX)?;
     let successions = Succession::all_of(&String::from_utf8_lossy(&bytes));
     Ok(Came { print: Fingerprint::of_der(&bytes), anchors, successions })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_accepted_meanwhile_is_not_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("node-a.authority");
+        let of = |pin: u8| Acceptance::expecting("north".parse().expect("a site"), Some(Fingerprint([pin; 32])));
+        let (read, now, meanwhile) = (of(1), of(2), of(3));
+        let write = |noted: &Acceptance| fs::write(&path, noted.to_string()).expect("written");
+        let stands = || self::read(&path).expect("it can be read");
+        write(&meanwhile);
+        assert!(!put(&path, &read, &now).expect("no fault"));
+        assert_eq!(stands(), Some(meanwhile));
+        write(&read);
+        assert!(put(&path, &read, &now).expect("no fault"));
+        assert_eq!(stands(), Some(now.clone()));
+        // With the key it was taken away: it is not asked about any more.
+        fs::remove_file(&path).expect("it was there");
+        assert!(!put(&path, &now, &read).expect("no fault"));
+        assert_eq!(stands(), None);
+    }
 }

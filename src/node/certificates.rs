@@ -210,8 +210,8 @@ pub(super) struct CertificateTrust {
 impl CertificateTrust {
     pub(super) fn of(snapshot: &tls::Snapshot) -> Self {
         let own = snapshot.own();
+        let authority = Some(Authority::new(snapshot.trust().clone()).asked_of_own(snapshot.chain(), own.until));
         let own = OwnCertificate { key: own.svid.key, from: own.svid.not_before, until: own.until };
-        let authority = Some(Authority::new(snapshot.trust().clone()));
         Self { authority, own: Some(own), federation: Federation::default() }
     }
 

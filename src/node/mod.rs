@@ -13,6 +13,7 @@ pub mod bundles;
 pub mod certificates;
 pub mod clock;
 mod courier;
+pub mod draft;
 mod driver;
 mod federation;
 mod files;

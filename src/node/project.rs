@@ -253,7 +253,7 @@ impl Sources for Project {
         let settings = Arc::new(engine_settings(&next, self.in_use.trust(snapshot.as_ref()).with(federation.clone())));
         let (in_use, in_force) = (self.in_use.clone(), Arc::clone(&self.in_force));
         let (credentials, note_key) = (Arc::clone(&self.credentials), Arc::clone(&self.note_key));
-        let (folder, state, offers) = (self.folder.clone(), self.state.clone(), Arc::clone(&self.offers));
+        let state = self.state.clone();
         let take = Box::new(move || {
             credentials.replace_tokens(tokens.clone());
             if owner != Some(owner_before) {
@@ -262,14 +262,17 @@ impl Sources for Project {
             if let Some(key) = in_use.next_key(snapshot.as_ref()) {
                 note_key(key);
             }
-            if let Some(snapshot) = &snapshot {
-                certificates::note(&folder, &next, &offers, snapshot);
-            }
             in_use.take(snapshot, provisioned.as_ref());
             in_use.partners.end_those_gone(&before, &next);
             *in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { settings: next, tokens, federation };
         });
         Fresh { settings, reloaded, take }
+    }
+
+    fn note_anchors(&self) {
+        let Some(identity) = &self.in_use.identity else { return };
+        let settings = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).settings.clone();
+        certificates::note(&self.folder, &settings, &self.offers, &identity.snapshot());
     }
 
     fn note(&self) {

@@ -48,6 +48,10 @@ pub trait Sources: Send + Sync {
     /// Reads and checks everything; nothing is changed yet.
     fn read(&self) -> Fresh;
 
+    /// Notes whose anchors are in use, after each reading: beside the key may stand another word since, as of whoever has accepted
+    /// the very anchors that are in use.
+    fn note_anchors(&self);
+
     /// Notes what is worth keeping and not worth a commit, such as when a token was last used.
     fn note(&self);
 }
@@ -60,18 +64,20 @@ impl NodeOperations {
     /// Reads everything again. One reload at a time, so that two never mix their halves.
     pub(super) async fn reload(&self, asker: Asker) -> Result<Reloaded, Failure> {
         let _one_at_a_time = self.reloading.lock().await;
-        let sources = Arc::clone(&self.sources);
-        let read = tokio::task::spawn_blocking(move || sources.read()).await;
-        let Fresh { settings, reloaded, take } = read.map_err(|error| {
+        let failure = |error| {
             let reason = format!("the files could not be read: {error}");
             Failure { code: Code::Interrupted, reason }
-        })?;
-        if reloaded.applied.is_empty() {
-            return Ok(reloaded);
+        };
+        let sources = Arc::clone(&self.sources);
+        let read = tokio::task::spawn_blocking(move || sources.read()).await;
+        let Fresh { settings, reloaded, take } = read.map_err(failure)?;
+        if !reloaded.applied.is_empty() {
+            let detail = reloaded.applied.join(", ");
+            self.tell_engine(&asker, &settings, &detail).await?;
+            take();
         }
-        let detail = reloaded.applied.join(", ");
-        self.tell_engine(&asker, &settings, &detail).await?;
-        take();
+        let sources = Arc::clone(&self.sources);
+        tokio::task::spawn_blocking(move || sources.note_anchors()).await.map_err(failure)?;
         Ok(reloaded)
     }
 

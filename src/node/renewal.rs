@@ -1,9 +1,6 @@
 //! The own certificate's renewal: asked for in time, checked by all rules, written as a whole. The reload takes it up.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,12 +18,16 @@ use crate::engine::Entropy as _;
 use crate::engine::view::View;
 use crate::mesh::{Mesh, Verb};
 use crate::node::clock::{Clock, SystemEntropy};
+use crate::node::draft::replace;
 use crate::node::issuer::Issuer;
 use crate::tls;
 use crate::wire::mesh::{self as message, CertificateKey, Renewed};
 
 /// How long the issuer may take: it reads its folder and writes to two disks.
 const BUDGET: Duration = Duration::from_secs(15);
+
+/// The mode of a certificate's file: everybody may read it.
+const PUBLIC: u32 = 0o644;
 
 /// The certificate that is to be renewed, and who is asked.
 #[derive(Debug, Clone)]
@@ -81,7 +82,7 @@ impl Renewer {
         };
         let until = self.check(own, &issued)?;
         let path = self.options.svid.clone();
-        let written = tokio::task::spawn_blocking(move || replace(&path, &pem(&issued))).await;
+        let written = tokio::task::spawn_blocking(move || replace(&path, pem(&issued).as_bytes(), PUBLIC)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         tracing::info!(issuer = %self.options.issuer, %until, "the certificate was renewed");
         Ok(())
@@ -128,23 +129,4 @@ pub(super) fn pem(der: &CertificateDer<'_>) -> String {
     let characters: Vec<char> = STANDARD.encode(der).chars().collect();
     let lines: String = characters.chunks(64).map(|line| line.iter().collect::<String>() + "\n").collect();
     format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
-}
-
-/// The old bytes or the new ones, whatever happens.
-pub(super) fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let draft = Path::new(&draft);
-    // What a crash has left.
-    if draft.exists() {
-        fs::remove_file(draft)?;
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(draft, path)?;
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        Some(_) | None => Ok(()),
-    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use crate::harness::{SEEN_MAX, program, run_to_end};
-use crate::plant::{COMMAND_MAX, Desk, Plant, write_settings};
+use crate::plant::{COMMAND_MAX, Desk, Plant, TOKEN, write_settings};
 use crate::watch::wait_until;
 
 /// The authority of north, another one that calls itself so too, and a node that has made its key.
@@ -83,6 +83,50 @@ impl Joining {
     /// Brings the present anchors of an authority and no certificate.
     fn brought(&self, ca: &str) {
         fs::copy(self.desk.path(&format!("{ca}/anchors-north.pem")), self.anchors()).expect("copied");
+    }
+
+    /// Somebody has the authority's key as it is now, and says with it that his own follows.
+    fn is_stolen(&self) {
+        let (ca, thief) = (self.desk.path("ca-north"), self.desk.path("ca-thief"));
+        fs::create_dir(&thief).expect("a folder");
+        for entry in fs::read_dir(ca).expect("an authority") {
+            let entry = entry.expect("a file");
+            fs::copy(entry.path(), thief.join(entry.file_name())).expect("copied");
+        }
+        self.desk.identity(&["rotate", "prepare", "--ca", &self.desk.text("ca-thief")]);
+    }
+
+    /// These anchors, with the thief's beside them and what he says of it first.
+    fn forked(&self, anchors: &str) -> String {
+        let [newer, told] = ["ca-2.pem", "ca-2.succession"]
+            .map(|file| fs::read_to_string(self.desk.path("ca-thief").join(file)).expect("a file"));
+        newer + &told + anchors
+    }
+
+    /// Bans the first key of the authority, as its list shows it. The node reads the authority's own list of bans.
+    fn ban_the_first_key(&self) {
+        let ca = self.desk.text("ca-north");
+        let listed = told(&["list", "--ca", &ca]);
+        let keys = listed["keys"].as_array().expect("keys");
+        let first = keys.iter().find(|it| it["key"] == 1).expect("it is not retired yet");
+        let first = first["certificate"].as_str().expect("a fingerprint");
+        self.desk.identity(&["ban", "--ca", &ca, "--certificate", first, "--reason", "seen"]);
+    }
+
+    /// What the node says of its identity, to whoever knows these anchors.
+    fn says_of_its_identity(&self, node: &Plant, anchors: &str, all: &[&str]) {
+        let bearer = format!("authorization: Bearer {TOKEN}");
+        wait_until("the node says so of its identity", SEEN_MAX, || {
+            let output = node.curl(anchors, "/healthz", &["--header", &bearer], None);
+            let health: Json = serde_json::from_slice(&output.stdout)
+                .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+            let said = health["subsystems"]["identity"].to_string();
+            if all.iter().all(|it| said.contains(it)) { Ok(()) } else { Err(said) }
+        });
+    }
+
+    fn followed(&self) -> usize {
+        self.noted().matches("\nfollowed ").count()
     }
 
     fn rotate(&self, step: &[&str]) {
@@ -190,4 +234,108 @@ fn a_node_with_a_join_token_takes_the_answer_of_its_authority_without_a_word_and
     drop(joining.starts());
     fs::write(joining.project.join("tls/node-a.authority"), pinned).expect("written");
     joining.is_refused(&["not of the authority that made the join token"]);
+}
+
+/// Whoever has stolen the older key comes too late once a node knows which key has followed it, by whatever way it has heard.
+#[test]
+fn a_node_that_is_told_once_more_what_it_has_follows_the_older_key_to_no_third() {
+    let joining = Joining::new(false);
+    joining.is_stolen();
+    joining.rotate(&["prepare"]);
+    let words = joining.answered_by("ca-north");
+    let served = fs::read_to_string(joining.anchors()).expect("anchors");
+    joining.accept(&words);
+    assert_eq!(joining.followed(), 1, "{}", joining.noted());
+    // The stick is exchanged between the words and the first start.
+    let fork = joining.forked(&served);
+    fs::write(joining.anchors(), &fork).expect("written");
+    joining.is_refused(&["another authority than the one that was accepted"]);
+    fs::write(joining.anchors(), &served).expect("written");
+    let node = joining.starts();
+    let refuses_the_fork = || {
+        fs::write(joining.anchors(), &fork).expect("written");
+        let forked = node.command(&["ctl", "reload"]);
+        assert!(forked["rejected"].to_string().contains("another authority"), "{forked}");
+        fs::write(joining.anchors(), &served).expect("written");
+        let back = node.command(&["ctl", "reload"]);
+        assert_eq!(back["rejected"].as_array().map(Vec::len), Some(0), "{back}");
+        assert_eq!(joining.noted().matches("\naccepted ").count(), 2, "{}", joining.noted());
+    };
+    refuses_the_fork();
+    joining.accept(&words);
+    assert_eq!(joining.followed(), 1, "{}", joining.noted());
+    refuses_the_fork();
+    // An earlier version has accepted the same: it noted the anchors alone. The node that has them in use says the rest itself.
+    let untold: String =
+        joining.noted().lines().filter(|it| !it.starts_with("followed ")).map(|it| format!("{it}\n")).collect();
+    fs::write(joining.project.join("tls/node-a.authority"), untold).expect("written");
+    wait_until("the successor is noted again", SEEN_MAX, || {
+        if joining.followed() == 1 { Ok(()) } else { Err(joining.noted()) }
+    });
+    refuses_the_fork();
+}
+
+/// As section 5 of the guide says for a key that somebody may have seen: the ban is the last step, and nobody is cut off.
+#[test]
+fn an_authority_whose_key_may_have_been_seen_bans_it_last_and_its_nodes_follow_without_a_word() {
+    let joining = Joining::new(false);
+    joining.is_stolen();
+    joining.accept(&joining.answered_by("ca-north"));
+    let node = joining.starts();
+    let takes_up = |step: &str| {
+        let told = node.command(&["ctl", "reload"]);
+        assert_eq!(told["rejected"].as_array().map(Vec::len), Some(0), "{step}: {told}");
+        joining.says_of_its_identity(&node, &joining.anchors().display().to_string(), &["\"ok\""]);
+    };
+    joining.rotate(&["prepare"]);
+    joining.brought("ca-north");
+    takes_up("both keys");
+    joining.rotate(&["activate"]);
+    joining.answered_by("ca-north");
+    takes_up("a certificate by the new key");
+    joining.ban_the_first_key();
+    joining.rotate(&["retire", "--force"]);
+    joining.brought("ca-north");
+    takes_up("the ban, and the new key alone");
+    // Whoever has the old key comes too late.
+    let served = fs::read_to_string(joining.anchors()).expect("anchors");
+    fs::write(joining.anchors(), joining.forked(&served)).expect("written");
+    let forked = node.command(&["ctl", "reload"]);
+    assert!(forked["rejected"].to_string().contains("another authority"), "{forked}");
+    fs::write(joining.anchors(), served).expect("written");
+    drop(node);
+    drop(joining.starts());
+}
+
+/// As section 5 of the guide says for a key that was stolen: the ban comes first, ends what the key has signed, its true
+/// successor among it, and each node is told the successor by words.
+#[test]
+fn an_authority_whose_key_was_stolen_bans_it_first_and_its_nodes_are_told_the_new_one_by_words() {
+    let joining = Joining::new(false);
+    joining.is_stolen();
+    joining.accept(&joining.answered_by("ca-north"));
+    let first = fs::read_to_string(joining.anchors()).expect("anchors");
+    let old = joining.desk.text("old.pem");
+    fs::write(&old, &first).expect("written");
+    let node = joining.starts();
+    joining.says_of_its_identity(&node, &old, &["\"ok\""]);
+    joining.ban_the_first_key();
+    let refusal = ["\"faulted\"", "does not hold by the anchors and bans in force", "is banned"];
+    joining.says_of_its_identity(&node, &old, &refusal);
+    // The thief's stick comes first, with a certificate by his own key, and leads the node nowhere.
+    joining.desk.identity(&["rotate", "activate", "--ca", &joining.desk.text("ca-thief")]);
+    joining.answered_by("ca-thief");
+    let forked = node.command(&["ctl", "reload"]);
+    assert!(forked["rejected"].to_string().contains("another authority"), "{forked}");
+    joining.rotate(&["prepare"]);
+    joining.rotate(&["activate"]);
+    joining.rotate(&["retire", "--force"]);
+    let words = joining.answered_by("ca-north");
+    let unaccepted = node.command(&["ctl", "reload"]);
+    assert!(unaccepted["rejected"].to_string().contains(&words), "{unaccepted}");
+    joining.says_of_its_identity(&node, &old, &refusal);
+    joining.accept(&words);
+    joining.says_of_its_identity(&node, &joining.desk.anchors("north"), &["\"ok\""]);
+    drop(node);
+    drop(joining.starts());
 }

@@ -92,24 +92,24 @@ impl Acceptance {
         Self { pinned: Some(pin), ..self }
     }
 
-    /// These anchors, and no others from now on.
+    /// These anchors, and no others from now on. Somebody has vouched for all that their file says: each anchor that another one
+    /// has followed by it is followed by no third, whatever was noted before; what was noted of the rest goes on.
     #[must_use]
-    pub fn accepting(self, anchors: &[CertificateDer<'static>]) -> Self {
-        Self { accepted: anchors.to_vec(), ..Self::expecting(self.site, None) }
+    pub fn accepting(self, came: &Came) -> Self {
+        let followed = came.pairs(|older| {
+            // An anchor without a name is of no authority that tells of successors.
+            let told = svid::domain_of_signer(older).map(|it| came.told(older, &it, &self.site, &Bans::default()));
+            told.flatten().or(self.successor_of(older))
+        });
+        Self { site: self.site, pinned: None, accepted: came.anchors.clone(), followed }
     }
 
     /// The same once these anchors, which were found in order, are in use: no others from now on, and each that another one has
     /// followed is followed by no third. A pin waits for the anchors that it names.
     #[must_use]
     pub fn noting(&self, came: &Came, trust_domain: &TrustDomain, bans: &Bans) -> Self {
-        let successor = |older: &CertificateDer<'static>| {
-            let told = came.successions.iter().take(SUCCESSIONS_MAX).map(|it| (&it.newer, it));
-            let told = told.filter(|(newer, it)| {
-                came.anchors.contains(newer) && it.follows(older, trust_domain, &self.site, bans)
-            });
-            self.successor_of(older).or(told.map(|(newer, _)| newer).find(|newer| *newer != older)).cloned()
-        };
-        let followed = came.anchors.iter().filter_map(|older| Some([older.clone(), successor(older)?])).collect();
+        let told = |older| came.told(older, trust_domain, &self.site, bans);
+        let followed = came.pairs(|older| self.successor_of(older).or_else(|| told(older)));
         let pinned = self.pinned.filter(|pin| *pin != came.print);
         Self { site: self.site.clone(), pinned, accepted: came.anchors.clone(), followed }
     }
@@ -148,6 +148,29 @@ impl Acceptance {
             (None, true) => Unaccepted::NothingYet,
             (_, false) => Unaccepted::Another,
         })
+    }
+}
+
+impl Came {
+    /// Which of the anchors follows this one, as the file itself tells.
+    fn told(
+        &self,
+        older: &CertificateDer<'_>,
+        trust_domain: &TrustDomain,
+        site: &SiteId,
+        bans: &Bans,
+    ) -> Option<&CertificateDer<'static>> {
+        let told = self.successions.iter().take(SUCCESSIONS_MAX);
+        let told = told.filter(|it| it.newer != *older && self.anchors.contains(&it.newer));
+        told.filter(|it| it.follows(older, trust_domain, site, bans)).map(|it| &it.newer).next()
+    }
+
+    /// Each anchor that has a successor, with it.
+    fn pairs<'a>(
+        &'a self,
+        successor: impl Fn(&'a CertificateDer<'static>) -> Option<&'a CertificateDer<'static>>,
+    ) -> Vec<[CertificateDer<'static>; 2]> {
+        self.anchors.iter().filter_map(|older| Some([older.clone(), successor(older)?.clone()])).collect()
     }
 }
 
@@ -256,6 +279,8 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType, SigningKey,
     };
@@ -316,7 +341,7 @@ mod tests {
         let fresh = Acceptance::expecting(north(), None);
         assert_eq!(judged(&fresh, &one), Err(Unaccepted::NothingYet));
         let pinned = Acceptance::expecting(north(), Some(one.print));
-        let accepted = fresh.accepting(&one.anchors);
+        let accepted = fresh.accepting(&one);
         for (acceptance, refusal) in [(&pinned, Unaccepted::NotThePinned), (&accepted, Unaccepted::Another)] {
             assert_eq!(judged(acceptance, &one), Ok(()));
             assert_eq!(judged(acceptance, &wrong), Err(refusal));
@@ -324,13 +349,13 @@ mod tests {
         }
         assert_eq!(judged(&accepted.clone().pinned_to(wrong.print), &wrong), Ok(()), "a later token counts too");
         assert_eq!(judged(&accepted.clone().pinned_to(wrong.print), &one), Ok(()), "and what was accepted goes on");
-        assert_eq!(judged(&accepted.accepting(&wrong.anchors), &one), Err(Unaccepted::Another), "the last word counts");
+        assert_eq!(judged(&accepted.accepting(&wrong), &one), Err(Unaccepted::Another), "the last word counts");
     }
 
     #[test]
     fn an_authority_that_changes_its_key_is_followed_through_every_step() {
         let [one, two, three, evil] = std::array::from_fn(|_| Ca::new());
-        let accepted = Acceptance::expecting(north(), None).accepting(&[one.der()]);
+        let accepted = Acceptance::expecting(north(), None).accepting(&came(&[&one], &[]));
         let (first, second) = (one.followed_by(&two, "north"), two.followed_by(&three, "north"));
         let told = [first.clone(), second.clone()];
         for (anchors, successions) in [
@@ -364,7 +389,7 @@ mod tests {
     fn a_key_whose_successor_is_noted_names_no_other() {
         let [one, two, three, evil] = std::array::from_fn(|_| Ca::new());
         let told = [one.followed_by(&two, "north"), two.followed_by(&three, "north")];
-        let accepted = Acceptance::expecting(north(), None).accepting(&[one.der()]);
+        let accepted = Acceptance::expecting(north(), None).accepting(&came(&[&one], &[]));
         let noted = accepted.noting(&came(&[&one, &two], &told), &domain(), &Bans::default());
         let forks = [one.followed_by(&evil, "north"), told[0].clone()];
         for anchors in [&[&one, &evil][..], &[&evil], &[&one, &two, &evil]] {
@@ -379,11 +404,51 @@ mod tests {
         assert!(gone.followed.is_empty(), "what is gone names nobody at all: {gone}");
     }
 
+    /// Whoever accepts anchors vouches for what their file tells, and takes nothing back that was known.
+    #[test]
+    fn anchors_that_somebody_accepts_say_which_key_is_followed_by_no_third() {
+        let [one, two, three, evil] = std::array::from_fn(|_| Ca::new());
+        let (good, other) = (one.followed_by(&two, "north"), one.followed_by(&evil, "north"));
+        let both = came(&[&one, &two], from_ref(&good));
+        let fork = came(&[&one, &two, &evil], &[other.clone(), good.clone()]);
+        let fresh = Acceptance::expecting(north(), None);
+        let untold = fresh.clone().accepting(&came(&[&one, &two], &[]));
+        assert_eq!((untold.followed.len(), judged(&untold, &fork)), (0, Ok(())), "nobody has said what follows what");
+        for before in [
+            fresh.clone(),
+            untold.clone(),
+            untold.noting(&both, &domain(), &Bans::default()),
+            // Even where the other one came first: the last word of a person counts.
+            fresh.clone().accepting(&came(&[&one, &evil], from_ref(&other))),
+        ] {
+            let accepted = before.accepting(&both);
+            assert_eq!(accepted.followed, [[one.der(), two.der()]]);
+            for anchors in [&[&one, &two, &evil][..], &[&one, &evil], &[&evil]] {
+                let forked = came(anchors, &[other.clone(), good.clone()]);
+                assert_eq!(judged(&accepted, &forked), Err(Unaccepted::Another));
+            }
+            // A file that does not tell of it does not take it back.
+            for quiet in [came(&[&one, &two], &[]), came(&[&one], &[])] {
+                assert_eq!(accepted.clone().accepting(&quiet).followed, [[one.der(), two.der()]]);
+            }
+            let gone = accepted.accepting(&came(&[&two], from_ref(&good)));
+            assert_eq!(gone.followed, [] as [[CertificateDer<'_>; 2]; 0], "what is gone names nobody at all");
+            let next = came(&[&two, &three], &[good.clone(), two.followed_by(&three, "north")]);
+            assert_eq!(gone.accepting(&next).followed, [[two.der(), three.der()]]);
+        }
+        // Words for this site's anchors say nothing of another's, and a key does not follow itself.
+        for beside in [one.followed_by(&two, "south"), one.followed_by(&one, "north"), evil.followed_by(&two, "north")]
+        {
+            let accepted = fresh.clone().accepting(&came(&[&one, &two], &[beside]));
+            assert_eq!(accepted.followed.len(), 0);
+        }
+    }
+
     #[test]
     fn a_pin_waits_for_the_anchors_that_it_names() {
         let [one, two] = std::array::from_fn(|_| Ca::new());
         let (old, new) = (came(&[&one], &[]), came(&[&two], &[]));
-        let accepted = Acceptance::expecting(north(), None).accepting(&old.anchors).pinned_to(new.print);
+        let accepted = Acceptance::expecting(north(), None).accepting(&old).pinned_to(new.print);
         let noted = accepted.noting(&old, &domain(), &Bans::default());
         assert_eq!(judged(&noted, &new), Ok(()), "what is in use does not end it");
         let noted = noted.noting(&new, &domain(), &Bans::default());
@@ -395,7 +460,7 @@ mod tests {
         let (one, two) = (Ca::new(), Ca::new());
         let fresh = Acceptance::expecting(north(), None);
         let pinned = fresh.clone().pinned_to(Fingerprint([7; 32]));
-        let accepted = fresh.clone().accepting(&[one.der(), two.der()]);
+        let accepted = fresh.clone().accepting(&came(&[&one, &two], &[]));
         let both = came(&[&one, &two], &[one.followed_by(&two, "north")]);
         let followed = accepted.noting(&both, &domain(), &Bans::default());
         assert_eq!(followed.to_string().matches("\nfollowed ").count(), 1, "{followed}");

@@ -25,6 +25,8 @@ static ALGORITHMS: [&dyn rustls_pki_types::SignatureVerificationAlgorithm; 4] = 
 pub struct Authority {
     trust: Arc<Trust>,
     name: Hash,
+    /// Why the own chain does not hold under it, where one was held against it and does not.
+    against_own: Option<Arc<Refusal>>,
 }
 
 /// What a chain proved when it was checked.
@@ -65,7 +67,22 @@ impl Authority {
     /// Names the trust by its content.
     pub fn new(trust: Trust) -> Self {
         let name = Hash::of(&canonical(&trust));
-        Self { trust: Arc::new(trust), name }
+        Self { trust: Arc::new(trust), name, against_own: None }
+    }
+
+    /// The same once it was asked about the own chain, which holds until then. Whether the time has come is not asked: that is
+    /// known without it.
+    #[must_use]
+    pub fn asked_of_own(self, chain: &[CertificateDer<'_>], until: Wall) -> Self {
+        let in_its_time = Wall(until.0.saturating_sub(1));
+        let verified = self.trust.verify_chain(chain, in_its_time, Usage::Server);
+        Self { against_own: verified.err().map(Arc::new), ..self }
+    }
+
+    /// Why the own chain does not hold, such as by a ban on whoever has signed it: everybody who has heard of it refuses the
+    /// chain too.
+    pub fn against_own(&self) -> Option<&Refusal> {
+        self.against_own.as_deref()
     }
 
     /// The name of the content.
@@ -163,17 +180,34 @@ impl fmt::Debug for Authority {
 mod tests {
     use std::collections::BTreeSet;
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    };
 
     use super::*;
-    use crate::domain::identity::{Ban, Naming};
+    use crate::domain::id::SiteId;
+    use crate::domain::identity::{Ban, Naming, svid};
 
-    fn anchor() -> CertificateDer<'static> {
+    fn issuer() -> CertifiedIssuer<'static, KeyPair> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.subject_alt_names = vec![SanType::URI("spiffe://trust".try_into().expect("ASCII"))];
-        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an anchor").der().clone()
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an anchor")
+    }
+
+    fn anchor() -> CertificateDer<'static> {
+        issuer().der().clone()
+    }
+
+    /// A runtime's, from the year 2000 to the year 2001.
+    fn leaf(issuer: &CertifiedIssuer<'static, KeyPair>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.subject_alt_names = vec![SanType::URI("spiffe://trust/a/runtime/x".try_into().expect("ASCII"))];
+        (params.not_before, params.not_after) = (date_time_ymd(2_000, 1, 1), date_time_ymd(2_001, 1, 1));
+        params.signed_by(&KeyPair::generate().expect("a key"), issuer).expect("a leaf").der().clone()
     }
 
     fn trust(anchors: &[(&str, &[&CertificateDer<'static>])], bans: &[&str]) -> Trust {
@@ -248,5 +282,32 @@ mod tests {
             b"id spiffe://trust/a/b",
         ];
         assert_eq!(bytes, wanted.concat());
+    }
+
+    /// Also where it is over: that is another question.
+    #[test]
+    fn the_own_chain_does_not_hold_by_a_ban_on_it_or_on_who_has_signed_it() {
+        let (one, two) = (issuer(), issuer());
+        let own = leaf(&one);
+        let until = svid::end_of(&own).expect("an end");
+        let asked = |anchors: &[&CertificateDer<'static>], bans: &[&str]| {
+            let authority = Authority::new(trust(&[("a", anchors)], bans));
+            let name = authority.name();
+            assert_eq!(authority.against_own(), None, "nobody has asked");
+            let asked = authority.asked_of_own(std::slice::from_ref(&own), until);
+            assert_eq!(asked.name(), name, "the same trust in others");
+            asked.against_own().cloned()
+        };
+        let certificate = |der: &CertificateDer<'_>| format!("certificate {}", Fingerprint::of_der(der));
+        let north: SiteId = "a".parse().expect("a site");
+        assert_eq!(asked(&[one.der()], &[]), None);
+        assert_eq!(asked(&[one.der(), two.der()], &[&certificate(two.der())]), None);
+        let banned = asked(&[one.der()], &[&certificate(one.der())]);
+        assert_eq!(banned, Some(Refusal::AnchorsOver(north.clone())));
+        let beside = asked(&[one.der(), two.der()], &[&certificate(one.der())]);
+        assert_eq!(beside, Some(Refusal::UnknownIssuer(north)));
+        for ban in [certificate(&own), "id spiffe://trust/a/runtime/x".to_owned()] {
+            assert!(matches!(asked(&[one.der()], &[&ban]), Some(Refusal::Banned(_))), "{ban}");
+        }
     }
 }

@@ -164,6 +164,12 @@ pub fn read_signer(der: &[u8], trust_domain: &TrustDomain) -> Result<Signer, Fau
     }
 }
 
+/// The trust domain that a certificate which signs others names; none where it has no id.
+pub fn domain_of_signer(der: &[u8]) -> Option<TrustDomain> {
+    let id = parse(der).and_then(|certificate| read_id(&certificate));
+    id.ok().flatten().map(|id| id.trust_domain)
+}
+
 /// The last second in which a certificate holds, be it of this profile or not.
 pub fn end_of(der: &[u8]) -> Option<Wall> {
     let (_rest, certificate) = X509Certificate::from_der(der).ok()?;

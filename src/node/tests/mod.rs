@@ -59,6 +59,8 @@ impl Sources for NoFiles {
         Fresh { settings: settings(), reloaded: Reloaded::default(), take: Box::new(|| {}) }
     }
 
+    fn note_anchors(&self) {}
+
     fn note(&self) {}
 }
 
@@ -153,6 +155,8 @@ impl Sources for Changed {
         let take = move || is_taken.store(true, Ordering::SeqCst);
         Fresh { settings: Arc::new(settings), reloaded, take: Box::new(take) }
     }
+
+    fn note_anchors(&self) {}
 
     fn note(&self) {}
 }

@@ -12,7 +12,7 @@ use super::{disk, join, say};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::domain::id::SiteId;
-use crate::domain::identity::acceptance::Acceptance;
+use crate::domain::identity::acceptance::{Acceptance, Came, Succession};
 use crate::domain::identity::anchors::ANCHORS_PER_SITE_MAX;
 use crate::domain::identity::{Fingerprint, words};
 use crate::node::acceptance::{ENDING, file_of, read};
@@ -68,11 +68,13 @@ pub(super) enum Witness<'a> {
 pub(super) fn accept(folder: &Path, site: &SiteId, witness: Option<Witness<'_>>, as_json: bool) -> Result<(), Failure> {
     let path = folder.join(anchors_file(site));
     let text = disk::read(&path)?;
-    let came = Fingerprint::of_der(text.as_bytes());
-    let spoken = words::spoken(&came);
+    let print = Fingerprint::of_der(text.as_bytes());
+    let spoken = words::spoken(&print);
     let (is_meant, of_whom) = match witness {
-        Some(Witness::Token(token)) => (join::read_token(token)?.pin() == came, "of the authority that made the token"),
-        Some(Witness::Words(said)) => (words::is_spoken(&came, said), "those of the words"),
+        Some(Witness::Token(token)) => {
+            (join::read_token(token)?.pin() == print, "of the authority that made the token")
+        }
+        Some(Witness::Words(said)) => (words::is_spoken(&print, said), "those of the words"),
         None => {
             output::note(&format!("words        {spoken}"));
             let message = "nothing is accepted yet: compare the words with those that the authority showed when it issued \
@@ -84,7 +86,9 @@ pub(super) fn accept(folder: &Path, site: &SiteId, witness: Option<Witness<'_>>,
         let message = format!("{}: not the anchors {of_whom}: they may have been exchanged", path.display());
         return Err(Failure::new(Exit::Denied, message));
     }
-    let noted = note(folder, site, &anchors(&path, &text)?)?;
+    // The words are those of the whole file, so that what it tells of changes of key counts as they do.
+    let came = Came { print, anchors: anchors(&path, &text)?, successions: Succession::all_of(&text) };
+    let noted = note(folder, site, &came)?;
     let mut lines = vec![format!("anchors      {}: {of_whom}", path.display()), format!("authority    {spoken}")];
     lines.extend(noted.iter().map(|file| format!("noted        {}", file.display())));
     if noted.is_empty() {
@@ -105,7 +109,7 @@ fn anchors(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>, Fail
 }
 
 /// Every key of this site in the folder takes certificates of these anchors from now on. Gives the files.
-fn note(folder: &Path, site: &SiteId, anchors: &[CertificateDer<'static>]) -> Result<Vec<PathBuf>, Failure> {
+fn note(folder: &Path, site: &SiteId, came: &Came) -> Result<Vec<PathBuf>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| disk::fault(folder, &error))?;
     let paths = entries.take(FILES_MAX).filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|it| it == ENDING)).collect();
@@ -113,7 +117,7 @@ fn note(folder: &Path, site: &SiteId, anchors: &[CertificateDer<'static>]) -> Re
     let mut noted = Vec::new();
     for path in paths {
         let Some(known) = read(&path).map_err(wrong)?.filter(|it| it.site() == site) else { continue };
-        disk::write(&path, known.accepting(anchors).to_string().as_bytes(), disk::PUBLIC)?;
+        disk::write(&path, known.accepting(came).to_string().as_bytes(), disk::PUBLIC)?;
         noted.push(path);
     }
     Ok(noted)

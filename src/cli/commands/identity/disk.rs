@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::node::draft;
 
 /// For what only its owner may read.
 pub(super) const SECRET: u32 = 0o600;
@@ -26,39 +27,16 @@ pub(super) fn make_folder(path: &Path) -> Result<(), Failure> {
 
 /// Replaces a file so that readers, and whoever comes after a crash, see the old bytes or the new ones.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-    replace(path, bytes, mode).map_err(|error| fault(path, &error))
-}
-
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    // A draft that a crash has left may have another mode.
-    if let Err(error) = fs::remove_file(&draft)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
-    file.write_all(bytes)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    sync_folder(path)
+    draft::replace(path, bytes, mode).map_err(|error| fault(path, &error))
 }
 
 /// Removes a file for good; one that is gone is no fault.
 pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
-        Ok(()) => sync_folder(path).map_err(|error| fault(path, &error)),
+        Ok(()) => draft::sync_folder(path).map_err(|error| fault(path, &error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(fault(path, &error)),
     }
-}
-
-/// A new name in a folder is durable when the folder is.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 /// Reads a text file as a whole.

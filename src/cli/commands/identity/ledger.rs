@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::commands::identity::disk;
 use crate::cli::exit::{Exit, Failure};
+use crate::node::draft;
 
 /// One certificate that was issued.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl Ledger {
         file.seek(SeekFrom::End(0))?;
         file.write_all(line)?;
         file.sync_all()?;
-        disk::sync_folder(&self.0)
+        draft::sync_folder(&self.0)
     }
 }
 
