@@ -89,6 +89,8 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -113,11 +115,32 @@ mod tests {
     fn a_part_that_cannot_be_read_is_not_shown() {
         let mut registry = prometheus_client::registry::Registry::default();
         let shown = Shown::new(&mut Registrar(&mut registry));
-        shown.set(&Process { threads: Some(7.0), ..Process::default() });
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("written");
+        let said = |process| {
+            shown.set(&process);
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).expect("written");
+            text
+        };
+        let text = said(Process { threads: Some(7.0), ..Process::default() });
         assert!(text.contains("process_threads 7"), "{text}");
         assert!(!text.contains("process_resident_memory_bytes") && !text.contains("process_cpu"), "{text}");
+        let all = Process {
+            memory_bytes: Some(4_096.0),
+            threads: Some(8.0),
+            fds: Some(9.0),
+            fds_max: Some(1_024.0),
+            cpu_seconds: Some(1.75),
+        };
+        let text = said(all);
+        for line in [
+            "process_resident_memory_bytes 4096.0",
+            "process_threads 8.0",
+            "process_open_fds 9.0",
+            "process_max_fds 1024.0",
+            "process_cpu_seconds_total 1.75",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        }
     }
 
     #[test]
@@ -127,5 +150,34 @@ mod tests {
         assert!(memory_bytes.is_some_and(|it| 100_000.0 < it) && threads.is_some_and(|it| 0.0 < it), "{process:?}");
         assert!(fds.is_some_and(|fds| 2.0 < fds && fds_max.is_none_or(|most| fds <= most)), "{process:?}");
         assert!(cpu_seconds.is_some(), "{process:?}");
+    }
+
+    /// Other tests of the same process take and give back as well, so half of it is enough.
+    #[test]
+    fn what_the_own_process_takes_shows() {
+        const MORE: u32 = 32;
+        let before = Process::read();
+        let ballast = vec![1_u8; 64 << 20];
+        let files: Vec<_> = (0..MORE).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let waits = std::sync::Arc::new(Mutex::new(waits));
+        let wait = || {
+            let waits = std::sync::Arc::clone(&waits);
+            std::thread::spawn(move || drop(waits.lock().map(|it| it.recv())))
+        };
+        let threads: Vec<_> = (0..MORE).map(|_| wait()).collect();
+        let after = Process::read();
+        let rose = |of: fn(&Process) -> Option<f64>| of(&after).expect("known") - of(&before).expect("known");
+        let half = f64::from(MORE / 2);
+        assert!(half < rose(|it| it.fds) && half < rose(|it| it.threads), "{before:?} {after:?}");
+        assert!(f64::from(16 << 20) < rose(|it| it.memory_bytes), "{before:?} {after:?}");
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        assert_eq!(after.fds_max, allowed.and_then(|it| u32::try_from(it).ok()).map(f64::from));
+        // Only work takes the processor's time.
+        let work = || std::hint::black_box(&ballast[..1 << 20]).iter().map(|it| u64::from(*it)).sum::<u64>();
+        let shows = |_| std::hint::black_box(work()) > 0 && after.cpu_seconds < Process::read().cpu_seconds;
+        assert!((0..1_000).any(shows), "{after:?}");
+        drop((go_on, files));
+        threads.into_iter().for_each(|it| it.join().expect("it ends"));
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use trust_runtime::domain::action::ActionKind;
 use trust_runtime::domain::code::Code;
-use trust_runtime::domain::identity::Fingerprint;
+use trust_runtime::domain::identity::{Fingerprint, Role};
+use trust_runtime::domain::offer::Agent;
 use trust_runtime::domain::policy::Stage;
 use trust_runtime::domain::time::{Millis, Monotonic, Wall};
 use trust_runtime::engine::skew::Skew;
-use trust_runtime::engine::view::OwnCertificate;
+use trust_runtime::engine::view::{ClockState, OwnCertificate};
 use trust_runtime::metrics::table::{ALL, Kind};
 use trust_runtime::metrics::{MEDIA_TYPE, RunEnd, Side};
 use trust_runtime::store;
@@ -20,6 +21,7 @@ use crate::exposition::{Exposition, parse};
 use crate::fleet::{Bench, READ, TOKEN, bench, get, post};
 
 const PREFLIGHT: &str = "/api/runtime-cloud/actions/preflight";
+const DISPATCH: &str = "/api/runtime-cloud/actions/dispatch";
 
 async fn scrape(bench: &Bench) -> Exposition {
     let seen = bench.get("/metrics").await;
@@ -108,7 +110,7 @@ async fn no_label_has_a_value_that_somebody_outside_chose() {
         bench.send(strange.body(axum::body::Body::empty()).unwrap()).await;
     }
     bench.post(PREFLIGHT, READ.replace("engineer-1", "chosen").replace("[\"b\"]", "[\"chosen\"]")).await;
-    bench.post("/api/runtime-cloud/actions/dispatch", READ.replace("[\"b\"]", "[\"chosen\"]")).await;
+    bench.post(DISPATCH, READ.replace("[\"b\"]", "[\"chosen\"]")).await;
     raise_everything(&bench);
     let all = scrape(&bench).await;
     let paths: BTreeSet<&str> = ROUTES.iter().map(|route| route.path).chain(["refused_host", "unmatched"]).collect();
@@ -147,12 +149,28 @@ async fn requests_are_counted_by_route_and_by_how_they_ended() {
     assert_eq!(value(&scrape(&bench).await, requests, &labels("refused_host", "4xx")), 1.0);
 }
 
+/// By the clock of the node, in seconds.
+#[tokio::test]
+async fn the_time_that_an_answer_took_is_in_its_histogram() {
+    let bench = bench();
+    let held = bench.node.gate.acquire_many(1_000).await.unwrap();
+    let wait = async {
+        bench.node.pass(1_500);
+        drop(held);
+    };
+    tokio::join!(bench.post(DISPATCH, READ), wait);
+    let all = scrape(&bench).await;
+    let name = "trust_runtime_http_request_duration_seconds";
+    let sum = value(&all, &format!("{name}_sum"), &[("method", "POST"), ("route", DISPATCH), ("status", "2xx")]);
+    assert_eq!(sum, 1.5);
+}
+
 #[tokio::test]
 async fn decisions_and_bad_credentials_are_counted() {
     let bench = bench();
     bench.post(PREFLIGHT, READ).await;
     bench.post(PREFLIGHT, READ.replace("[\"b\"]", "[\"nobody\"]")).await;
-    bench.post("/api/runtime-cloud/actions/dispatch", READ.replace("site-1/engineer-1", "site-2/engineer-1")).await;
+    bench.post(DISPATCH, READ.replace("site-1/engineer-1", "site-2/engineer-1")).await;
     let guess = get("/api/runtime-cloud/state").header("authorization", "Bearer guess");
     bench.send(guess.body(axum::body::Body::empty()).unwrap()).await;
     let all = scrape(&bench).await;
@@ -164,19 +182,30 @@ async fn decisions_and_bad_credentials_are_counted() {
     ] {
         assert_eq!(value(&all, name, labels), 1.0, "{name} {labels:?}");
     }
+    // A question that is denied before there is a plan is one, too.
+    bench.post(PREFLIGHT, READ.replace("site-1/engineer-1", "site-2/engineer-1")).await;
+    assert_eq!(value(&scrape(&bench).await, "trust_runtime_preflights_total", &[("result", "denied")]), 2.0);
 }
 
 /// What failed on the way is no denial; the counters of outcomes have it.
 #[tokio::test]
 async fn a_denial_is_counted_where_it_is_met_with_and_a_failure_is_none() {
     let bench = bench();
-    let dispatch = "/api/runtime-cloud/actions/dispatch";
     let nobody = READ.replace("[\"b\"]", "[\"nobody\"]");
     bench.post(PREFLIGHT, nobody.clone()).await;
     bench.post(PREFLIGHT, READ.replace("site-1/engineer-1", "site-2/engineer-1")).await;
     let dry = |body: &str| body.replacen('{', "{\"dry_run\":true,", 1);
-    bench.post(dispatch, dry(&nobody)).await;
-    bench.post(dispatch, dry(&READ.replace("\"1.0\"", "\"9.0\""))).await;
+    bench.post(DISPATCH, dry(&nobody)).await;
+    bench.post(DISPATCH, dry(&READ.replace("\"1.0\"", "\"9.0\""))).await;
+    let unplanned = READ.replacen('{', "{\"plan_hash\":\"nobodys\",", 1);
+    bench.post(DISPATCH, unplanned.clone()).await;
+    bench.post(DISPATCH, dry(&unplanned)).await;
+    bench.post("/api/runtime-cloud/control/shutdown", "{}").await;
+    let guarded = Agent { role: Role::Admin, webhook: true };
+    bench.node.change(|view| {
+        Arc::make_mut(&mut view.settings).offer.agents.insert("guarded".parse().unwrap(), guarded);
+    });
+    assert_eq!(bench.post("/agents/guarded/x", "{}").await.status, StatusCode::FORBIDDEN);
     let metrics = &bench.node.metrics;
     for code in [Code::Replayed, Code::Timeout, Code::ServerBusy] {
         metrics.asked(ActionKind::CmdInvoke, Err(code));
@@ -190,6 +219,9 @@ async fn a_denial_is_counted_where_it_is_met_with_and_a_failure_is_none() {
         ("peer_not_available", "origin", "preflight", 2.0),
         ("permission_denied", "origin", "preflight", 1.0),
         ("contract_violation", "origin", "preflight", 1.0),
+        ("conflict", "origin", "dispatch", 1.0),
+        ("conflict", "origin", "preflight", 1.0),
+        ("permission_denied", "origin", "route", 2.0),
         ("replayed", "target", "target", 1.0),
         ("replayed", "origin", "dispatch", 1.0),
     ] {
@@ -243,6 +275,11 @@ async fn what_is_looked_at_follows_the_node() {
     }
     assert!(!all.contains_key("trust_runtime_certificate_expiry_timestamp_seconds"), "there is none");
     assert!(1e6 < now(&all, "process_resident_memory_bytes"), "a process has a megabyte");
+    // The engine believes the clock no more, and was rebuilt to be read only.
+    bench.node.change(|view| (view.clock, view.is_read_only) = (ClockState::Uncertain, true));
+    let all = scrape(&bench).await;
+    assert_eq!((now(&all, "trust_runtime_clock_certain"), now(&all, "trust_runtime_store_writable")), (0.0, 0.0));
+    bench.node.change(|view| (view.clock, view.is_read_only) = (ClockState::Certain, false));
     // Somebody moves the wall clock by a minute, the disk fails and the node is told to stop.
     bench.node.now.lock().unwrap().wall = Wall(crate::fleet::NOW_NS + 60_000_000_000);
     *bench.store.fault.lock().unwrap() = Some(store::Error::Closed);

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::SystemTime;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use trust_runtime::metrics::table;
 
 use crate::clock::{self, WallClock};
+use crate::disk::Mount;
 use crate::harness::{Cluster, Running, SEEN_MAX, Setup};
 use crate::plant::{Desk, Plant, TOKEN, write_settings};
-use crate::question::{DISPATCH, PREFLIGHT, outcomes, ping, read, with, write};
+use crate::question::{DISPATCH, PREFLIGHT, command, outcomes, ping, read, with, write};
+use crate::runs::declared;
 use crate::watch::wait_until;
 
 const LOGGED: &str = "[runtime.log]\nformat = \"json\"\nlevel = \"debug\"\n";
@@ -40,16 +44,19 @@ fn pair(cluster: &Cluster, more: &str) -> [Running; 2] {
 #[test]
 fn metrics_of_real_nodes_move_when_something_happens() {
     let cluster = Cluster::new();
-    let [a, b] = pair(&cluster, "");
+    let [a, mut b] = pair(&cluster, "");
     let length = b.metric("trust_runtime_audit_records");
     assert!(a.dispatch_one(&read("a", "metric-1", &["b"])).ok);
     assert!(a.dispatch_one(&ping("a", "metric-2", &["b"])).ok);
     let denied = a.dispatch_one(&with(ping("a", "metric-3", &["b"]), "actor", "spiffe://trust/elsewhere/engineer-1"));
     assert!(!denied.ok, "{}", denied.text);
+    let to_nobody = a.dispatch_one(&ping("a", "metric-4", &["nobody"]));
+    assert_eq!(to_nobody.code, "peer_not_available", "{}", to_nobody.text);
     for (node, series, wanted) in [
         (&a, r#"trust_runtime_dispatch_targets_total{action="status_read",result="ok"}"#, 1.0),
         (&a, r#"trust_runtime_dispatch_targets_total{action="cmd_invoke",result="ok"}"#, 1.0),
-        (&a, r#"trust_runtime_dispatch_duration_seconds_count{action="cmd_invoke"}"#, 1.0),
+        (&a, r#"trust_runtime_dispatch_targets_total{action="cmd_invoke",result="peer_not_available"}"#, 1.0),
+        (&a, r#"trust_runtime_dispatch_duration_seconds_count{action="cmd_invoke"}"#, 2.0),
         (&a, r#"trust_runtime_denials_total{code="permission_denied",stage="origin",side="dispatch"}"#, 1.0),
         (&b, r#"trust_runtime_mesh_actions_total{action="status_read",result="ok"}"#, 1.0),
         (&b, r#"trust_runtime_mesh_actions_total{action="cmd_invoke",result="ok"}"#, 1.0),
@@ -68,10 +75,112 @@ fn metrics_of_real_nodes_move_when_something_happens() {
     at_least(&b, "trust_runtime_audit_records", length + 1.0);
     at_least(&b, r#"trust_runtime_store_commits_total{result="ok"}"#, 1.0);
     at_least(&b, "trust_runtime_store_commit_duration_seconds_count", 1.0);
+    // Two signatures and a disk take a while.
+    for series in [r#"dispatch_duration_seconds_sum{action="cmd_invoke"}"#, "store_commit_duration_seconds_sum"] {
+        at_least(&a, &format!("trust_runtime_{series}"), 0.000_01);
+    }
     at_least(&a, "trust_runtime_mesh_links", 1.0);
     b.stop();
     at_least(&a, r#"trust_runtime_peers{state="partitioned"}"#, 1.0);
     b.resume();
+    b.kill();
+    follows(&a, "trust_runtime_mesh_links", 0.0);
+}
+
+/// Waits until a series has this value.
+#[track_caller]
+fn follows(node: &Running, series: &str, wanted: f64) {
+    wait_until(&format!("{series} is {wanted}"), SEEN_MAX, || match node.metric(series) {
+        now if now == wanted => Ok(()),
+        now => Err(now.to_string()),
+    });
+}
+
+#[test]
+fn runs_are_counted_when_they_begin_while_they_go_on_and_as_they_end() {
+    let cluster = Cluster::new();
+    let a = cluster.play("a", Setup::new().with(declared()));
+    let long = a.dispatch_one(&command("a", "long", "a", "tick", &json!({ "n": 500, "ms": 100 })));
+    follows(&a, "trust_runtime_runs_active", 1.0);
+    for name in ["hello", "boom", "boom"] {
+        a.post(&format!("/agents/{name}/one"), &json!({}));
+    }
+    let completed = r#"trust_runtime_runs_ended_total{result="completed"}"#;
+    let errored = r#"trust_runtime_runs_ended_total{result="errored"}"#;
+    for (series, wanted) in [
+        ("trust_runtime_runs_started_total", 4.0),
+        (completed, 1.0),
+        (errored, 2.0),
+        ("trust_runtime_runs_active", 1.0),
+    ] {
+        follows(&a, series, wanted);
+    }
+    let long: Json = serde_json::from_str(&long.text).expect("a result");
+    assert!(a.dispatch_one(&command("a", "enough", "a", "cancel", &json!({ "run_id": long["run_id"] }))).ok);
+    follows(&a, errored, 3.0);
+    follows(&a, "trust_runtime_runs_active", 0.0);
+}
+
+#[test]
+fn readers_and_their_connections_are_seen_while_they_are_there() {
+    let cluster = Cluster::new();
+    let a = cluster.play("a", Setup::new());
+    let before = a.metric("trust_runtime_tasks");
+    let reader = || {
+        let mut stream = TcpStream::connect(a.web()).expect("it listens");
+        let head = format!("GET /api/runtime-cloud/state/stream HTTP/1.1\r\nhost: {}\r\n\r\n", a.web());
+        stream.write_all(head.as_bytes()).expect("written");
+        stream
+    };
+    let readers = [reader(), reader(), reader()];
+    follows(&a, "trust_runtime_http_streams_open", 3.0);
+    let tasks = a.metric("trust_runtime_tasks");
+    assert!(before + 3.0 <= tasks, "{before} and then {tasks}");
+    drop(readers);
+    follows(&a, "trust_runtime_http_streams_open", 0.0);
+    wait_until("their tasks are over", SEEN_MAX, || match a.metric("trust_runtime_tasks") {
+        now if now <= before => Ok(()),
+        now => Err(format!("{now}, and {before} before")),
+    });
+}
+
+#[test]
+fn a_full_disk_is_seen_in_the_counts_of_what_could_not_be_written() {
+    let cluster = Cluster::new();
+    let disk = Mount::new(&cluster.project("a", &Setup::new()).join("state"), "size=3m");
+    let a = cluster.play("a", Setup::new());
+    assert_eq!(a.metric("trust_runtime_store_writable"), 1.0);
+    let filler = disk.fill();
+    let mut count = 0;
+    let (answer, _) = wait_until("a write is refused", SEEN_MAX, || {
+        count += 1;
+        let answer = a.post(DISPATCH, &write("a", &format!("full-{count}"), &["a"], 100 + count));
+        if answer.status == 200 { Err(format!("{count} went through")) } else { Ok(answer) }
+    });
+    assert_eq!(answer.text_at("/code"), "storage_unavailable", "{}", answer.text);
+    for series in [
+        r#"trust_runtime_store_commits_total{result="failed"}"#,
+        r#"trust_runtime_dispatch_targets_total{action="cfg_apply",result="storage_unavailable"}"#,
+    ] {
+        assert!(1.0 <= a.metric(series), "{series}");
+    }
+    assert_eq!(a.metric("trust_runtime_store_writable"), 0.0);
+    fs::remove_file(filler).expect("removed");
+    follows(&a, "trust_runtime_store_writable", 1.0);
+}
+
+#[test]
+fn another_life_of_a_node_counts_anew_and_says_when_it_began() {
+    let cluster = Cluster::new();
+    let mut a = cluster.play("a", Setup::new());
+    assert!(a.dispatch_one(&ping("a", "before", &["a"])).ok);
+    let pings = r#"trust_runtime_dispatch_targets_total{action="cmd_invoke",result="ok"}"#;
+    let [started, again] = [(); 2].map(|()| a.metric("process_start_time_seconds"));
+    assert_eq!((a.metric(pings), started), (1.0, again), "one life, one beginning");
+    a.shutdown();
+    a.restart();
+    assert_eq!(a.metric(pings), 0.0, "of an earlier life");
+    assert!(started < a.metric("process_start_time_seconds"), "another life");
 }
 
 #[test]

@@ -435,6 +435,8 @@ async fn what_a_person_takes_back_goes_before_what_waits_for_the_disk() {
     assert!(place < WRITES / 2, "{records:?}");
 }
 
+mod counted;
+
 /// Waits until this holds.
 async fn until(mut holds: impl FnMut() -> bool) {
     let held = async {
