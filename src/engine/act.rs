@@ -210,7 +210,7 @@ impl Engine {
         let envelope = &received.envelope;
         let draft = act_draft(now, entropy, self.settings.policy_hash, envelope, Err(&denial));
         // A signed refusal says that the write was not and will not be carried out.
-        if self.has_forgotten || self.is_in_doubt || !self.note_refusal(received, &denial, now) {
+        if self.has_forgotten || self.is_doubted(envelope) || !self.note_refusal(received, &denial, now) {
             effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
             effects.then(Effect::Refuse { query, code: denial.code });
             return;
@@ -228,6 +228,11 @@ impl Engine {
         };
         effects.then(Effect::AuditLightly { drafts: vec![draft], waiter: Waiter::Query(query) });
         effects.then(Effect::Answer { query, receipt: Box::new(receipt) });
+    }
+
+    fn is_doubted(&self, envelope: &Envelope) -> bool {
+        let is_it = |key: &RequestKey| key.actor == envelope.actor && key.request_id == envelope.request_id;
+        self.doubted.iter().any(is_it)
     }
 
     fn told_to(&self, origin: &RuntimeId, denial: Denial) -> Denial {

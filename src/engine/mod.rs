@@ -112,8 +112,10 @@ pub struct Engine {
     is_read_only: bool,
     /// Whether the durable facts could not be read back after a failed commit: which writes were carried out is not known.
     has_forgotten: bool,
-    /// Whether the batch of a failed commit may be found on the disk after a restart.
+    /// Whether the batch of a commit that has just failed may be found on the disk after a restart.
     is_in_doubt: bool,
+    /// The writes in such batches.
+    doubted: BTreeSet<RequestKey>,
     /// Why no run can be kept any more.
     runs_fault: Option<String>,
 }
@@ -207,15 +209,20 @@ impl Engine {
         self.has_forgotten
     }
 
-    /// The batch of a commit that failed may have reached the disk: whoever starts anew may find its writes carried out. Until a
-    /// commit succeeds no refusal of a write is signed.
+    /// The batch whose commit failed may have reached the disk: a restart may find its writes carried out. Said before the engine
+    /// is rebuilt or goes back. Until a commit succeeds no refusal of one of these writes is signed.
     pub fn doubt(&mut self) {
         self.is_in_doubt = true;
     }
 
+    /// Whether there are writes of which it is not known whether a restart finds them.
+    pub fn has_doubts(&self) -> bool {
+        !self.doubted.is_empty()
+    }
+
     /// A commit succeeded: it lies where the failed one would have been.
     pub fn settle(&mut self) {
-        self.is_in_doubt = false;
+        self.doubted.clear();
     }
 
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).

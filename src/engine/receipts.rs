@@ -2,6 +2,7 @@
 //!
 //! Only the table is here, with its three orders kept the same; when a receipt may go is decided in `act`.
 
+use std::collections::btree_map::Keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::id::RuntimeId;
@@ -29,6 +30,11 @@ pub(super) struct Receipts {
 impl Receipts {
     pub(super) fn get(&self, key: &RequestKey) -> Option<&Receipt> {
         self.by_key.get(key)
+    }
+
+    /// The requests of which one is kept.
+    pub(super) fn keys(&self) -> Keys<'_, RequestKey, Receipt> {
+        self.by_key.keys()
     }
 
     /// Whether not one more is taken, whoever it is for.

@@ -102,6 +102,7 @@ impl Engine {
             is_read_only: false,
             has_forgotten: false,
             is_in_doubt: false,
+            doubted: BTreeSet::new(),
             runs_fault: None,
         };
         engine.apply_overlay();
@@ -149,7 +150,10 @@ impl Engine {
         self.witnessing = Arc::clone(&shown.witnessing);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
-        self.receipts = Receipts::default();
+        let receipts = std::mem::take(&mut self.receipts);
+        if std::mem::take(&mut self.is_in_doubt) {
+            self.doubted.extend(receipts.keys().cloned());
+        }
         self.has_forgotten = true;
         self.change();
     }
@@ -166,7 +170,11 @@ impl Engine {
         engine.resuming.clone_from(&self.resuming);
         engine.late.clone_from(&self.late);
         engine.refusals.clone_from(&self.refusals);
-        engine.is_in_doubt = self.is_in_doubt;
+        engine.doubted.clone_from(&self.doubted);
+        if self.is_in_doubt {
+            engine.doubted.extend(self.receipts.keys().cloned());
+        }
+        engine.doubted.retain(|key| engine.receipts.get(key).is_none());
         engine.runs_fault.clone_from(&self.runs_fault);
         // What was begun in the failed batch is not under way: its caller hears so, and nothing is sent.
         engine.under_way.clone_from(&self.under_way);

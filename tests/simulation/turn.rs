@@ -190,10 +190,10 @@ impl World {
         let now = it.now(self.now);
         let records = it.disk.recall();
         let Some(live) = it.live.as_mut() else { return };
-        live.engine = live.engine.rebuilt(records, now).expect("facts hold no removal");
         if condition == Condition::Broken {
             live.engine.doubt();
         }
+        live.engine = live.engine.rebuilt(records, now).expect("facts hold no removal");
         live.engine.stop_writing();
         live.view = live.engine.view();
         // As the driver does: asked again, a write that was done before gets its receipt and any other a refusal, which is signed

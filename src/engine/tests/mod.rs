@@ -172,16 +172,29 @@ fn who_does_not_know_what_was_carried_out_signs_no_refusal() {
 /// A restart may find it carried out, or what comes next is written in its place.
 #[test]
 fn while_a_failed_batch_may_be_on_the_disk_no_refusal_is_signed() {
-    let mut engine = engine(&["s/b"]);
-    engine.doubt();
-    let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
-    engine.stop_writing();
-    let envelope = letter("s/b", "r", "debug", at(1));
-    let refused = act(&mut engine, at(1), envelope.clone());
-    assert!(refused.after.iter().any(|it| matches!(it, Effect::Refuse { code: Code::StorageUnavailable, .. })));
-    assert!(ruling(&refused).is_none(), "{refused:?}");
-    engine.settle();
-    assert!(matches!(ruling(&act(&mut engine, at(1), envelope)), Some(Ruling::Refused(_))));
+    let is_signed = |effects: &Effects| matches!(ruling(effects), Some(Ruling::Refused(_)));
+    let envelope = |id| letter("s/b", id, "debug", at(1));
+    for is_readable in [true, false] {
+        let mut engine = engine(&["s/b"]);
+        let shown = engine.view();
+        act(&mut engine, at(1), envelope("r"));
+        engine.doubt();
+        if !is_readable {
+            engine.go_back_to(&shown);
+        }
+        let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
+        engine.stop_writing();
+        let refused = act(&mut engine, at(1), envelope("r"));
+        assert!(refused.after.iter().any(|it| matches!(it, Effect::Refuse { code: Code::StorageUnavailable, .. })));
+        assert!(!is_signed(&refused), "{refused:?}");
+        assert!(is_signed(&act(&mut engine, at(1), envelope("another"))), "it was in no batch");
+        // A second failure changes nothing.
+        let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
+        engine.stop_writing();
+        assert!(!is_signed(&act(&mut engine, at(1), envelope("r"))));
+        engine.settle();
+        assert!(is_signed(&act(&mut engine, at(1), envelope("r"))));
+    }
 }
 
 /// Its window is about when it came; whom it comes from is asked again.

@@ -201,12 +201,12 @@ impl Driver {
     /// Nothing of the failed batch counts: forget it and go on without writing.
     async fn fall_back(&mut self, error: &store::Error) {
         tracing::error!(%error, "the store failed; going on read-only");
+        if error.may_be_written() {
+            self.engine.doubt();
+        }
         if !self.rebuild().await {
             // The last view shows nothing but what was durable before this batch.
             self.engine.go_back_to(&self.views.load());
-        }
-        if error.may_be_written() {
-            self.engine.doubt();
         }
         self.engine.stop_writing();
         self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);

@@ -12,8 +12,8 @@ use crate::engine::effect::Answer;
 /// As long as a program may take here.
 const TIME: Duration = Duration::from_millis(400);
 
-/// Says who it is; hangs while `hang` is there; otherwise gives back what it was given.
-const SCRIPT: &str = r#"echo $$ >"$0/started"; test -e "$0/hang" && exec sleep 600; exec cat"#;
+/// Hangs, and says who it is, if `hang` is there; otherwise gives back what it was given.
+const SCRIPT: &str = r#"test -e "$0/hang" && { echo $$ >"$0/started"; exec sleep 600; }; exec cat"#;
 
 /// An issuer whose program is a script in a folder, and a driver that puts everything on record.
 fn issuer(folder: &Path, script: &str) -> Arc<Issuer> {
@@ -41,7 +41,7 @@ async fn asks(issuer: &Arc<Issuer>, name: &str) -> Result<CertificateDer<'static
     issuer.issue(&node(name), &certificate()).await
 }
 
-/// The process of the script that was started last.
+/// The process that hangs.
 async fn started(folder: &Path) -> String {
     let wait = async {
         loop {
