@@ -160,9 +160,9 @@ pub async fn prepare(
     let keyring = Arc::new(Keyring::new(identity.into(), settings.me.clone(), now.wall)?);
     let fingerprint = keyring.keys().signer().identity;
     let (engine, Effects { batch, after: _ }) = Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
-    let positions = store.commit(batch).await?;
+    store.commit(batch).await?;
     let metrics = Arc::new(Metrics::default());
-    driver::note_length(&metrics, &positions);
+    metrics.audit_length(store.length().await?);
     Ok(Prepared { clock, engine, store, keyring, metrics })
 }
 

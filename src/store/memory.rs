@@ -485,6 +485,10 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.open()?.disk.position(audit_id)) })
     }
 
+    fn length(&self) -> Pending<'_, Result<u64, Error>> {
+        Box::pin(async move { Ok(self.open()?.disk.content.writes.end.seq) })
+    }
+
     fn sign_checkpoints(&self, key: NoteKey) {
         self.shared().disk.sign_checkpoints(key);
     }

@@ -191,7 +191,7 @@ fn boot_of(batch: &Batch) -> Option<u64> {
 /// Durable storage, cheap to share.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Makes a batch durable, all or nothing, and gives each audit record its place, in order. Concurrent batches may
-    /// share one fsync. On an error nothing of the batch is kept.
+    /// share one fsync. On an error nothing of the batch counts; a restart may find it where [`Error::may_be_written`].
     fn commit(&self, batch: Batch) -> Pending<'_, Result<Vec<Position>, Error>>;
 
     /// The newest of every fact, in the order of their keys.
@@ -213,6 +213,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The place of one record in the chain of writes, if it is there.
     fn position(&self, audit_id: AuditId) -> Pending<'_, Result<Option<Position>, Error>>;
+
+    /// How many records the chain of writes has.
+    fn length(&self) -> Pending<'_, Result<u64, Error>>;
 
     /// From now on this key signs checkpoints of the chain of writes: at once in each boot, after every
     /// [`crate::domain::audit::RECORDS_MAX`] records, after [`crate::domain::audit::INTERVAL`] where there is a new one, and at the end.

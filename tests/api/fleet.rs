@@ -227,6 +227,10 @@ impl Store for FakeStore {
         unimplemented!("web never asks")
     }
 
+    fn length(&self) -> store::Pending<'_, Result<u64, store::Error>> {
+        unimplemented!("web never asks")
+    }
+
     fn sign_checkpoints(&self, _key: NoteKey) {
         unimplemented!("web never signs")
     }

@@ -170,15 +170,17 @@ fn a_full_disk_is_seen_in_the_counts_of_what_could_not_be_written() {
 }
 
 #[test]
-fn another_life_of_a_node_counts_anew_and_says_when_it_began() {
+fn another_life_of_a_node_counts_anew_but_for_its_log_and_says_when_it_began() {
     let cluster = Cluster::new();
     let mut a = cluster.play("a", Setup::new());
     assert!(a.dispatch_one(&ping("a", "before", &["a"])).ok);
     let pings = r#"trust_runtime_dispatch_targets_total{action="cmd_invoke",result="ok"}"#;
     let [started, again] = [(); 2].map(|()| a.metric("process_start_time_seconds"));
     assert_eq!((a.metric(pings), started), (1.0, again), "one life, one beginning");
+    let records = a.metric("trust_runtime_audit_records");
     a.shutdown();
     a.restart();
+    assert!(1.0 <= records && records <= a.metric("trust_runtime_audit_records"), "the log goes on: {records}");
     assert_eq!(a.metric(pings), 0.0, "of an earlier life");
     assert!(started < a.metric("process_start_time_seconds"), "another life");
 }

@@ -307,7 +307,7 @@ impl Driver {
 }
 
 /// The chain of writes ends with the last of these records.
-pub(super) fn note_length(metrics: &Metrics, positions: &[Position]) {
+fn note_length(metrics: &Metrics, positions: &[Position]) {
     if let Some(last) = positions.last() {
         metrics.audit_length(last.seq);
     }

@@ -314,9 +314,10 @@ async fn a_removed_fact_is_gone_and_removing_nothing_is_fine<B: Bench>() {
 async fn a_record_has_a_place_once_it_is_committed<B: Bench>() {
     let bench = B::new();
     let store = bench.open();
-    assert_eq!(store.position(audit_id(1)).await, Ok(None));
+    assert_eq!((store.position(audit_id(1)).await, store.length().await), (Ok(None), Ok(0)));
     let places = store.commit(write(1)).await.expect("commits");
     assert_eq!(store.position(audit_id(1)).await, Ok(places.first().copied()));
+    assert_eq!(store.length().await, Ok(1));
     // Reads have no place that a receipt could name.
     store.append_read(draft(2)).expect("queues");
     until_reads(&*store, 1).await;

@@ -362,6 +362,10 @@ impl Store for SqliteStore {
         Box::pin(self.ask(self.link(|links| links.facts.clone()), move |reply| Question::Place { audit_id, reply }))
     }
 
+    fn length(&self) -> Pending<'_, Result<u64, Error>> {
+        Box::pin(self.ask(self.link(|links| links.facts.clone()), |reply| Question::Length { reply }))
+    }
+
     fn sign_checkpoints(&self, key: NoteKey) {
         *lock(&self.key) = Some(key);
     }

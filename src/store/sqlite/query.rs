@@ -28,6 +28,8 @@ pub(super) enum Question {
     Checkpoint { reply: oneshot::Sender<Result<Option<String>, Error>> },
     /// The newest checkpoint and what came since.
     Growth { from: u64, reply: oneshot::Sender<Result<Option<Growth>, Error>> },
+    /// How many records the chain of writes has.
+    Length { reply: oneshot::Sender<Result<u64, Error>> },
     /// The place of one record in the chain of writes.
     Place { audit_id: AuditId, reply: oneshot::Sender<Result<Option<Position>, Error>> },
 }
@@ -74,6 +76,7 @@ impl Reader {
                 Question::Page { filter, reply } => drop(reply.send(self.page(&filter))),
                 Question::Checkpoint { reply } => drop(reply.send(self.writes.checkpoint())),
                 Question::Growth { from, reply } => drop(reply.send(self.writes.growth(from))),
+                Question::Length { reply } => drop(reply.send(self.writes.length())),
                 Question::Place { audit_id, reply } => drop(reply.send(self.writes.place(audit_id))),
             }
         }
@@ -125,6 +128,13 @@ impl Source {
 
     fn growth(&self, from: u64) -> Result<Option<Growth>, Error> {
         growth(&self.connection, from).map_err(|error| self.failed(error))
+    }
+
+    /// The chain of writes loses nothing, so its length is its last number.
+    fn length(&self) -> Result<u64, Error> {
+        let sql = "SELECT coalesce(max(seq), 0) FROM audit";
+        let last: i64 = self.connection.query_row(sql, [], |row| row.get(0)).map_err(|error| self.failed(error))?;
+        Ok(last.unsigned_abs())
     }
 
     fn place(&self, audit_id: AuditId) -> Result<Option<Position>, Error> {
