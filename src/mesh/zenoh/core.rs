@@ -47,7 +47,7 @@ pub(super) struct Sessions {
     pub(super) gates: Vec<Opened>,
 }
 
-/// What the tasks of one set of sessions share. Zenoh's callbacks hold the intake only.
+/// What the tasks of one set of sessions share. Zenoh's callbacks hold parts of it, and never a session.
 pub(super) struct Core {
     pub(super) space: Space,
     pub(super) own: RuntimeId,

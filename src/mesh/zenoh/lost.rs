@@ -14,7 +14,7 @@ use zenoh::session::TransportEvent;
 
 use crate::mesh::zenoh::session::Opened;
 
-/// After how many lost links sessions are opened anew: some 40 MB, and one more break after ten thousand.
+/// After how many lost links sessions are opened anew: some 60 MB, and one more break after ten thousand.
 pub(super) const LOST_MAX: u64 = 10_000;
 
 /// The links that the sessions of a node have lost since they were opened.

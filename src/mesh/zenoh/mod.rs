@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -177,6 +177,7 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
         tunnel,
         wires,
         is_announced: AtomicBool::new(false),
+        dismissed: Mutex::default(),
         stop: CancellationToken::new(),
     };
     let core = opener.open().await?;
@@ -254,9 +255,7 @@ impl Mesh for ZenohMesh {
     }
 
     fn dismiss(&self, site: &SiteId) {
-        if let Some(tunnel) = &self.opener.tunnel {
-            tunnel.dismiss(site);
-        }
+        self.opener.dismiss(site);
     }
 
     fn refusals(&self) -> Refusals {

@@ -1,12 +1,14 @@
 //! Opens the sessions of a node, at first and anew.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::id::SiteId;
 use crate::mesh::OpenError;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::Space;
@@ -22,6 +24,10 @@ const CLIENT_REDIAL: Duration = Duration::from_secs(1);
 /// Pause between attempts to open sessions anew: their port may still be taken by what is over.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// The least time from one time to the next: somebody who breaks his links on purpose must not cut those of all others all the
+/// time. Meanwhile some 1 MB a second may stay of the links that he breaks.
+const REOPEN_EVERY: Duration = Duration::from_secs(600);
+
 /// How long sessions that are replaced may take to end. A silent neighbour holds one up for some seconds.
 const END_MAX: Duration = Duration::from_secs(10);
 
@@ -35,6 +41,8 @@ pub(super) struct Opener {
     pub(super) wires: Wires,
     /// Whether the node has said that it is there.
     pub(super) is_announced: AtomicBool,
+    /// The partners that are none any more: nobody is at their doors.
+    pub(super) dismissed: Mutex<BTreeSet<SiteId>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -50,6 +58,9 @@ impl Opener {
         let home = session::open(options, wires).await?;
         let mut gates = Vec::new();
         for (partner, outside) in options.partners.iter().zip(self.tunnel.iter().flat_map(|it| &it.partners)) {
+            if self.is_dismissed(&partner.site) {
+                continue;
+            }
             gates.push(gate::open(options, &partner.site, outside, (&home, wires)).await?);
         }
         // Inside TLS nobody is dialled but by configuration, and that is Zenoh's to do again.
@@ -75,6 +86,18 @@ impl Opener {
         listening
     }
 
+    /// From now on this site is no partner.
+    pub(super) fn dismiss(&self, site: &SiteId) {
+        self.dismissed.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone());
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.dismiss(site);
+        }
+    }
+
+    fn is_dismissed(&self, site: &SiteId) -> bool {
+        self.dismissed.lock().unwrap_or_else(PoisonError::into_inner).contains(site)
+    }
+
     /// The same until it succeeds.
     async fn open_at_last(&self) -> Arc<Core> {
         let mut is_told = false;
@@ -97,6 +120,7 @@ pub(super) async fn reopen(mesh: Weak<ZenohMesh>) {
         if let Some(mesh) = mesh.upgrade() {
             mesh.reopen().await;
         }
+        sleep(REOPEN_EVERY).await;
     }
 }
 

@@ -469,9 +469,26 @@ async fn a_router_that_is_opened_anew_is_back_with_its_site_and_its_partner() {
     worn.hears([n.gone(), s.gone()]).await;
     n.hears([s.appeared(), worn.appeared()]).await;
     s.hears([n.appeared(), worn.appeared()]).await;
-    assert!(!Arc::ptr_eq(&first, &worn.mesh.core.load_full()), "these sessions are others");
+    wait_until("these sessions are others", async || !Arc::ptr_eq(&first, &worn.mesh.core.load_full())).await;
     n.asks(&mut s).await;
     s.asks(&mut n).await;
     s.asks(&mut worn).await;
-    assert_eq!((worn.mesh.listening(), worn.mesh.links().await), (at, 2), "one client, one partner");
+    wait_until("there are one client and one partner", async || worn.mesh.links().await == 2).await;
+    assert_eq!(worn.mesh.listening(), at);
+}
+
+/// Nobody is at a dismissed partner's door, and nobody waits for him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_whose_partner_was_dismissed_is_opened_anew_without_him() {
+    let [north, south] = Site::known(["north", "south"]);
+    let options = north.options("router", Arc::clone(&north.router));
+    let partners = vec![listening(&south)];
+    let mut worn = Member::open(Options { role: Role::Router, partners, lost_max: 1, ..options }).await;
+    let (mut n, leaves) = (north.client("n", &worn).await, north.client("leaves", &worn).await);
+    n.hears([leaves.appeared(), worn.appeared()]).await;
+    worn.mesh.dismiss(&south.authority.runtime("any").site);
+    leaves.mesh.close().await;
+    worn.hears([n.gone()]).await;
+    n.hears([worn.appeared()]).await;
+    n.asks(&mut worn).await;
 }

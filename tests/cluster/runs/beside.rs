@@ -143,7 +143,7 @@ impl Readers {
             count if count == 2 * asked.len() => Ok(()),
             count => match all.iter().flat_map(|(_, both)| both).filter(|it| it.is_finished()).count() {
                 0 => Err(format!("{count} do")),
-                ended => panic!("{ended} readers are done before their runs"),
+                ended => panic!("{ended} readers are done before their runs; {count} got something"),
             },
         });
         Self { runtime, all, begun }
@@ -179,6 +179,13 @@ fn run_all(nodes: &[Running; 2], watched: &[Watched<'_>; 2], numbers: std::ops::
     let watch = Stopwatch::start();
     let asked: Vec<Asked> = numbers.map(|number| Asked::new(nodes, number)).collect();
     let started = watch.elapsed();
+    // Whoever follows at once a run of which its node has not heard yet depends on how fast the other one answers.
+    for (run, node) in asked.iter().flat_map(|run| nodes.iter().map(move |node| (run, node))) {
+        wait_until("the run is known", READ_MAX, || match node.try_get(&format!("/runs/{}", run.run))? {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.text),
+        });
+    }
     let readers = Readers::enter(nodes, &asked);
     for node in watched {
         let streams = node.living().expect("an answer").streams;
