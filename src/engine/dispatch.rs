@@ -81,12 +81,10 @@ impl Engine {
         })?;
         let request = RequestKey { actor: asker.actor.clone(), request_id: request_id.clone() };
         let key = IntentKey { request, target: target.clone() };
-        let intent = Intent { key: key.clone(), action: action::name(action), at: now.wall };
+        self.under_way.begin(&key);
+        let intent = Intent { key, action: action::name(action), at: now.wall };
         effects.audit(self.write_draft(now, entropy, write, target, Outcome::Intended));
-        effects.persist(Record::Intent(intent.clone()));
-        let under_way = self.under_way.entry(key.clone()).or_default();
-        *under_way = under_way.saturating_add(1);
-        self.intents.insert(key, intent);
+        effects.persist(Record::Intent(intent));
         Ok(Started::Send(Box::new(envelope)))
     }
 
@@ -181,7 +179,7 @@ impl Engine {
         }
         let request = RequestKey { actor: write.asker.actor.clone(), request_id: write.request_id.clone() };
         let key = IntentKey { request, target: conclusion.target };
-        let closes = self.is_last_under_way(&key).then_some(key);
+        let closes = self.under_way.conclude(&key).then_some(key);
         Late { draft, closes }
     }
 
@@ -189,13 +187,14 @@ impl Engine {
         for Late { draft, closes } in concluded {
             effects.audit(draft.clone());
             if let Some(key) = closes {
-                self.intents.remove(key);
                 effects.persist(Record::IntentClosed(key.clone()));
             }
         }
     }
 
+    /// Kept here from now on, whatever becomes of the next batch.
     fn put_off(&mut self, concluded: Vec<Late>) {
+        self.under_way.settle();
         for late in concluded {
             if self.late.len() < LATE_MAX {
                 self.late.push(late);
@@ -210,17 +209,6 @@ impl Engine {
         let late = std::mem::take(&mut self.late);
         self.write_outcomes(&late, effects);
         self.resuming = late;
-    }
-
-    /// Takes one dispatch off an intent. The intent stays while the same request is still under way a second time.
-    fn is_last_under_way(&mut self, key: &IntentKey) -> bool {
-        let left = self.under_way.get(key).copied().unwrap_or_default().saturating_sub(1);
-        if left == 0 {
-            self.under_way.remove(key);
-        } else {
-            self.under_way.insert(key.clone(), left);
-        }
-        left == 0
     }
 
     fn overtaken(&self, now: Now, entropy: &mut dyn Entropy, write: &Write, denial: &Denial) -> Draft {

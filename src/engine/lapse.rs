@@ -1,9 +1,11 @@
-//! Trust that ends by time alone: a partner's bundle, the own certificate. Told when it ends and when it is back, once each.
+//! Trust that ends, by time or by a ban: in a partner's bundle, in the own certificate. Told when it ends and when it is back,
+//! once each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::id::SiteId;
+use crate::domain::identity::authority::Authority;
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::engine::view::{Category, Renewal, Settings, Severity};
 use crate::engine::{Engine, Happening};
@@ -15,7 +17,8 @@ const LOOK_MAX: Millis = Millis::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lapses {
     stale: BTreeSet<SiteId>,
-    is_certificate_over: bool,
+    /// Why the own certificate does not hold.
+    against_own: Option<String>,
     next: Option<Monotonic>,
 }
 
@@ -60,23 +63,30 @@ impl Engine {
     }
 
     fn tell_certificate(&mut self, now: Now, settings: &Settings) {
-        let is_over = settings.certificate.is_some_and(|own| own.renewal(now.wall) == Renewal::Overdue);
-        if is_over == self.lapses.is_certificate_over {
+        let against = against_own(now.wall, settings);
+        if against == self.lapses.against_own {
             return;
         }
-        self.lapses.is_certificate_over = is_over;
-        let (severity, summary) = if is_over {
-            (Severity::Critical, "the own certificate has ended: peers and callers refuse it until it is renewed")
-        } else {
-            (Severity::Info, "the own certificate holds again")
-        };
-        self.tell_lapse(now, severity, summary.to_owned());
+        self.lapses.against_own.clone_from(&against);
+        match against {
+            Some(reason) => self.tell_lapse(now, Severity::Critical, reason),
+            None => self.tell_lapse(now, Severity::Info, "the own certificate holds again".to_owned()),
+        }
     }
 
     fn tell_lapse(&mut self, now: Now, severity: Severity, summary: String) {
         let runtime = self.me().clone();
         self.tell(now, Happening { category: Category::Security, runtime, request_id: None, summary, severity });
     }
+}
+
+/// Why peers and callers refuse the own certificate.
+fn against_own(now: Wall, settings: &Settings) -> Option<String> {
+    if settings.certificate.is_some_and(|own| own.renewal(now) == Renewal::Overdue) {
+        return Some("the own certificate has ended: peers and callers refuse it until it is renewed".to_owned());
+    }
+    let refusal = settings.authority.as_ref().and_then(Authority::against_own)?;
+    Some(format!("the own certificate does not hold by the anchors and bans in force: {refusal}"))
 }
 
 /// How long until the first of all ends that are still to come.
@@ -182,6 +192,30 @@ mod tests {
         let told = rows(&engine);
         assert_eq!(told.get(1), Some(&(Severity::Info, "the own certificate holds again".to_owned())));
         assert_eq!(told.len(), 2);
+    }
+
+    /// Also one that has not ended, such as one that is banned.
+    #[test]
+    fn a_certificate_that_is_refused_is_told_once_and_so_is_one_that_holds() {
+        let refused = Some(crate::engine::tests::authority().asked_of_own(&[], at(9_000).wall));
+        let held = trusting(Some(9_000), 9_000);
+        let mut engine = engine(Arc::clone(&held));
+        reload(&mut engine, 1, Arc::new(Settings { authority: refused.clone(), ..(*held).clone() }));
+        for second in [2, 3] {
+            handle(&mut engine, second, Input::Timer);
+            let rows = rows(&engine);
+            assert!(rows.len() == 1 && rows[0].0 == Severity::Critical, "{second}: {rows:?}");
+            assert!(rows[0].1.contains("does not hold by the anchors and bans in force"), "{rows:?}");
+        }
+        // One that has ended besides is told as that.
+        reload(&mut engine, 4, Arc::new(Settings { authority: refused, ..(*trusting(Some(9_000), 3)).clone() }));
+        handle(&mut engine, 5, Input::Timer);
+        assert!(rows(&engine).len() == 2 && rows(&engine)[1].1.contains("has ended"), "{:?}", rows(&engine));
+        reload(&mut engine, 6, held);
+        handle(&mut engine, 7, Input::Timer);
+        let told = rows(&engine);
+        assert_eq!(told.get(2), Some(&(Severity::Info, "the own certificate holds again".to_owned())));
+        assert_eq!(told.len(), 3);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod steady;
 mod rollover_tests;
 #[cfg(test)]
 mod tests;
+mod under_way;
 pub mod view;
 mod witness;
 pub mod word;
@@ -47,9 +48,10 @@ use crate::engine::effect::Effects;
 use crate::engine::input::{Input, Request};
 use crate::engine::lapse::Lapses;
 use crate::engine::receipts::Receipts;
-use crate::engine::record::{Deed, Intent, IntentKey, OpenRun, RequestKey};
+use crate::engine::record::{Deed, OpenRun, RequestKey};
 use crate::engine::refusals::Refusals;
 use crate::engine::steady::SteadyClock;
+use crate::engine::under_way::UnderWay;
 use crate::engine::view::{Category, Event, Peers, RetiredKey, Settings, Severity, TIMELINE_MAX, View, Witnessing};
 
 pub use act::act_draft;
@@ -92,9 +94,7 @@ pub struct Engine {
     refusals: Refusals,
     /// When the youngest dropped receipt was given: what is not younger may have been carried out.
     dropped_until: Wall,
-    intents: BTreeMap<IntentKey, Intent>,
-    /// How many dispatches are under way under one intent: the same request may be sent again before the first is over.
-    under_way: BTreeMap<IntentKey, usize>,
+    under_way: UnderWay,
     /// Commands to the workload that are under way, and runs that go on.
     deeds: BTreeMap<RequestKey, Deed>,
     runs: Arc<BTreeMap<RunId, Arc<OpenRun>>>,
@@ -223,6 +223,7 @@ impl Engine {
     /// A commit succeeded: it lies where the failed one would have been.
     pub fn settle(&mut self) {
         self.doubted.clear();
+        self.under_way.settle();
     }
 
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).
@@ -234,8 +235,8 @@ impl Engine {
     }
 
     /// Tries the store again. The batch gets something to write, so that the store is really asked: what became known of
-    /// peers and outcomes meanwhile, and the boot counter once more.
-    pub fn resume_writing(&mut self, effects: &mut Effects) {
+    /// peers, outcomes and settings meanwhile, and the boot counter once more.
+    pub fn resume_writing(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
         self.is_read_only = false;
         effects.persist(record::Record::Boot { counter: self.boot });
         for runtime in std::mem::take(&mut self.unsaved_boots) {
@@ -244,6 +245,7 @@ impl Engine {
             }
         }
         self.write_late_outcomes(effects);
+        self.make_up_for_reloads(now, entropy, effects);
         self.change();
     }
 

@@ -1,6 +1,6 @@
 //! Builds the engine from what is durable, at a start and after a failed commit.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::domain::audit::{Draft, Outcome};
@@ -15,6 +15,7 @@ use crate::engine::receipts::Receipts;
 use crate::engine::record::{Deed, Intent, OpenRun, Peer, Record};
 use crate::engine::refusals::Refusals;
 use crate::engine::steady::SteadyClock;
+use crate::engine::under_way::UnderWay;
 use crate::engine::view::{self, Settings, Witnessing};
 use crate::engine::{Engine, Entropy, audit_id};
 
@@ -51,11 +52,13 @@ impl Engine {
         now: Now,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, Effects), Error> {
-        let mut engine = Self::recover(settings, identity, records, now)?;
+        let mut facts = sort(records)?;
+        let intents = std::mem::take(&mut facts.intents);
+        let mut engine = Self::of_facts(settings, identity, facts, now);
         let mut effects = Effects::default();
         engine.boot = engine.boot.saturating_add(1);
         effects.persist(Record::Boot { counter: engine.boot });
-        engine.close_open_intents(now, entropy, &mut effects);
+        engine.close_intents(intents, now, entropy, &mut effects);
         engine.close_interrupted_work(now, entropy, &mut effects);
         engine.let_the_file_win(now, entropy, &mut effects);
         Ok((engine, effects))
@@ -68,7 +71,10 @@ impl Engine {
         records: impl IntoIterator<Item = Record>,
         now: Now,
     ) -> Result<Self, Error> {
-        let facts = sort(records)?;
+        Ok(Self::of_facts(settings, identity, sort(records)?, now))
+    }
+
+    fn of_facts(settings: Arc<Settings>, identity: Fingerprint, facts: Facts, now: Now) -> Self {
         let mut engine = Self {
             settings,
             limits: Limits::default(),
@@ -88,8 +94,7 @@ impl Engine {
             receipts: Receipts::default(),
             refusals: Refusals::default(),
             dropped_until: facts.dropped_until,
-            under_way: BTreeMap::new(),
-            intents: facts.intents.into_iter().map(|intent| (intent.key.clone(), intent)).collect(),
+            under_way: UnderWay::default(),
             deeds: facts.deeds.into_iter().map(|deed| (deed.key.clone(), deed)).collect(),
             runs: Arc::new(facts.runs.into_iter().map(|run| (run.run, run)).collect()),
             late: Vec::new(),
@@ -107,7 +112,7 @@ impl Engine {
         };
         engine.apply_overlay();
         facts.receipts.into_iter().for_each(|receipt| engine.receipts.keep(receipt));
-        Ok(engine)
+        engine
     }
 
     /// A value edited in the file beats what was applied over it, and that is on record (DESIGN, *What cfg_apply may touch*).
@@ -150,6 +155,7 @@ impl Engine {
         self.witnessing = Arc::clone(&shown.witnessing);
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
+        self.under_way.take_back();
         let receipts = std::mem::take(&mut self.receipts);
         if std::mem::take(&mut self.is_in_doubt) {
             self.doubted.extend(receipts.keys().cloned());
@@ -176,9 +182,8 @@ impl Engine {
         }
         engine.doubted.retain(|key| engine.receipts.get(key).is_none());
         engine.runs_fault.clone_from(&self.runs_fault);
-        // What was begun in the failed batch is not under way: its caller hears so, and nothing is sent.
         engine.under_way.clone_from(&self.under_way);
-        engine.under_way.retain(|key, _| engine.intents.contains_key(key));
+        engine.under_way.take_back();
         engine.timeline = Arc::clone(&self.timeline);
         engine.events = self.events;
         engine.lapses.clone_from(&self.lapses);
@@ -198,15 +203,16 @@ impl Engine {
         Ok(engine)
     }
 
-    fn close_open_intents(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
-        for (key, intent) in std::mem::take(&mut self.intents) {
+    /// Whatever was under way in the life before: nobody waits for its outcome any more.
+    fn close_intents(&self, intents: Vec<Intent>, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
+        for Intent { key, action, .. } in intents {
             effects.audit(Draft {
                 audit_id: audit_id(now, entropy),
                 at: now.wall,
                 actor: key.request.actor.to_string(),
                 actor_verified: false,
                 origin: self.me().clone(),
-                action: intent.action,
+                action,
                 target: key.target.clone(),
                 request_id: Some(key.request.request_id.clone()),
                 outcome: Outcome::Unknown,
@@ -255,6 +261,8 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::domain::config::Value;
     use crate::engine::tests::{self, Zeros};

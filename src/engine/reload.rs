@@ -34,11 +34,7 @@ impl Engine {
             self.let_the_file_win(now, entropy, effects);
         }
         self.apply_overlay();
-        let mut values = self.values_in_force();
-        values.retain(|key, value| before.get(key) != Some(value));
-        if !values.is_empty() {
-            effects.then(Effect::Apply { values });
-        }
+        self.apply_changes(&before, effects);
         let runtime = self.me().clone();
         let summary = format!("settings were read again: {detail}");
         let severity = Severity::Info;
@@ -69,8 +65,24 @@ impl Engine {
         self.change();
     }
 
+    /// A value that was edited while the store took no writes beats what was applied over it from now on.
+    pub(super) fn make_up_for_reloads(&mut self, now: Now, entropy: &mut dyn Entropy, effects: &mut Effects) {
+        let before = self.values_in_force();
+        self.let_the_file_win(now, entropy, effects);
+        self.apply_changes(&before, effects);
+    }
+
+    /// Has the node's parts take what is no longer as it was before.
+    fn apply_changes(&self, before: &BTreeMap<String, Value>, effects: &mut Effects) {
+        let mut values = self.values_in_force();
+        values.retain(|key, value| before.get(key) != Some(value));
+        if !values.is_empty() {
+            effects.then(Effect::Apply { values });
+        }
+    }
+
     /// The live values: the file's, and over them the applied ones.
-    fn values_in_force(&self) -> BTreeMap<String, Value> {
+    pub fn values_in_force(&self) -> BTreeMap<String, Value> {
         let mut values = self.settings.file_values.clone();
         values.extend(self.overlay.values.iter().map(|(key, value)| (key.clone(), value.clone())));
         values

@@ -524,7 +524,8 @@ impl View {
     /// This runtime's own judgement of itself.
     pub fn health(&self) -> Health {
         let is_contradicted = self.witnessing.contradicted_by().next().is_some();
-        match (self.is_read_only || is_contradicted, self.clock) {
+        let is_refused = self.settings.authority.as_ref().and_then(Authority::against_own).is_some();
+        match (self.is_read_only || is_contradicted || is_refused, self.clock) {
             (true, _) | (_, ClockState::Uncertain) => Health::Degraded,
             (false, ClockState::Certain) => Health::Healthy,
         }

@@ -9,11 +9,14 @@ use trust_runtime::domain::config::Overlay;
 use trust_runtime::domain::id::RuntimeId;
 use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::Wall;
+use trust_runtime::engine::effect::Effects;
+use trust_runtime::engine::input::ReplyId;
 use trust_runtime::engine::record::{
     Batch, Countersigned, Deed, Intent, IntentKey, OpenRun, Peer, Receipt, Record, RequestKey,
 };
 
 use crate::invariant::Allowance;
+use crate::turn::Purpose;
 
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +57,11 @@ pub(crate) struct Disk {
     pub(crate) has_failed: bool,
 }
 
-/// A batch, and what the oracle said of each write in it.
+/// A batch with what else was decided in its turn, who asked, and what the oracle said of each write in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Written {
-    pub(crate) batch: Batch,
+    pub(crate) effects: Effects,
+    pub(crate) replies: BTreeMap<ReplyId, Purpose>,
     pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
 }
 

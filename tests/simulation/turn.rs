@@ -126,7 +126,7 @@ impl World {
             for mail in mails {
                 it.decide(self.now, &self.truth, mail, &mut turn);
             }
-            it.try_writing_again(&mut turn);
+            it.try_writing_again(self.now, &mut turn);
             self.check_decided(node, &turn);
             let is_empty = turn.effects.batch.is_empty();
             if let Some(live) = self.nodes[node].live.as_mut() {
@@ -178,7 +178,9 @@ impl World {
         let is_first = !std::mem::replace(&mut disk.has_failed, true);
         let is_written = is_first && disk.kept.is_none() && self.chance.happens(500);
         if is_written {
-            let written = Written { batch: turn.effects.batch.clone(), allowances: turn.allowances.clone() };
+            let Turn { effects, replies, allowances, .. } = turn;
+            let written =
+                Written { effects: effects.clone(), replies: replies.clone(), allowances: allowances.clone() };
             self.nodes[node].disk.written = Some(Box::new(written));
         }
         is_written
@@ -299,12 +301,13 @@ impl World {
 
 impl Node {
     /// A full disk is tried again with each batch; a broken one stays broken until a restart.
-    fn try_writing_again(&mut self, turn: &mut Turn) {
+    fn try_writing_again(&mut self, world_ms: u64, turn: &mut Turn) {
+        let now = self.now(world_ms);
         let may_recover = self.disk.condition != Condition::Broken;
         let Some(live) = self.live.as_mut().filter(|live| may_recover && live.engine.view().is_read_only) else {
             return;
         };
-        live.engine.resume_writing(&mut turn.effects);
+        live.engine.resume_writing(now, &mut live.entropy, &mut turn.effects);
     }
 }
 

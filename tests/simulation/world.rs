@@ -8,7 +8,6 @@ use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::run::RunId;
 use trust_runtime::domain::time::{Millis, Wall};
 use trust_runtime::engine::Engine;
-use trust_runtime::engine::effect::Effects;
 use trust_runtime::engine::exchange::Question;
 use trust_runtime::engine::input::Input;
 use trust_runtime::engine::record::{Deed, Peer, Record};
@@ -282,14 +281,14 @@ impl World {
         disk.has_failed = false;
         let Some(written) = disk.written.take() else { return };
         let before = disk.facts.clone();
-        if let Err(condition) = disk.commit(&written.batch) {
+        if let Err(condition) = disk.commit(&written.effects.batch) {
             self.log(format!("n{index} finds nothing: {condition:?}"));
             return;
         }
         self.log(format!("n{index} finds what was said to have failed"));
-        let Written { batch, allowances } = *written;
-        let effects = Effects { batch, ..Effects::default() };
-        self.check_committed(index, &before, &Turn { effects, allowances, ..Turn::default() });
+        let Written { effects, replies, allowances } = *written;
+        // None of its effects came about. A run whose cancel stood in it is ended all the same: by the start, with every other.
+        self.check_committed(index, &before, &Turn { effects, replies, allowances, ..Turn::default() });
     }
 
     /// The new token shows at the others, and theirs here.

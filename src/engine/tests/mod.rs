@@ -2,6 +2,7 @@
 
 mod observing;
 mod rebuilding;
+mod reload;
 mod transitions;
 mod work;
 
@@ -257,7 +258,7 @@ fn nothing_is_dropped_while_the_store_takes_no_writes() {
     act(&mut engine, at(1), letter("s/b", "one", "debug", at(1)));
     engine.stop_writing();
     let mut effects = Effects::default();
-    engine.resume_writing(&mut effects);
+    engine.resume_writing(at(2), &mut Zeros, &mut effects);
     engine.stop_writing();
     engine.handle(at(182), &mut Zeros, Input::Timer, &mut effects);
     assert_eq!(count(&effects, |record| matches!(record, Record::ReceiptDropped(_))), 0);
@@ -329,7 +330,7 @@ fn a_clock_in_doubt_is_told_once_and_marked_only_while_the_store_takes_it() {
     assert_eq!((tick(&mut engine, 61), tick(&mut engine, 62)), (1, 0), "once a minute");
     engine.stop_writing();
     assert_eq!(tick(&mut engine, 200), 0, "the store takes none");
-    engine.resume_writing(&mut Effects::default());
+    engine.resume_writing(at(2), &mut Zeros, &mut Effects::default());
     assert_eq!(tick(&mut engine, 201), 1, "it is still due");
     assert_eq!(rows(&engine), 0);
     assert_eq!(tick(&mut engine, 100), 0);
@@ -360,7 +361,7 @@ fn a_copy_of_a_refused_write_is_refused_whatever_holds_by_then() {
     let refused = |effects: &Effects| matches!(ruling(effects), Some(Ruling::Refused(denial)) if denial.code == Code::StorageUnavailable);
     assert!(refused(&act(&mut engine, at(1), envelope.clone())));
     let mut engine = engine.rebuilt(records(&["s/b"]), at(1)).expect("facts");
-    engine.resume_writing(&mut Effects::default());
+    engine.resume_writing(at(2), &mut Zeros, &mut Effects::default());
     assert!(refused(&act(&mut engine, at(2), envelope.clone())), "a copy of the same letter");
     let mut effects = Effects::default();
     let again = Received { digest: Hash([5; 32]), ..signed_by("s/b", envelope) };

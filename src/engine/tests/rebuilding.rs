@@ -54,34 +54,107 @@ fn a_failed_commit_loses_nothing_that_the_same_peer_has_said() {
     }
 }
 
+/// Alice's ping, as often as she sends it.
+struct Pings {
+    engine: Engine,
+    write: Write,
+}
+
+impl Pings {
+    fn new() -> Self {
+        let actor = "spiffe://trust/s/alice".parse().expect("legal");
+        let asker = Asker { actor, role: Role::Engineer, is_verified: true };
+        let request_id = "r".parse().expect("legal");
+        let write = Write { asker, request_id, action: Action::ping(), targets: vec![runtime()] };
+        Self { engine: having_heard(1), write }
+    }
+
+    fn ask(&mut self, request: Request) -> Vec<Record> {
+        let mut effects = Effects::default();
+        self.engine.handle(at(1), &mut Zeros, Input::Request { reply: ReplyId(1), request }, &mut effects);
+        effects.batch.records
+    }
+
+    fn begin(&mut self) {
+        let records = self.ask(Request::Begin { write: self.write.clone(), planned: None });
+        assert!(matches!(*records, [Record::Intent(_)]), "{records:?}");
+    }
+
+    /// Gives how many intents it closes.
+    fn conclude(&mut self) -> usize {
+        let concluded = Conclusion { target: runtime(), ruling: None, audit_id: None };
+        let records = self.ask(Request::Conclude { write: self.write.clone(), conclusions: vec![concluded] });
+        closed(&records)
+    }
+
+    /// What was put off is written. Gives how many intents that closes.
+    fn resume(&mut self) -> usize {
+        let mut effects = Effects::default();
+        self.engine.resume_writing(at(2), &mut Zeros, &mut effects);
+        closed(&effects.batch.records)
+    }
+
+    /// The commit of what was decided last fails. What the facts are does not matter here.
+    fn fail(&mut self) {
+        self.engine = self.engine.rebuilt(records(&["s/b"]), at(2)).expect("facts");
+    }
+}
+
+fn closed(records: &[Record]) -> usize {
+    records.iter().filter(|it| matches!(it, Record::IntentClosed(_))).count()
+}
+
 /// The same request may be sent again before the first is over: its intent stays until the last of them is.
 #[test]
 fn after_a_failed_commit_an_intent_is_open_for_as_long_as_anything_of_it_is_under_way() {
-    let mut engine = having_heard(1);
-    let actor = "spiffe://trust/s/alice".parse().expect("legal");
-    let asker = Asker { actor, role: Role::Engineer, is_verified: true };
-    let write = Write {
-        asker,
-        request_id: "r".parse().expect("legal"),
-        action: Action::ping(),
-        targets: vec!["s/b".parse().expect("legal")],
-    };
-    let ask = |engine: &mut Engine, request: Request| {
-        let mut effects = Effects::default();
-        engine.handle(at(1), &mut Zeros, Input::Request { reply: ReplyId(1), request }, &mut effects);
-        effects.batch.records
-    };
-    let mut durable = records(&["s/b"]);
-    for _ in 0..2 {
-        durable.extend(ask(&mut engine, Request::Begin { write: write.clone(), planned: None }));
-    }
-    let mut engine = engine.rebuilt(durable, at(2)).expect("facts");
-    for wanted in [0, 1] {
-        let concluded = Conclusion { target: "s/b".parse().expect("legal"), ruling: None, audit_id: None };
-        let records = ask(&mut engine, Request::Conclude { write: write.clone(), conclusions: vec![concluded] });
-        let closed = records.iter().filter(|it| matches!(it, Record::IntentClosed(_))).count();
-        assert_eq!(closed, wanted);
-    }
+    let mut pings = Pings::new();
+    pings.begin();
+    pings.begin();
+    pings.engine.settle();
+    pings.fail();
+    assert_eq!([pings.conclude(), pings.conclude()], [0, 1]);
+}
+
+/// Nothing of it was sent, so that nobody will ever tell its outcome. Simulation seed 33290.
+#[test]
+fn what_was_begun_in_a_batch_that_failed_keeps_no_intent_open() {
+    let mut pings = Pings::new();
+    pings.begin();
+    pings.engine.settle();
+    pings.begin();
+    pings.fail();
+    assert_eq!(pings.conclude(), 1);
+}
+
+/// The same where the durable facts cannot be read back.
+#[test]
+fn what_was_begun_in_a_batch_that_failed_keeps_no_intent_open_while_the_facts_are_not_known() {
+    let mut pings = Pings::new();
+    pings.begin();
+    pings.engine.settle();
+    let shown = pings.engine.view();
+    pings.begin();
+    pings.engine.go_back_to(&shown);
+    assert_eq!(pings.conclude(), 1);
+}
+
+/// Its outcome is told again, and must not count for the other one, which is still under way.
+#[test]
+fn an_outcome_in_a_batch_that_failed_counts_once_when_it_is_told_again() {
+    let mut pings = Pings::new();
+    pings.begin();
+    pings.begin();
+    pings.engine.settle();
+    assert_eq!(pings.conclude(), 0);
+    pings.fail();
+    pings.engine.stop_writing();
+    assert_eq!(pings.conclude(), 0, "put off");
+    assert_eq!(pings.resume(), 0, "the other is under way");
+    // The store fails once more, and what was put off stays so.
+    pings.fail();
+    pings.engine.stop_writing();
+    assert_eq!(pings.resume(), 0, "still");
+    assert_eq!(pings.conclude(), 1, "the last of them");
 }
 
 /// An approval that did not become durable was never answered with a yes, and one that did holds.
@@ -105,7 +178,7 @@ fn once_the_store_takes_writes_again_it_is_told_of_the_boots_that_it_has_missed(
         let mut engine = having_heard(2).rebuilt(facts, at(2)).expect("facts");
         engine.stop_writing();
         let mut effects = Effects::default();
-        engine.resume_writing(&mut effects);
+        engine.resume_writing(at(2), &mut Zeros, &mut effects);
         let written: Vec<_> = effects.batch.records.iter().filter(|record| matches!(record, Record::Peer(_))).collect();
         let boot = wanted.map(|boot| durable(THERE, TrustState::Trusted, boot));
         assert_eq!(written, boot.iter().collect::<Vec<_>>(), "the disk had boot {durable_boot}");
@@ -144,7 +217,7 @@ fn by_a_clock_that_is_not_believed_no_refusal_is_forgotten() {
     let mut engine = full_of_refusals();
     let ahead = Now { wall: at(200_000).wall, ..at(2) };
     assert!(!is_signed(&act(&mut engine, ahead, numbered(1_000, ahead))), "no room");
-    engine.resume_writing(&mut Effects::default());
+    engine.resume_writing(at(2), &mut Zeros, &mut Effects::default());
     let copy = act(&mut engine, at(3), numbered(0, at(1)));
     let is_as_before = |it: &Ruling| matches!(it, Ruling::Refused(denial) if denial.code == Code::StorageUnavailable);
     assert!(ruling(&copy).is_some_and(is_as_before), "{copy:?}");

@@ -209,6 +209,8 @@ impl Driver {
             self.engine.go_back_to(&self.views.load());
         }
         self.engine.stop_writing();
+        // Settings count from their reload on, and the word to take them may have gone with the batch.
+        (self.apply)(&self.engine.values_in_force());
         self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
         self.views.store(Arc::new(self.engine.view()));
     }
@@ -220,7 +222,7 @@ impl Driver {
             self.retry_at = self.clock.now().monotonic.plus(RETRY_WRITING);
             return;
         }
-        self.engine.resume_writing(effects);
+        self.engine.resume_writing(self.clock.now(), &mut SystemEntropy, effects);
     }
 
     /// Builds the engine from what is durable. Gives whether that could be done.

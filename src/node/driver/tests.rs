@@ -1,7 +1,7 @@
 //! One turn at a time, with a disk that fails.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::domain::action::Action;
 use crate::domain::audit::{AuditId, Hash, Outcome};
 use crate::domain::code::Code;
+use crate::domain::config::Value;
 use crate::domain::envelope::{Envelope, Response, Ruling};
 use crate::domain::identity::IdentityKey;
 use crate::domain::run::RunId;
@@ -17,6 +18,7 @@ use crate::domain::time::{Monotonic, Wall};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Started};
 use crate::engine::input::{Conclusion, Received, Request, Write};
+use crate::engine::view;
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::arrived::Arrived;
@@ -134,6 +136,22 @@ async fn an_engine_that_forgot_its_receipts_writes_only_when_it_knows_them_again
     assert!(!driver.views.load().is_read_only);
     assert_eq!(outcomes(&store).len(), 2, "the ping and the outcome that was put off");
     assert_eq!(done(&mut driver, "once").await, first, "the stored receipt, not a second time");
+}
+
+/// Settings count from their reload on, also where it is the very batch with them that the disk refuses.
+#[tokio::test]
+async fn the_parts_of_a_node_take_new_values_whose_record_failed() {
+    let taken = Arc::new(Mutex::new(BTreeMap::new()));
+    let store = MemoryStore::new();
+    let mut driver = driver(&store);
+    let take = Arc::clone(&taken);
+    driver.apply = Box::new(move |values| *take.lock().expect("no panic under the lock") = values.clone());
+    let file_values = BTreeMap::from([("log.level".to_owned(), Value::Text("debug".to_owned()))]);
+    let settings = Arc::new(view::Settings { file_values: file_values.clone(), ..(*settings()).clone() });
+    store.with_disk(|disk| disk.inject(Fault::NoSpace));
+    let failed = ask(&mut driver, Request::Reload { asker: engineer(), settings, detail: String::new() }).await;
+    assert_eq!(failed.expect_err("no space").code, Code::StorageUnavailable);
+    assert_eq!(*taken.lock().expect("no panic under the lock"), file_values);
 }
 
 #[tokio::test]

@@ -336,9 +336,10 @@ impl Target {
     }
 
     fn repair(&mut self) -> Result<(), String> {
+        let now = self.now();
         let Some(live) = self.live.as_mut() else { return Ok(()) };
         let mut effects = Effects::default();
-        live.engine.resume_writing(&mut effects);
+        live.engine.resume_writing(now, &mut Zeros, &mut effects);
         live.soon.take(&effects.batch.records, None)?;
         live.held = Some((effects, Vec::new()));
         self.tick()?;
