@@ -60,7 +60,7 @@ impl Check {
             folder = spawn.folder.place(),
             "the last stop was not clean: the files of the store are checked"
         );
-        spawn.thread("store-check", move || {
+        let thread = spawn.thread("store-check", move || {
             let found = self.run(&ended);
             if let Ok(found) = &found
                 && found.is_empty()
@@ -71,24 +71,22 @@ impl Check {
                 found.into_iter().for_each(|(health, error)| note_late(&health, error));
             }
         })?;
+        let stopped =
+            || Error::Broken { place: spawn.folder.place(), reason: "the check of the files has stopped".into() };
         match told.recv_timeout(wait) {
-            Ok(Ok(found)) => match found.into_iter().next() {
-                Some((_health, error)) => Err(error),
-                None => Ok(Under { _end: end, _interrupts: interrupts }),
-            },
-            Ok(Err(Ended)) => Err(Error::Closed),
+            Ok(outcome) => {
+                // With its end it lets go of the folder, which whoever is refused may open again at once.
+                thread.join().map_err(|_panic| stopped())?;
+                let found = outcome.map_err(|Ended| Error::Closed)?;
+                found.into_iter().next().map_or(Ok(()), |(_health, error)| Err(error))?;
+            }
             Err(blocking::RecvTimeoutError::Timeout) => {
-                tracing::warn!(
-                    folder = spawn.folder.place(),
-                    waited_s = wait.as_secs(),
-                    "the check of the store's files goes on beside the work"
-                );
-                Ok(Under { _end: end, _interrupts: interrupts })
+                let (folder, waited_s) = (spawn.folder.place(), wait.as_secs());
+                tracing::warn!(folder, waited_s, "the check of the store's files goes on beside the work");
             }
-            Err(blocking::RecvTimeoutError::Disconnected) => {
-                Err(Error::Broken { place: spawn.folder.place(), reason: "the check of the files has stopped".into() })
-            }
+            Err(blocking::RecvTimeoutError::Disconnected) => return Err(stopped()),
         }
+        Ok(Under { _end: end, _interrupts: interrupts })
     }
 
     /// What is wrong, at most one of each file.

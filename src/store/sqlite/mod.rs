@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -229,14 +230,14 @@ struct Spawn<'a> {
 }
 
 impl Spawn<'_> {
-    fn thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    fn thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
         let held = (self.folder.lock(), self.alive.clone());
         let body = move || {
             run();
             drop(held);
         };
         match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
-            Ok(_detached) => Ok(()),
+            Ok(thread) => Ok(thread),
             Err(error) => Err(Error::Broken { place: name.to_owned(), reason: error.to_string() }),
         }
     }
@@ -275,6 +276,7 @@ impl Spawn<'_> {
             reader.run(questions);
             drop(reading);
         })
+        .map(drop)
     }
 }
 
