@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::audit_key::PUBLIC_FILE;
-use crate::domain::audit::{Findings, Held, Rotated, Source, Verdict, Verifier};
+use crate::domain::audit::{Fault, Findings, Held, Rotated, Source, Verdict, Verifier};
 use crate::store::sqlite;
 use crate::store::{Chain, Error};
 
@@ -137,6 +137,7 @@ fn verify_rotated(
 
 fn broken(findings: &Findings) -> Option<String> {
     match &findings.integrity {
+        Verdict::Broken { fault: Fault::Damaged, text, .. } => Some(format!("damaged: {text}")),
         Verdict::Broken { record, text, .. } => Some(format!("broken at record {record}: {text}")),
         Verdict::Holds(_) | Verdict::Unproven(_) => None,
     }

@@ -21,6 +21,7 @@ mod ingress;
 mod issuer;
 mod keyring;
 mod listeners;
+mod losses;
 mod offers;
 mod operations;
 mod partners;
@@ -159,7 +160,10 @@ pub async fn prepare(
     let records = store.recall().await?;
     let keyring = Arc::new(Keyring::new(identity.into(), settings.me.clone(), now.wall)?);
     let fingerprint = keyring.keys().signer().identity;
-    let (engine, Effects { batch, after: _ }) = Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
+    let lost = losses::drafts(store.losses(), &settings, now, &mut SystemEntropy);
+    let (engine, Effects { mut batch, after: _ }) =
+        Engine::start(settings, fingerprint, records, now, &mut SystemEntropy)?;
+    batch.audits.extend(lost);
     store.commit(batch).await?;
     let metrics = Arc::new(Metrics::default());
     metrics.audit_length(store.length().await?);

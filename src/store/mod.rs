@@ -236,6 +236,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What a checkpoint speaks of and this start has not found, one sentence for each chain of reads and refusals.
+    fn losses(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether its files are still being checked after a stop that was not clean: until then nobody knows that they are whole.
+    fn is_being_checked(&self) -> bool {
+        false
+    }
+
     /// Its bounded queues, as they are now.
     fn queues(&self) -> Vec<Queue> {
         Vec::new()

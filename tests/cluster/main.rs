@@ -30,6 +30,7 @@ mod cli;
 mod clock;
 mod commands;
 mod crash;
+mod damage;
 mod disk;
 mod dispatch;
 mod faults;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::args::Audit;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{environment, output};
-use crate::domain::audit::Verdict;
+use crate::domain::audit::{Fault, Verdict};
 use crate::node::archive::{self, Against, Finding};
 use crate::settings;
 
@@ -59,6 +59,7 @@ fn show(finding: &Finding) -> Result<(), Failure> {
         let (answer, text) = match verdict {
             Verdict::Holds(text) => ("holds".to_owned(), text),
             Verdict::Unproven(text) => ("unproven".to_owned(), text),
+            Verdict::Broken { fault: Fault::Damaged, text, .. } => ("BROKEN (damaged)".to_owned(), text),
             Verdict::Broken { fault, record, text } => {
                 (format!("BROKEN ({} at record {record})", fault.as_str()), text)
             }
@@ -91,6 +92,8 @@ fn chain_json(finding: &Finding) -> Json {
                 Verdict::Holds(text) => json!({ "verdict": "holds", "text": text }),
                 Verdict::Unproven(text) => json!({ "verdict": "unproven", "text": text }),
                 Verdict::Broken { fault, record, text } => {
+                    // A damaged file names none.
+                    let record = (*fault != Fault::Damaged).then_some(record);
                     json!({ "verdict": "broken", "fault": fault.as_str(), "record": record, "text": text })
                 }
             },

@@ -43,6 +43,8 @@ impl Held {
 pub enum Fault {
     /// A boot left no checkpoint, or boots do not rise.
     BootGap,
+    /// The file holds what no writer leaves: no record is named.
+    Damaged,
     /// A record was changed.
     Edited,
     /// A checkpoint is not what its signature was made for.
@@ -62,6 +64,7 @@ impl Fault {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BootGap => "boot_gap",
+            Self::Damaged => "damaged",
             Self::Edited => "edited",
             Self::Forged => "forged",
             Self::Removed => "removed",
@@ -83,7 +86,7 @@ pub enum Verdict {
     Broken {
         /// What happened.
         fault: Fault,
-        /// The first record concerned; for a boot gap, the last record before it.
+        /// The first record concerned; for a boot gap, the last record before it. Nothing where the file is damaged.
         record: u64,
         /// One sentence.
         text: String,
@@ -313,7 +316,7 @@ fn size_of(held: &Held) -> u64 {
 
 const fn happened(fault: Fault) -> &'static str {
     match fault {
-        Fault::BootGap | Fault::Forged | Fault::Restored | Fault::Truncated => "in doubt",
+        Fault::BootGap | Fault::Damaged | Fault::Forged | Fault::Restored | Fault::Truncated => "in doubt",
         Fault::Edited => "edited",
         Fault::Removed => "missing",
         Fault::Reordered => "out of order",

@@ -13,7 +13,8 @@ use super::error::{Health, running};
 use super::events::Shared;
 use super::evidence::Evidence;
 use super::file::{self, Folder, Name, Pages};
-use crate::domain::audit::{Occasion, Position};
+use super::stop::Closing;
+use crate::domain::audit::{Occasion, Position, Tails};
 use crate::engine::record::{Batch, Record};
 use crate::store::{Error, boot_of};
 use crate::wire::record::audit::Anchor;
@@ -62,6 +63,24 @@ impl Writer {
         let end = chain::end(&connection, &path)?;
         let evidence = Evidence::open(&connection, &path, end, shared)?;
         Ok(Self { connection, path, end, health, evidence })
+    }
+
+    /// Where the chain ends.
+    pub(super) const fn end(&self) -> Anchor {
+        self.end
+    }
+
+    /// What the newest checkpoint states of the other chains.
+    pub(super) fn stated(&self) -> Tails {
+        self.evidence.stated()
+    }
+
+    /// Closes the file. What could not be written is no clean end.
+    pub(super) fn close(self, closing: &Closing) {
+        drop(self.connection);
+        if self.health.broken().is_none() {
+            closing.closed(Name::Control, self.end.to_string());
+        }
     }
 
     /// Writes until every sender is gone and nothing waits. The last checkpoint also states what the other writers wrote last:

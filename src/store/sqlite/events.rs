@@ -10,9 +10,11 @@ use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
 use super::chain::{self, to_sql};
+use super::damage;
 use super::error::{Health, running};
 use super::evidence::SharedKey;
 use super::file::{self, Folder, Pages};
+use super::stop::Closing;
 use super::{control, lock};
 use crate::domain::audit::{Draft, Rotated, Tail, Tails};
 use crate::store::Error;
@@ -105,6 +107,26 @@ impl Writer {
         *lock(&shared.tails).of_mut(chain) = Some(Tail { size: end.seq, hash: end.hash, first });
         let (thinning, waiting) = (Thinning::new(), Arc::default());
         Ok(Self { chain, connection, path, end, quota_mb, health, shared, thinning, waiting })
+    }
+
+    /// Where the chain ends.
+    pub(super) const fn end(&self) -> Anchor {
+        self.end
+    }
+
+    /// What a checkpoint states of this chain and is not there, in one sentence.
+    pub(super) fn lost(&self, stated: &Tails) -> Result<Option<String>, Error> {
+        let Some(stated) = stated.of(self.chain) else { return Ok(None) };
+        let lost = damage::lost(&self.connection, self.end, stated).map_err(|error| running(&self.path, error))?;
+        Ok(lost.map(|lost| format!("{}: {}: {lost}", self.path.display(), self.chain.as_str())))
+    }
+
+    /// Closes the file. What could not be written is no clean end.
+    pub(super) fn close(self, closing: &Closing) {
+        drop(self.connection);
+        if self.health.broken().is_none() {
+            closing.closed(chain::file_of(self.chain.into()), self.end.to_string());
+        }
     }
 
     /// Counts the messages in the queue: whoever sends one adds it before.

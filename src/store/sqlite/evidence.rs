@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::chain::{self, ChainReader, Link, to_sql};
+use super::damage::with_damage;
 use super::error::running;
 use super::events::{Shared, SharedTails};
 use super::file::{self, Name};
 use super::{lock, words};
 use crate::domain::audit::{
     Checkpoint, Examiner, Extension, Fault, Findings, Held, NoteError, NoteKey, Occasion, Rotated, Source, Stated,
-    TAILS_INTERVALS, TailExaminer, Tree, is_due,
+    TAILS_INTERVALS, TailExaminer, Tails, Tree, is_due,
 };
 use crate::store::{Chain, Error, Growth};
 use crate::wire::record::audit::{Anchor, Verifier};
@@ -66,6 +67,11 @@ impl Evidence {
         }
         let boot = newest.boot;
         Ok(Self { key, tails, path, tree, newest: Some(newest), boot, is_put_off: false, intervals: 0 })
+    }
+
+    /// What the newest checkpoint states of the other chains.
+    pub(super) fn stated(&self) -> Tails {
+        self.newest.as_ref().map(|newest| newest.tails).unwrap_or_default()
     }
 
     #[cfg(test)]
@@ -228,8 +234,12 @@ impl Proof<'_> {
     }
 }
 
-/// Holds the chain of writes against all that is known of it.
+/// Holds the chain of writes against all that is known of it, and its file against what SQLite wants of one.
 pub fn examine(folder: &Path, proof: &Proof<'_>) -> Result<(Findings, Anchor), Error> {
+    with_damage(folder, Chain::Writes, examine_writes(folder, proof), Anchor::START)
+}
+
+fn examine_writes(folder: &Path, proof: &Proof<'_>) -> Result<(Findings, Anchor), Error> {
     let (held, words) = proof.gather(folder)?;
     let mut examiner = Examiner::new(held);
     words.countersigned.into_iter().for_each(|(witness, size)| examiner.countersigned(witness, size));
@@ -241,19 +251,31 @@ pub fn examine(folder: &Path, proof: &Proof<'_>) -> Result<(Findings, Anchor), E
     Ok((examiner.finish(), end))
 }
 
-/// Holds a rotated chain against what the checkpoints state of it. Gives where the kept part begins and ends.
+/// The same for a rotated chain, held against what the checkpoints state of it. Gives where the kept part begins and ends.
 pub fn examine_rotated(
     folder: &Path,
     which: Rotated,
     proof: &Proof<'_>,
 ) -> Result<(Findings, RangeInclusive<Anchor>), Error> {
+    let examined = examine_kept(folder, which, proof);
+    if !has_file(folder, which) {
+        return examined;
+    }
+    with_damage(folder, which.into(), examined, Anchor::START..=Anchor::START)
+}
+
+fn has_file(folder: &Path, which: Rotated) -> bool {
+    folder.join(chain::file_of(which.into()).as_str()).try_exists().unwrap_or(true)
+}
+
+fn examine_kept(folder: &Path, which: Rotated, proof: &Proof<'_>) -> Result<(Findings, RangeInclusive<Anchor>), Error> {
     let (held, _) = proof.gather(folder)?;
     let of = |held: &Held| {
         let tail = held.checkpoint.as_ref().ok()?.tails.of(which)?;
         Some(Stated { source: held.source.clone(), tail })
     };
     let stated: Vec<_> = held.iter().filter_map(of).collect();
-    if !folder.join(chain::file_of(which.into()).as_str()).try_exists().unwrap_or(true) {
+    if !has_file(folder, which) {
         // A node of an earlier version had no such file; if a checkpoint speaks of it, somebody removed it.
         let findings = TailExaminer::new(stated, 0, 0, Anchor::START.hash).finish();
         return Ok((findings, Anchor::START..=Anchor::START));

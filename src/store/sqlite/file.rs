@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{opening, running};
 use super::runs::{RUN_INDICES, RUN_OBJECTS, RUN_TABLES};
+use super::stop::{Ends, Files, Left};
 use crate::store::Error;
 
 /// The oldest SQLite without the bug that loses frames when two connections reset the write-ahead log at once.
@@ -30,7 +31,7 @@ const CHECKPOINT_TABLE: &str = "
 ";
 
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// How long a connection waits for another process, such as a shell that a person opened.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -148,6 +149,7 @@ impl Pages {
 pub(super) struct Folder {
     path: PathBuf,
     lock: Arc<Lock>,
+    left: Left,
 }
 
 /// A hold on the folder.
@@ -166,14 +168,14 @@ impl Drop for Lock {
 impl Folder {
     /// Makes the folder if absent, takes the lock, and makes the files if absent.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let folder = Self::hold(path, "lock")?;
+        let folder = Self::hold(path, "lock", Files::AUDIT)?;
         folder.create_missing()?;
         Ok(folder)
     }
 
     /// The same for the file of runs, which is held by a lock of its own: its store is another one than that of the audit.
     pub(super) fn open_runs(path: &Path) -> Result<Self, Error> {
-        let folder = Self::hold(path, "runs.lock")?;
+        let folder = Self::hold(path, "runs.lock", Files::RUNS)?;
         if !is_plain_file(&folder.file(Name::Runs))? {
             folder.create(Name::Runs)?;
         }
@@ -181,8 +183,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Makes the folder if absent and takes this lock in it.
-    fn hold(path: &Path, lock: &str) -> Result<Self, Error> {
+    /// Makes the folder if absent, and takes this lock in it and the word that the last stop left.
+    fn hold(path: &Path, lock: &str, files: Files) -> Result<Self, Error> {
         let version = rusqlite::version_number();
         if version < SQLITE_VERSION_MIN {
             let reason = format!("wanted SQLite {SQLITE_VERSION_MIN} or newer, got {version}");
@@ -193,7 +195,18 @@ impl Folder {
         let path = path.canonicalize().map_err(|error| system(path, &error))?;
         fs::set_permissions(&path, Permissions::from_mode(FOLDER_MODE)).map_err(|error| system(&path, &error))?;
         let lock = Arc::new(take_lock(&path.join(lock))?);
-        Ok(Self { path, lock })
+        let left = Left::take(&path, files)?;
+        Ok(Self { path, lock, left })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether files that end here are those of a clean stop.
+    pub(super) fn is_clean(&self, ends: &Ends) -> bool {
+        self.left.is_clean(ends)
     }
 
     /// Another hold on the lock.
@@ -383,7 +396,7 @@ fn take_lock(place: &Path) -> Result<Lock, Error> {
 }
 
 /// Whether a file is there. What is there and is no file, such as a link, is refused.
-fn is_plain_file(place: &Path) -> Result<bool, Error> {
+pub(super) fn is_plain_file(place: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(place) {
         Ok(metadata) if metadata.is_file() => Ok(true),
         Ok(_) => {
@@ -395,7 +408,7 @@ fn is_plain_file(place: &Path) -> Result<bool, Error> {
     }
 }
 
-fn remove_if_there(place: &Path) -> Result<(), Error> {
+pub(super) fn remove_if_there(place: &Path) -> Result<(), Error> {
     match fs::remove_file(place) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -403,13 +416,13 @@ fn remove_if_there(place: &Path) -> Result<(), Error> {
     }
 }
 
-fn beside(place: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(place: &Path, suffix: &str) -> PathBuf {
     let mut name = place.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn system(place: &Path, error: &io::Error) -> Error {
+pub(super) fn system(place: &Path, error: &io::Error) -> Error {
     let place = place.display().to_string();
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return Error::NoSpace { place, is_at_the_end: false };

@@ -6,25 +6,30 @@
 
 mod chain;
 mod control;
+mod damage;
 mod error;
 mod events;
 mod evidence;
 mod file;
 mod query;
 pub mod runs;
+mod stop;
 mod words;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::damage::Check;
 use self::error::Health;
 use self::events::Each;
 use self::query::Question;
+use self::stop::{Closing, Ends, Files};
 use super::{Error, Filter, Full, Growth, Page, Pending, READ_QUEUE_MAX, REFUSALS_MAX_MB, Store, rotated_for};
 use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position, Rotated};
 use crate::domain::queue::Queue;
@@ -61,66 +66,66 @@ pub struct Options {
 
 /// Opens the store, or makes a new one. Blocks; meant for the start of the process.
 pub fn open(options: Options) -> Result<SqliteStore, Error> {
-    open_within(options, file::Pages::UNLIMITED, INTERVAL)
+    open_within(&options, Bounds::OF_A_NODE)
 }
 
-/// The same with a limit on the size of `control.db`, which stands in for a full disk in tests, and another interval.
-fn open_within(options: Options, pages: file::Pages, interval: Duration) -> Result<SqliteStore, Error> {
-    open_with(options, pages, interval, REFUSALS_MAX_MB)
-}
-
-/// The same with another quota of the chain of refusals.
-fn open_with(
-    options: Options,
+/// What tests set otherwise.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// A limit on the size of `control.db`, which stands in for a full disk.
     pages: file::Pages,
     interval: Duration,
+    /// The quota of the chain of refusals.
     refusals_max_mb: u64,
-) -> Result<SqliteStore, Error> {
+    /// How long the start waits for a check of the files.
+    check_wait: Duration,
+}
+
+impl Bounds {
+    const OF_A_NODE: Self = Self {
+        pages: file::Pages::UNLIMITED,
+        interval: INTERVAL,
+        refusals_max_mb: REFUSALS_MAX_MB,
+        check_wait: damage::CHECK_WAIT,
+    };
+}
+
+fn open_within(options: &Options, bounds: Bounds) -> Result<SqliteStore, Error> {
     let folder = file::Folder::open(&options.folder)?;
     let quota_mb = Arc::new(AtomicU64::new(options.read_audit_max_mb));
-    let refusals_mb = Arc::new(AtomicU64::new(refusals_max_mb));
     let health = Arc::new(Health::default());
     let rotated_health = Each::<Arc<Health>>::default();
     let (alive, done) = blocking::sync_channel(1);
     let (commits, jobs) = mpsc::channel(COMMIT_QUEUE_MAX);
     let (facts, fact_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
     let (pages_asked, page_questions) = mpsc::channel(QUESTION_QUEUE_MAX);
-
     let key = evidence::SharedKey::default();
     let (end_ticks, ticks_end) = blocking::sync_channel(1);
     let shared = events::Shared { tails: Arc::default(), key: Arc::clone(&key), checkpoints: commits.downgrade() };
-    let rotated = |chain, quota| {
-        events::Writer::open(&folder, chain, quota, Arc::clone(rotated_health.of(chain)), shared.clone())
-    };
-    let mut control = control::Writer::open(&folder, pages, Arc::clone(&health), &shared)?;
-    let reads = rotated(Rotated::Reads, Arc::clone(&quota_mb))?;
-    let refusals = rotated(Rotated::Refusals, refusals_mb)?;
-    let fact_reader = query::Reader::open(&folder, Arc::clone(&health), &rotated_health)?;
-    let page_reader = query::Reader::open(&folder, Arc::clone(&health), &rotated_health)?;
-    let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
+    let opened = Opened::open(&folder, bounds, &quota_mb, (&health, &rotated_health), &shared)?;
+    let losses = opened.losses()?;
 
-    let spawn = Spawn { folder: &folder, alive };
+    let closing = Arc::new(Closing::of(folder.path(), Files::AUDIT));
+    let spawn = Spawn { folder: &folder, alive, closing: &closing };
+    let check = opened.check(&spawn, (&health, &rotated_health), bounds.check_wait)?;
+    let was_checked = check.is_some();
+    let Opened { mut control, reads, refusals, fact_reader, page_reader } = opened;
+    let interrupts = Interrupts(fact_reader.interrupts().into_iter().chain(page_reader.interrupts()).collect());
     let (writing, others_ended) = blocking::sync_channel(0);
     let (control_read, control_unread) = blocking::sync_channel(0);
+    let ending = Arc::clone(&closing);
     spawn.thread("store-control", move || {
         control.run(jobs, &others_ended);
         wait_for_readers(&control_unread);
-        drop(control);
+        control.close(&ending);
     })?;
     let (reads, reads_read) = spawn.rotated("store-events", reads, writing.clone())?;
     let (refusals, refusals_read) = spawn.rotated("store-refusals", refusals, writing)?;
     let reading = (control_read, reads_read, refusals_read);
-    let also_reading = reading.clone();
     let weak = commits.downgrade();
-    spawn.thread("store-interval", move || tell_time(&weak, &ticks_end, interval))?;
-    spawn.thread("store-facts", move || {
-        fact_reader.run(fact_questions);
-        drop(reading);
-    })?;
-    spawn.thread("store-audit", move || {
-        page_reader.run(page_questions);
-        drop(also_reading);
-    })?;
+    spawn.thread("store-interval", move || tell_time(&weak, &ticks_end, bounds.interval))?;
+    spawn.reader("store-facts", fact_reader, fact_questions, reading.clone())?;
+    spawn.reader("store-audit", page_reader, page_questions, reading)?;
     let links = Links {
         commits,
         rotated: Each { reads, refusals },
@@ -128,17 +133,77 @@ fn open_with(
         facts,
         pages: pages_asked,
         _interrupts: interrupts,
+        _check: check,
     };
-    let links = Mutex::new(Some(links));
-    Ok(SqliteStore {
-        links,
-        done: Mutex::new(Some(done)),
-        key,
-        quota_mb,
-        health,
-        rotated_health,
-        place: folder.place(),
-    })
+    let (links, done) = (Mutex::new(Some(links)), Mutex::new(Some(done)));
+    let place = folder.place();
+    Ok(SqliteStore { links, done, key, quota_mb, health, rotated_health, closing, was_checked, losses, place })
+}
+
+/// The files, opened to write and to read.
+struct Opened {
+    control: control::Writer,
+    reads: events::Writer,
+    refusals: events::Writer,
+    fact_reader: query::Reader,
+    page_reader: query::Reader,
+}
+
+/// What goes wrong with the files.
+type Healths<'a> = (&'a Arc<Health>, &'a Each<Arc<Health>>);
+
+impl Opened {
+    fn open(
+        folder: &file::Folder,
+        bounds: Bounds,
+        quota_mb: &Arc<AtomicU64>,
+        (health, rotated_health): Healths<'_>,
+        shared: &events::Shared,
+    ) -> Result<Self, Error> {
+        let refusals_mb = Arc::new(AtomicU64::new(bounds.refusals_max_mb));
+        let rotated = |chain, quota| {
+            events::Writer::open(folder, chain, quota, Arc::clone(rotated_health.of(chain)), shared.clone())
+        };
+        Ok(Self {
+            control: control::Writer::open(folder, bounds.pages, Arc::clone(health), shared)?,
+            reads: rotated(Rotated::Reads, Arc::clone(quota_mb))?,
+            refusals: rotated(Rotated::Refusals, refusals_mb)?,
+            fact_reader: query::Reader::open(folder, Arc::clone(health), rotated_health)?,
+            page_reader: query::Reader::open(folder, Arc::clone(health), rotated_health)?,
+        })
+    }
+
+    /// What the newest checkpoint states of the rotated chains and is not there.
+    fn losses(&self) -> Result<Vec<String>, Error> {
+        let stated = self.control.stated();
+        let lost = [self.reads.lost(&stated)?, self.refusals.lost(&stated)?];
+        let lost: Vec<String> = lost.into_iter().flatten().collect();
+        lost.iter().for_each(|lost| tracing::error!(lost, "records that a checkpoint speaks of are gone"));
+        Ok(lost)
+    }
+
+    /// Has the files checked, unless the last stop was clean.
+    fn check(
+        &self,
+        spawn: &Spawn<'_>,
+        (health, rotated_health): Healths<'_>,
+        wait: Duration,
+    ) -> Result<Option<damage::Under>, Error> {
+        let mut ends = Ends::default();
+        ends.put(file::Name::Control, self.control.end().to_string());
+        ends.put(file::Name::Events, self.reads.end().to_string());
+        ends.put(file::Name::Refusals, self.refusals.end().to_string());
+        if spawn.folder.is_clean(&ends) {
+            spawn.closing.note_whole();
+            return Ok(None);
+        }
+        let files = [
+            (file::Name::Control, Arc::clone(health)),
+            (file::Name::Events, Arc::clone(&rotated_health.reads)),
+            (file::Name::Refusals, Arc::clone(&rotated_health.refusals)),
+        ];
+        Check::open(spawn.folder, files)?.begin(spawn, wait).map(Some)
+    }
 }
 
 /// Wakes the writer at each interval until the store is closed. It holds no way of its own, so that it keeps nobody waiting.
@@ -160,17 +225,19 @@ fn wait_for_readers(unread: &blocking::Receiver<()>) {
 struct Spawn<'a> {
     folder: &'a file::Folder,
     alive: blocking::SyncSender<()>,
+    /// Where the writers say that they have closed their files.
+    closing: &'a Arc<Closing>,
 }
 
 impl Spawn<'_> {
-    fn thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    fn thread(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
         let held = (self.folder.lock(), self.alive.clone());
         let body = move || {
             run();
             drop(held);
         };
         match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
-            Ok(_detached) => Ok(()),
+            Ok(thread) => Ok(thread),
             Err(error) => Err(Error::Broken { place: name.to_owned(), reason: error.to_string() }),
         }
     }
@@ -187,13 +254,29 @@ impl Spawn<'_> {
         let (stop, stopped) = blocking::sync_channel(1);
         let (read, unread) = blocking::sync_channel(0);
         let waiting = writer.waiting();
+        let closing = Arc::clone(self.closing);
         self.thread(name, move || {
             writer.run(&drafts, &stopped);
             drop((drafts, writing));
             wait_for_readers(&unread);
-            drop(writer);
+            writer.close(&closing);
         })?;
         Ok((Way { records, waiting, _stop: stop }, read))
+    }
+
+    /// Starts a reader, which is `reading` until nobody asks any more.
+    fn reader(
+        &self,
+        name: &str,
+        reader: query::Reader,
+        questions: mpsc::Receiver<Question>,
+        reading: impl Send + 'static,
+    ) -> Result<(), Error> {
+        self.thread(name, move || {
+            reader.run(questions);
+            drop(reading);
+        })
+        .map(drop)
     }
 }
 
@@ -235,6 +318,8 @@ struct Links {
     pages: mpsc::Sender<Question>,
     /// Dropped to end the questions under way.
     _interrupts: Interrupts,
+    /// Dropped to end the check that a start has begun.
+    _check: Option<damage::Under>,
 }
 
 impl Links {
@@ -271,6 +356,9 @@ pub struct SqliteStore {
     quota_mb: Arc<AtomicU64>,
     health: Arc<Health>,
     rotated_health: Each<Arc<Health>>,
+    closing: Arc<Closing>,
+    was_checked: bool,
+    losses: Vec<String>,
     place: String,
 }
 
@@ -286,6 +374,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SqliteStore {
+    /// Whether the last stop was not clean, so that the files were checked at this start.
+    pub const fn was_checked(&self) -> bool {
+        self.was_checked
+    }
+
     fn link<T>(&self, pick: impl FnOnce(&Links) -> T) -> Result<T, Error> {
         lock(&self.links).as_ref().map(pick).ok_or(Error::Closed)
     }
@@ -384,6 +477,14 @@ impl Store for SqliteStore {
 
     fn reads_fault(&self) -> Option<Error> {
         self.rotated_health.reads.fault().or_else(|| self.rotated_health.refusals.fault())
+    }
+
+    fn losses(&self) -> Vec<String> {
+        self.losses.clone()
+    }
+
+    fn is_being_checked(&self) -> bool {
+        !self.closing.is_known_whole() && self.fault().is_none() && self.reads_fault().is_none()
     }
 
     fn set_read_quota(&self, megabytes: u64) {

@@ -173,6 +173,9 @@ fn runs(shared: &Shared) -> (&'static str, String) {
 fn store(shared: &Shared, view: &View) -> (&'static str, String) {
     match shared.store.fault().or_else(|| shared.store.reads_fault()) {
         None if view.is_read_only => (DEGRADED, "takes no writes".to_owned()),
+        None if shared.store.is_being_checked() => {
+            (DEGRADED, "takes writes; its files are still being checked after a stop that was not clean".to_owned())
+        }
         None => (OK, "takes writes".to_owned()),
         Some(error @ store::Error::NoSpace { .. }) => (DEGRADED, error.to_string()),
         Some(

@@ -4,7 +4,7 @@
 //! a chain can be checked with nothing but SHA-256 and the exported lines.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,12 @@ pub struct Anchor {
 impl Anchor {
     /// Before the first record of all.
     pub const START: Self = Self { seq: 0, hash: GENESIS };
+}
+
+impl Display for Anchor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.seq, self.hash)
+    }
 }
 
 impl From<Position> for Anchor {

@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::reader::Reader;
 use self::retention::Keep;
 use self::writer::{Job, Work, Writer};
+use super::damage::{self, Check};
 use super::error::Health;
+use super::stop::{Closing, Ends, Files};
 use super::{CLOSE_WAIT, COMMIT_QUEUE_MAX, Interrupts, QUESTION_QUEUE_MAX, Spawn, file, lock, queue, wait_for_readers};
 use crate::domain::id::RuntimeId;
 use crate::domain::queue::Queue;
@@ -161,13 +163,17 @@ fn open_within(options: &Options, pages: file::Pages, limits: Limits) -> Result<
     let fact_reader = Reader::open(&folder, Arc::clone(&health))?;
     let page_reader = Reader::open(&folder, Arc::clone(&health))?;
     let interrupts = Interrupts(vec![fact_reader.interrupt(), page_reader.interrupt()]);
-    let spawn = Spawn { folder: &folder, alive };
+    let closing = Arc::new(Closing::of(folder.path(), Files::RUNS));
+    let spawn = Spawn { folder: &folder, alive, closing: &closing };
+    let check = check(&spawn, &writer, &health)?;
+    let was_checked = check.is_some();
     let (reading, unread) = blocking::sync_channel(0);
     let also_reading = reading.clone();
+    let ending = Arc::clone(&closing);
     spawn.thread("runs-writer", move || {
         writer.run(jobs);
         wait_for_readers(&unread);
-        drop(writer);
+        writer.close(&ending);
     })?;
     spawn.thread("runs-facts", move || {
         answer(fact_reader, fact_questions);
@@ -177,9 +183,20 @@ fn open_within(options: &Options, pages: file::Pages, limits: Limits) -> Result<
         answer(page_reader, page_questions);
         drop(also_reading);
     })?;
-    let links = Mutex::new(Some(Links { commits, facts, pages: pages_asked, _interrupts: interrupts }));
-    let done = Mutex::new(Some(done));
-    Ok(SqliteRuns { links, done, health, runs_kept, runs_max_mb, observer, place: folder.place() })
+    let links = Links { commits, facts, pages: pages_asked, _interrupts: interrupts, _check: check };
+    let (links, done) = (Mutex::new(Some(links)), Mutex::new(Some(done)));
+    Ok(SqliteRuns { links, done, health, runs_kept, runs_max_mb, observer, was_checked, place: folder.place() })
+}
+
+/// Has the file checked, unless the last stop was clean.
+fn check(spawn: &Spawn<'_>, writer: &Writer, health: &Arc<Health>) -> Result<Option<damage::Under>, Error> {
+    let mut ends = Ends::default();
+    ends.put(file::Name::Runs, writer.newest()?);
+    if spawn.folder.is_clean(&ends) {
+        spawn.closing.note_whole();
+        return Ok(None);
+    }
+    Check::open(spawn.folder, [(file::Name::Runs, Arc::clone(health))])?.begin(spawn, damage::CHECK_WAIT).map(Some)
 }
 
 /// Answers until every way is gone.
@@ -196,6 +213,8 @@ struct Links {
     pages: mpsc::Sender<Question>,
     /// Dropped to end the questions under way.
     _interrupts: Interrupts,
+    /// Dropped to end the check that a start has begun.
+    _check: Option<damage::Under>,
 }
 
 /// The store and the registry of runs on disk.
@@ -206,6 +225,7 @@ pub struct SqliteRuns {
     runs_kept: Arc<AtomicUsize>,
     runs_max_mb: Arc<AtomicU64>,
     observer: SharedObserver,
+    was_checked: bool,
     place: String,
 }
 
@@ -216,6 +236,11 @@ impl std::fmt::Debug for SqliteRuns {
 }
 
 impl SqliteRuns {
+    /// Whether the last stop was not clean, so that the file was checked at this start.
+    pub const fn was_checked(&self) -> bool {
+        self.was_checked
+    }
+
     fn link<T>(&self, pick: impl FnOnce(&Links) -> T) -> Result<T, Error> {
         lock(&self.links).as_ref().map(pick).ok_or(Error::Closed)
     }

@@ -15,9 +15,10 @@ use crate::domain::run::{End, Event, Pointer, RunId};
 use crate::store::Error;
 use crate::store::runs::{self, Change, Fault, Outcome, Refused, Replica, continues};
 use crate::store::sqlite::chain::to_sql;
-use crate::store::sqlite::error::{Health, running};
+use crate::store::sqlite::error::{Health, opening, running};
 use crate::store::sqlite::file::{self, Folder, Name, Pages};
 use crate::store::sqlite::lock;
+use crate::store::sqlite::stop::Closing;
 
 /// Batches in one transaction. Nobody lingers to fill it: it only bounds what waited during the last fsync.
 const GROUP_MAX: usize = 256;
@@ -57,6 +58,24 @@ impl Writer {
     ) -> Result<Self, Error> {
         let connection = folder.writer(Name::Runs, pages)?;
         Ok(Self { connection, path: folder.file(Name::Runs), health, keep, observer })
+    }
+
+    /// The number of the newest change, which is where the file ends.
+    pub(super) fn newest(&self) -> Result<String, Error> {
+        let sql = "SELECT number FROM counter";
+        let number = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        number.map(|number| number.to_string()).map_err(|error| opening(&self.path, error))
+    }
+
+    /// Closes the file. What could not be written is no clean end.
+    pub(super) fn close(self, closing: &Closing) {
+        let end = self.newest();
+        drop(self.connection);
+        if let Ok(end) = end
+            && self.health.broken().is_none()
+        {
+            closing.closed(Name::Runs, end);
+        }
     }
 
     /// Writes until every sender is gone and nothing waits.

@@ -63,7 +63,7 @@ fn random(below: u64) -> u64 {
 }
 
 /// Kills a child after some acknowledgements, or at some moment of its start. All that it acknowledged: number to place.
-fn killed(folder: &Path, round: u64) -> BTreeMap<u64, (u64, String)> {
+pub(super) fn killed(folder: &Path, round: u64) -> BTreeMap<u64, (u64, String)> {
     let mut child = spawn(folder, round * STRIDE);
     let (heard, lines) = mpsc::sync_channel(64);
     let output = BufReader::new(child.stdout.take().expect("piped"));

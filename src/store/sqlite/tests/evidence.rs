@@ -6,7 +6,7 @@ use crate::domain::audit::{Fault, Findings, Held, NoteKey, Source, Verdict as An
 use crate::domain::identity::IdentityKey;
 use crate::engine::record::{Countersigned, NotContinued, Record};
 use crate::store::contract::{boot, note_key};
-use crate::store::sqlite::{Proof, examine, file, open_within, read_checkpoints};
+use crate::store::sqlite::{Bounds, Proof, examine, open_within, read_checkpoints};
 use crate::wire::record::audit::place as place_in_chain;
 use crate::wire::record::{Change, encode};
 
@@ -205,7 +205,8 @@ async fn a_checkpoint_that_is_not_that_of_its_tree_is_not_continued() {
 #[tokio::test]
 async fn a_few_records_get_their_checkpoint_when_the_interval_is_over() {
     let (_folder, path) = place();
-    let store = open_within(options(&path), file::Pages::UNLIMITED, Duration::from_millis(10)).expect("opens");
+    let store = open_within(&options(&path), Bounds { interval: Duration::from_millis(10), ..Bounds::OF_A_NODE })
+        .expect("opens");
     store.sign_checkpoints(note_key());
     store.commit(boot(1)).await.expect("commits");
     store.commit(write(1)).await.expect("commits");

@@ -10,7 +10,7 @@ use super::{
     Chain, Error, Filter, PATIENCE, Store, draft, end_of, open, opened, options, place, receipt, until, write,
 };
 use crate::engine::record::Batch;
-use crate::store::sqlite::{INTERVAL, file, open_within};
+use crate::store::sqlite::{Bounds, file, open_within};
 
 /// A file system of a few MiB. Needs the right to mount; without it the test has nothing to run on and says so.
 pub(in crate::store::sqlite) struct SmallDisk {
@@ -180,7 +180,8 @@ async fn a_new_store_on_a_full_disk_is_refused_and_made_later() {
 #[tokio::test]
 async fn a_file_at_its_limit_refuses_and_keeps_what_was_acknowledged() {
     let (_folder, path) = place();
-    let store = open_within(options(&path), file::Pages(Some(300)), INTERVAL).expect("opens");
+    let store =
+        open_within(&options(&path), Bounds { pages: file::Pages(Some(300)), ..Bounds::OF_A_NODE }).expect("opens");
     let kept = commit_until_full(&store).await;
     store.commit(write(kept + 1)).await.expect("what is small still fits");
     assert_eq!(store.fault(), None);

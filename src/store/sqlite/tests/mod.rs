@@ -8,6 +8,7 @@ pub(super) mod lying;
 pub(super) mod full;
 mod rotated;
 mod strange;
+mod unclean;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -220,7 +221,7 @@ fn execute(file: &Path, script: &str) {
 }
 
 /// What is found with the node's key and with notes that are kept elsewhere.
-fn proven(elsewhere: &[String], find: impl FnOnce(&Proof<'_>) -> Findings) -> Findings {
+fn proven<T>(elsewhere: &[String], find: impl FnOnce(&Proof<'_>) -> T) -> T {
     let key = note_key().verifier();
     let held = |note: &String| Held::read(Source::Elsewhere("kept.note".to_owned()), note, &key);
     let elsewhere: Vec<_> = elsewhere.iter().map(held).collect();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::audit::{Fault, Findings, Rotated, Verdict as Answer};
 use crate::store::contract::{boot, note_key, refused};
-use crate::store::sqlite::{INTERVAL, examine_rotated, file, open_with, open_within, read_checkpoints};
+use crate::store::sqlite::{Bounds, examine_rotated, open_within, read_checkpoints};
 use crate::wire::record::audit::place as place_in_chain;
 
 const REFUSALS: u64 = 12;
@@ -125,7 +125,8 @@ async fn a_checkpoint_without_the_line_still_verifies_and_leaves_the_chain_unpro
 #[tokio::test]
 async fn refusals_alone_get_a_checkpoint_after_some_intervals() {
     let (_folder, path) = place();
-    let store = open_within(options(&path), file::Pages::UNLIMITED, Duration::from_millis(1)).expect("opens");
+    let store = open_within(&options(&path), Bounds { interval: Duration::from_millis(1), ..Bounds::OF_A_NODE })
+        .expect("opens");
     store.sign_checkpoints(note_key());
     store.commit(boot(1)).await.expect("commits");
     store.append_read(refused(1)).expect("queues");
@@ -141,7 +142,7 @@ async fn refusals_alone_get_a_checkpoint_after_some_intervals() {
 #[tokio::test]
 async fn a_rotation_is_said_in_a_checkpoint_before_anything_goes() {
     let (_folder, path) = place();
-    let store = open_with(options(&path), file::Pages::UNLIMITED, INTERVAL, 1).expect("opens");
+    let store = open_within(&options(&path), Bounds { refusals_max_mb: 1, ..Bounds::OF_A_NODE }).expect("opens");
     store.sign_checkpoints(note_key());
     store.commit(boot(1)).await.expect("commits");
     for number in 1..=4_000 {

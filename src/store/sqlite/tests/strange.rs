@@ -103,7 +103,7 @@ async fn a_half_made_file_is_made_again() {
     let names = fs::read_dir(&path).expect("own folder").map(|entry| entry.expect("reads").file_name());
     let mut names: Vec<_> = names.collect();
     names.sort();
-    assert_eq!(names, ["control.db", "events.db", "lock", "refusals.db"]);
+    assert_eq!(names, ["clean", "control.db", "events.db", "lock", "refusals.db"]);
 }
 
 #[tokio::test]

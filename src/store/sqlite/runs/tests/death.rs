@@ -61,7 +61,7 @@ fn random(below: u64) -> u64 {
 }
 
 /// Kills a child after some acknowledgements: the longest log that it acknowledged of each run.
-fn killed(folder: &Path, round: u64) -> BTreeMap<u64, u64> {
+pub(super) fn killed(folder: &Path, round: u64) -> BTreeMap<u64, u64> {
     let mut child = spawn(folder, round * STRIDE);
     let (heard, lines) = mpsc::sync_channel(64);
     let output = BufReader::new(child.stdout.take().expect("piped"));

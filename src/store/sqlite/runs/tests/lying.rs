@@ -51,6 +51,7 @@ async fn runs_of_which_a_disk_lost_what_it_confirmed_are_whole_up_to_some_moment
             fs::write(copy.join("runs.db"), &file).expect("written");
             fs::write(copy.join("runs.db-wal"), loss.of(log.clone(), at)).expect("written");
             let left = opened(&copy);
+            assert!(left.was_checked());
             check_whole(&left).await;
             let counts = counts(&left).await;
             let total: u64 = counts.iter().sum();

@@ -6,6 +6,7 @@ mod death;
 mod full;
 mod lying;
 mod strange;
+mod unclean;
 
 use std::path::{Path, PathBuf};
 
