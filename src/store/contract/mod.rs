@@ -25,6 +25,7 @@ use crate::wire::record::audit::canonical;
 
 /// Longest that a test waits for something to happen in the background.
 const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A place where stores of one sort can be opened, one after the other.
 pub(super) trait Bench {
@@ -229,7 +230,8 @@ pub(super) async fn chain(store: &dyn Store, chain: Chain) -> Vec<Entry> {
 async fn until_reads(store: &dyn Store, wanted: usize) {
     within(async {
         while chain(store, Chain::Reads).await.len() < wanted {
-            tokio::task::yield_now().await;
+            // Looking without a rest would take from the writer the processor that it needs.
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     })
     .await;
