@@ -15,6 +15,7 @@ use crate::engine::view::OwnCertificate;
 use crate::node::acceptance;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::clock::Clock;
+use crate::node::draft::sweep;
 use crate::node::keyring::{Error, OwnIdentity};
 use crate::node::offers::Offers;
 use crate::settings::{IdentitySource, Settings, TlsMode};
@@ -88,10 +89,14 @@ fn with_own_of(in_use: &tls::Snapshot, settings: &Settings, read: &Trust) -> Opt
 }
 
 /// Notes that the own site's anchors in this snapshot are in use.
-pub(super) fn note(project: &Path, settings: &Settings, offers: &Offers, in_use: &tls::Snapshot) {
-    if let Some(sources) = sources(project, settings, offers) {
-        acceptance::note(&sources, settings, in_use);
-    }
+pub(super) fn note(
+    project: &Path,
+    settings: &Settings,
+    offers: &Offers,
+    in_use: &tls::Snapshot,
+) -> Result<(), acceptance::NotNoted> {
+    let sources = sources(project, settings, offers);
+    sources.map_or(Ok(()), |sources| acceptance::note(&sources, settings, in_use))
 }
 
 /// With the anchors that are in force for the sites whose bundle cannot be read.
@@ -115,9 +120,14 @@ pub(super) fn identity(
     offers: &Offers,
 ) -> Result<Option<Arc<tls::Identity>>, Error> {
     let Some(sources) = sources(project, settings, offers) else { return Ok(None) };
+    if let tls::Own::Files { svid, key } = &sources.own {
+        sweep([svid.as_path(), key.as_path(), &acceptance::file_of(key)]);
+    }
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), None, clock.now().wall)?;
-    acceptance::note(&sources, settings, &snapshot);
+    acceptance::tell_if_unasked(&sources, settings);
+    // Where it fails, the first look at the files tries again and tells.
+    acceptance::note(&sources, settings, &snapshot).ok();
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
 }
 
