@@ -131,6 +131,29 @@ pub(super) fn identity(
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
 }
 
+/// What of the files that the settings name would keep a node from starting, or from being believed: all of it at once, as a start
+/// would find it. Nothing is written, and no agent is asked.
+pub fn faults(project: &Path, settings: &Settings) -> Vec<Error> {
+    let (offers, clock, mut faults) = (Offers::default(), Clock::start(), Vec::new());
+    let mut sorted = |fault: Error| faults.push(fault);
+    let state = project.join(&settings.store.path);
+    let read = sources(project, settings, &offers);
+    let read = read.map(|sources| load(&sources, settings, &state, None, clock.now().wall));
+    let snapshot = read.and_then(|read| read.map_err(&mut sorted).ok());
+    if let Some((certificate, key)) = provisioned_files(project, settings) {
+        let presented = tls::Provisioned::load(&certificate, &key).map_err(|fault| sorted(fault.into())).ok();
+        let ended = presented.and_then(|it| it.ends()).filter(|ends| *ends < clock.now().wall);
+        if ended.is_some() {
+            sorted(Error::Ended(certificate));
+        }
+    }
+    if let Some(authorities) = &settings.tls.ca_path {
+        authorities_in(&project.join(authorities)).map_err(&mut sorted).ok();
+    }
+    bundles::own(project, settings, snapshot.as_ref()).map_err(|fault| sorted(fault.into())).ok();
+    faults
+}
+
 /// How the certificate in use is renewed, if the settings name somebody to ask: another node, or the authority's folder here.
 pub(super) fn renewing(
     project: &Path,

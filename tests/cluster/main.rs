@@ -56,6 +56,7 @@ mod spire;
 mod stolen;
 mod storm;
 mod streams;
+mod validate;
 mod walkthrough;
 mod witness;
 mod workload;
