@@ -81,6 +81,9 @@ main() {
   CLUSTER_PROGRAM="$target/release/trust-runtime" tests "idle" --test cluster -E 'test(idle)'
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "quickstart" scripts/quickstart.sh --once
   TRUST_RUNTIME_BIN="$target/release/trust-runtime" step "security gate" timeout 600 scripts/runtime_cloud_security_profile_gate.sh
+  # Chromium without its windows: a good deal less to fetch, and the same judgement of certificates.
+  TRUST_GATE_BROWSER=chromium-headless-shell TRUST_RUNTIME_BIN="$target/release/trust-runtime" \
+    step "browser gate" timeout 600 scripts/runtime_cloud_browser_gate.sh
   [ "$long" = yes ] || return 0
 
   step "fuzz gate" scripts/runtime_comms_fuzz_gate.sh

@@ -17,6 +17,8 @@ need_commands() {
     python3) packages+=(python3) ;;
     ip) packages+=(iproute2) ;;
     setpriv) packages+=(util-linux) ;;
+    chromium | chromium-headless-shell) packages+=("$command") ;;
+    certutil) packages+=(libnss3-tools) ;;
     cargo) ;; # never from here: the toolchain is named in rust-toolchain.toml
     *) ;;
     esac
@@ -33,6 +35,7 @@ need_commands() {
   for command in "${still[@]}"; do
     case "$command" in
     ip) echo "missing: ip. Install it, for example: sudo apt-get install iproute2" >&2 ;;
+    certutil) echo "missing: certutil. Install it, for example: sudo apt-get install libnss3-tools" >&2 ;;
     setpriv) echo "missing: setpriv. Install it, for example: sudo apt-get install util-linux" >&2 ;;
     cargo) echo "missing: cargo. Install Rust with rustup; the version comes from rust-toolchain.toml." >&2 ;;
     *) echo "missing: $command. Install it with your package manager, for example: sudo apt-get install $command" >&2 ;;

@@ -345,8 +345,8 @@ fn every_line_of_the_acceptance_table_names_tests_that_exist() {
     let lines: std::collections::BTreeSet<&str> = seen.iter().filter_map(|line| line.split('\t').next()).collect();
     let contract = (1..=83).map(|number| format!("RR-{number}")).chain((43..=46).map(|number| format!("CC-{number}")));
     let held = HELD.split_whitespace().map(|name| format!("hold/{name}"));
-    let gates =
-        ["bench", "check", "conformance", "faults", "fuzz", "security", "zenoh"].map(|name| format!("gate/{name}"));
+    let gates = ["bench", "browser", "check", "conformance", "faults", "fuzz", "security", "zenoh"]
+        .map(|name| format!("gate/{name}"));
     for wanted in contract.chain(held).chain(gates) {
         assert!(lines.contains(wanted.as_str()), "{wanted} has no line");
     }

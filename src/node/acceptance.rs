@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::domain::id::SiteId;
 use crate::domain::identity::acceptance::{Acceptance, Came, NotAnAcceptance, Succession, Unaccepted};
@@ -107,19 +108,63 @@ pub(super) fn check(sources: &tls::Sources, settings: &Settings, read: &tls::Sna
 
 /// Notes the anchors that are in use in place of those that were in use before. An authority that has changed its key is known
 /// by its present one from then on, and by the old one no more; the pin of a join token has done its work.
-pub(super) fn note(sources: &tls::Sources, settings: &Settings, in_use: &tls::Snapshot) {
-    let Ok(Some(Judged { path, noted, came })) = judge(sources, settings, in_use) else { return };
+pub(super) fn note(sources: &tls::Sources, settings: &Settings, in_use: &tls::Snapshot) -> Result<(), NotNoted> {
+    let Ok(Some(Judged { path, noted, came })) = judge(sources, settings, in_use) else { return Ok(()) };
     let trust_domain = &in_use.own().svid.id.trust_domain;
     let now = noted.noting(&came, trust_domain, &in_use.trust().bans);
     if now == noted {
-        return;
+        return Ok(());
     }
     match put(&path, &noted, &now) {
         Ok(true) => tracing::info!(path = %path.display(), "the anchors in use were noted as accepted"),
         // It was changed, and so everything is read again.
         Ok(false) => tracing::debug!(path = %path.display(), "another word came while the anchors in use were noted"),
-        // They are known again as long as the join token's anchors are in place, or the changes of key are told beside them.
-        Err(error) => tracing::warn!(path = %path.display(), %error, "the anchors in use were not noted as accepted"),
+        Err(source) => return Err(NotNoted { path, source }),
+    }
+    Ok(())
+}
+
+/// The anchors in use could not be noted. Until they are they are known by what is beside them: the join token's pin, or the
+/// changes of key that the authority tells of, of which it keeps the newest alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub(super) struct NotNoted {
+    /// Which file.
+    path: PathBuf,
+    /// What the system said.
+    source: io::Error,
+}
+
+/// Whether the anchors in use are noted. What keeps them from it is told once, and tried again until it is over.
+#[derive(Debug, Default)]
+pub(super) struct Noting(Mutex<Option<String>>);
+
+impl Noting {
+    /// Notes them by this, which may fail.
+    pub(super) fn attempt(&self, note: impl FnOnce() -> Result<(), NotNoted>) {
+        let fault = note().err().map(|fault| fault.to_string());
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = fault.as_ref().filter(|_| *told != fault) {
+            tracing::warn!(%reason, "the anchors in use were not noted as accepted, which is tried again");
+        }
+        *told = fault;
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn is_due(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// Says that the own site's anchors are held against nothing, where no file beside the key says whose they have to be.
+pub(super) fn tell_if_unasked(sources: &tls::Sources, settings: &Settings) {
+    let tls::Own::Files { key, .. } = &sources.own else { return };
+    let path = file_of(key);
+    if sources.anchors.iter().any(|(site, _)| site == settings.site()) && matches!(read(&path), Ok(None)) {
+        tracing::info!(
+            path = %path.display(),
+            "no file beside the key says whose certificates it takes: the own site's anchors count as they are"
+        );
     }
 }
 

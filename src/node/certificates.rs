@@ -15,6 +15,7 @@ use crate::engine::view::OwnCertificate;
 use crate::node::acceptance;
 use crate::node::bundles::{self, Bundles, Federation};
 use crate::node::clock::Clock;
+use crate::node::draft::sweep;
 use crate::node::keyring::{Error, OwnIdentity};
 use crate::node::offers::Offers;
 use crate::settings::{IdentitySource, Settings, TlsMode};
@@ -88,10 +89,14 @@ fn with_own_of(in_use: &tls::Snapshot, settings: &Settings, read: &Trust) -> Opt
 }
 
 /// Notes that the own site's anchors in this snapshot are in use.
-pub(super) fn note(project: &Path, settings: &Settings, offers: &Offers, in_use: &tls::Snapshot) {
-    if let Some(sources) = sources(project, settings, offers) {
-        acceptance::note(&sources, settings, in_use);
-    }
+pub(super) fn note(
+    project: &Path,
+    settings: &Settings,
+    offers: &Offers,
+    in_use: &tls::Snapshot,
+) -> Result<(), acceptance::NotNoted> {
+    let sources = sources(project, settings, offers);
+    sources.map_or(Ok(()), |sources| acceptance::note(&sources, settings, in_use))
 }
 
 /// With the anchors that are in force for the sites whose bundle cannot be read.
@@ -115,10 +120,38 @@ pub(super) fn identity(
     offers: &Offers,
 ) -> Result<Option<Arc<tls::Identity>>, Error> {
     let Some(sources) = sources(project, settings, offers) else { return Ok(None) };
+    if let tls::Own::Files { svid, key } = &sources.own {
+        sweep([svid.as_path(), key.as_path(), &acceptance::file_of(key)]);
+    }
     let clock = Clock::start();
     let snapshot = load(&sources, settings, &project.join(&settings.store.path), None, clock.now().wall)?;
-    acceptance::note(&sources, settings, &snapshot);
+    acceptance::tell_if_unasked(&sources, settings);
+    // Where it fails, the first look at the files tries again and tells.
+    acceptance::note(&sources, settings, &snapshot).ok();
     Ok(Some(tls::Identity::new(snapshot, Arc::new(clock))))
+}
+
+/// What of the files that the settings name would keep a node from starting, or from being believed: all of it at once, as a start
+/// would find it. Nothing is written, and no agent is asked.
+pub fn faults(project: &Path, settings: &Settings) -> Vec<Error> {
+    let (offers, clock, mut faults) = (Offers::default(), Clock::start(), Vec::new());
+    let mut sorted = |fault: Error| faults.push(fault);
+    let state = project.join(&settings.store.path);
+    let read = sources(project, settings, &offers);
+    let read = read.map(|sources| load(&sources, settings, &state, None, clock.now().wall));
+    let snapshot = read.and_then(|read| read.map_err(&mut sorted).ok());
+    if let Some((certificate, key)) = provisioned_files(project, settings) {
+        let presented = tls::Provisioned::load(&certificate, &key).map_err(|fault| sorted(fault.into())).ok();
+        let ended = presented.and_then(|it| it.ends()).filter(|ends| *ends < clock.now().wall);
+        if ended.is_some() {
+            sorted(Error::Ended(certificate));
+        }
+    }
+    if let Some(authorities) = &settings.tls.ca_path {
+        authorities_in(&project.join(authorities)).map_err(&mut sorted).ok();
+    }
+    bundles::own(project, settings, snapshot.as_ref()).map_err(|fault| sorted(fault.into())).ok();
+    faults
 }
 
 /// How the certificate in use is renewed, if the settings name somebody to ask: another node, or the authority's folder here.

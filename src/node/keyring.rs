@@ -55,6 +55,9 @@ pub enum Error {
     /// The listener's own certificate or key cannot be served.
     #[error("{0}")]
     Provisioned(#[from] tls::ProvisionedError),
+    /// The listener's own certificate is over. A node starts with it, and nobody believes it.
+    #[error("{}: the certificate has ended: put a new one in its place", .0.display())]
+    Ended(PathBuf),
     /// The file of CA certificates cannot be taken.
     #[error("{0}")]
     Authorities(#[source] tls::FileError),

@@ -52,6 +52,7 @@ pub(super) struct Project {
     offers: Arc<Offers>,
     note_key: NoteKey,
     noted: Mutex<BTreeMap<TokenId, Wall>>,
+    noting: acceptance::Noting,
 }
 
 /// What listeners, words and links use, changed in place.
@@ -92,6 +93,7 @@ impl Project {
             offers,
             note_key,
             noted: Mutex::default(),
+            noting: acceptance::Noting::default(),
         }
     }
 
@@ -272,10 +274,13 @@ impl Sources for Project {
     fn note_anchors(&self) {
         let Some(identity) = &self.in_use.identity else { return };
         let settings = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).settings.clone();
-        certificates::note(&self.folder, &settings, &self.offers, &identity.snapshot());
+        self.noting.attempt(|| certificates::note(&self.folder, &settings, &self.offers, &identity.snapshot()));
     }
 
     fn note(&self) {
+        if self.noting.is_due() {
+            self.note_anchors();
+        }
         let uses = self.credentials.uses();
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if *noted == uses {

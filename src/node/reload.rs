@@ -52,7 +52,7 @@ pub trait Sources: Send + Sync {
     /// the very anchors that are in use.
     fn note_anchors(&self);
 
-    /// Notes what is worth keeping and not worth a commit, such as when a token was last used.
+    /// Notes what is worth keeping and not worth a commit, such as when a token was last used; and again what could not be noted.
     fn note(&self);
 }
 

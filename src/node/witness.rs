@@ -218,3 +218,81 @@ impl Ingress {
         responder.answer(mesh::Answer::Reply(sealed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::domain::action::Action;
+    use crate::domain::identity::IdentityKey;
+    use crate::engine::view;
+    use crate::mesh::memory::Hub;
+    use crate::node::tests::{key_of, member, parsed, warm_up};
+    use crate::store::memory::MemoryStore;
+
+    /// The witnesses of a node that has just started, and what they tell it.
+    fn fresh(hub: &Hub, store: &MemoryStore, view: View) -> (Witnesses, mpsc::Receiver<Mail>) {
+        let (mailbox, mails) = mpsc::channel(1);
+        let (me, clock) = (view.me().clone(), Clock::start());
+        let keyring = Keyring::new(key_of(&me).into(), me.clone(), clock.now().wall).expect("it signs");
+        let witnesses = Witnesses {
+            clock,
+            mailbox,
+            keyring: Arc::new(keyring),
+            mesh: hub.join(me, view.boot).0,
+            store: Arc::new(store.clone()),
+            options: Witnessing { key: key(), count: 1, every: Duration::from_secs(60) },
+            views: Arc::new(ArcSwap::from_pointee(view)),
+            heard: Mutex::default(),
+        };
+        (witnesses, mails)
+    }
+
+    fn key() -> NoteKey {
+        NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32]))
+    }
+
+    /// The word that comes when the head is shown to `s/b`; nothing where it is not shown.
+    async fn shown(witnesses: &Witnesses, mails: &mut mpsc::Receiver<Mail>) -> Option<Countersigned> {
+        let view = witnesses.views.load_full();
+        // A peer takes no second head of one millisecond.
+        let began = witnesses.clock.now().wall;
+        while witnesses.clock.now().wall == began {
+            tokio::task::yield_now().await;
+        }
+        let (witness, mut said) = (parsed("s/b"), None);
+        let mut showing = pin!(witnesses.show(&view, &witness));
+        loop {
+            tokio::select! {
+                () = &mut showing => return said,
+                mail = mails.recv() => {
+                    let Some(Mail::Request(Request::Countersigned(word), reply)) = mail else { panic!("another mail") };
+                    said = Some(*word);
+                    reply.send(Ok(Answer::Recorded)).expect("it waits");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_is_shown_once_in_each_life_also_where_it_was_countersigned_before() {
+        let hub = Hub::new().expect("a hub");
+        let store = MemoryStore::new();
+        store.with_disk(|disk| disk.sign_checkpoints(key()));
+        let (node, _peer) = (member(&hub, "s/a", store.clone()).await, member(&hub, "s/b", MemoryStore::new()).await);
+        warm_up(&node, &Action::StatusRead).await;
+        let view = View::clone(&node.operations().view());
+        let (witnesses, mut mails) = fresh(&hub, &store, view.clone());
+        let word = shown(&witnesses, &mut mails).await.expect("it is shown");
+        // From now on it is known as countersigned: in this life, and in the next one.
+        let countersigned = [(word.witness.clone(), word)].into_iter().collect();
+        let view =
+            View { witnessing: Arc::new(view::Witnessing { countersigned, ..view::Witnessing::default() }), ..view };
+        witnesses.views.store(Arc::new(view.clone()));
+        assert_eq!(shown(&witnesses, &mut mails).await, None, "once is enough");
+        let (witnesses, mut mails) = fresh(&hub, &store, view);
+        assert!(shown(&witnesses, &mut mails).await.is_some(), "the peer may have forgotten it");
+        assert_eq!(shown(&witnesses, &mut mails).await, None, "once is enough in this life, too");
+    }
+}

@@ -107,6 +107,11 @@ struct Suspending {
 impl Suspending {
     fn look(&mut self) {
         let seen = self.family.look();
+        self.note(seen);
+    }
+
+    /// When the next look is due after this one.
+    fn note(&mut self, seen: Seen) {
         self.pause = match seen {
             // Who starts others all the time would be ahead of looks that become rare.
             Seen::Growing => SOONEST_LOOK,
@@ -326,4 +331,25 @@ fn exit(status: WaitStatus) -> Exit {
 #[expect(clippy::needless_pass_by_value, reason = "as a function for map_err")]
 fn system(error: io::Error) -> Refusal {
     Refusal::System(error.raw_os_error().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_become_rare_while_nobody_new_appears_and_frequent_again_when_somebody_does() {
+        let mut suspending = Suspending::default();
+        let mut after = |seen| {
+            suspending.note(seen);
+            suspending.due.is_some().then_some(suspending.pause)
+        };
+        let settling: Vec<_> = (0..12).map(|_| after(Seen::Settling).expect("one more")).collect();
+        assert_eq!(settling.first(), Some(&SOONEST_LOOK));
+        assert!(settling.windows(2).all(|two| two[1] == LATEST_LOOK.min(two[0] * 2)), "{settling:?}");
+        assert_eq!(settling.last(), Some(&LATEST_LOOK));
+        assert_eq!([after(Seen::Growing), after(Seen::Growing)], [Some(SOONEST_LOOK); 2]);
+        assert_eq!(after(Seen::Settling), Some(SOONEST_LOOK * 2));
+        assert_eq!(after(Seen::Still), None);
+    }
 }

@@ -395,6 +395,12 @@ impl Supervisor {
 
     fn carry_out(&mut self, orders: Vec<Order>) {
         for order in orders {
+            match order {
+                // What it asks of a program that does not answer meanwhile would count against it for as long as the pause lasts.
+                Order::Suspend => self.check = None,
+                Order::Continue => self.plan_check(),
+                Order::HangUp | Order::Kill | Order::Launch | Order::Terminate => {}
+            }
             match (order, &self.control) {
                 (Order::Launch, _) => {
                     let (launcher, program) = (Arc::clone(&self.outside.launcher), self.plan.program.clone());

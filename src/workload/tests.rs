@@ -174,6 +174,26 @@ async fn a_check_that_hangs_is_a_failed_one_and_is_ended() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn a_check_that_began_before_a_pause_does_not_count() {
+    let rig = Rig::checked(Some(Script::Waits), Restart::OnFailure, Some(Script::IsStubborn));
+    rig.state(State::Running).await;
+    let failed = |within| {
+        let is_failing = |status: &Status| matches!(status.health, Health::Failing { .. });
+        tokio::time::timeout(within, rig.until("a failed check", is_failing))
+    };
+    // Long enough for it to begin, and not to end.
+    failed(Duration::from_millis(100)).await.expect_err("it takes two seconds");
+    assert_eq!(rig.memory.running(), 2, "the check is under way");
+    assert_eq!(rig.handle.command(Verb::Pause).await.map(|status| status.state), Ok(State::Paused));
+    failed(Duration::from_millis(2_500)).await.expect_err("nothing that is paused is checked");
+    assert_eq!((rig.handle.status().health, rig.memory.running()), (Health::Unchecked, 1));
+    // The next one begins anew, and counts.
+    assert_eq!(rig.handle.command(Verb::Resume).await.map(|status| status.state), Ok(State::Running));
+    failed(DEADLINE).await.expect("a failed check");
+    rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_of_many_callers_are_all_answered_and_never_make_two_programs() {
     let rig = Rig::new(Some(Script::Waits), Restart::Always);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value as Json;
 
@@ -338,4 +339,84 @@ fn an_authority_whose_key_was_stolen_bans_it_first_and_its_nodes_are_told_the_ne
     joining.says_of_its_identity(&node, &joining.desk.anchors("north"), &["\"ok\""]);
     drop(node);
     drop(joining.starts());
+}
+
+/// A folder that takes no writes, until it goes.
+struct ReadOnly(String);
+
+impl ReadOnly {
+    fn new(folder: String) -> Self {
+        let made = Self(folder);
+        made.mount(&["--bind", &made.0, &made.0]);
+        made.mount(&["-o", "remount,bind,ro", &made.0]);
+        made
+    }
+
+    fn mount(&self, arguments: &[&str]) {
+        let done = Command::new("mount").args(arguments).output().expect("mount is there");
+        assert!(done.status.success(), "{arguments:?} of {}, which takes root: {done:?}", self.0);
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        drop(Command::new("umount").args(["--lazy", &self.0]).status());
+    }
+}
+
+/// A plant whose disk was full for a while is not asked for words at its next change of key.
+#[test]
+fn a_note_that_could_not_be_written_is_told_of_once_and_written_when_it_can_be() {
+    const FAULT: &str = "the anchors in use were not noted as accepted";
+    let joining = Joining::new(false);
+    let words = joining.answered_by("ca-north");
+    joining.accept(&words);
+    joining.rotate(&["prepare"]);
+    joining.brought("ca-north");
+    let read_only = ReadOnly::new(joining.desk.text("north-a/tls"));
+    let mut node = joining.starts();
+    let log = || fs::read_to_string(joining.project.join("log")).expect("a log");
+    wait_until("the fault is told of", SEEN_MAX, || if log().contains(FAULT) { Ok(()) } else { Err(log()) });
+    // Reading everything anew tries it anew.
+    node.command(&["ctl", "reload"]);
+    assert_eq!((joining.followed(), log().matches(FAULT).count()), (0, 1), "{}", log());
+    drop(read_only);
+    // No file has changed since; it is tried each minute, and at the end.
+    node.stops();
+    assert_eq!(joining.followed(), 1, "{}", log());
+    assert!(!log().contains("no file beside the key"), "{}", log());
+}
+
+#[test]
+fn a_node_whose_key_has_no_file_beside_it_says_once_that_its_anchors_are_held_against_nothing() {
+    let desk = Desk::new(&["north"]);
+    let mut node = desk.play("plant", "north", "a", &["north"], &[]);
+    node.command(&["ctl", "reload"]);
+    node.stops();
+    let log = fs::read_to_string(node.project.join("log")).expect("a log");
+    assert_eq!(log.matches("no file beside the key says whose certificates it takes").count(), 1, "{log}");
+}
+
+/// A crash in the middle of a write leaves its draft, which the next start takes away.
+#[test]
+fn what_a_crash_has_left_beside_a_certificate_is_gone_after_the_next_start() {
+    let joining = Joining::new(false);
+    let words = joining.answered_by("ca-north");
+    joining.accept(&words);
+    let tls = joining.project.join("tls");
+    let left = ["node-a.pem", "node-a.authority"].map(|it| tls.join(format!("{it}.0123456789abcdef.new")));
+    let other = tls.join("mine.0123456789abcdef.new");
+    for path in left.iter().chain([&other]) {
+        fs::write(path, "half").expect("written");
+    }
+    let _node = joining.starts();
+    assert_eq!((left.iter().any(|it| it.exists()), other.exists()), (false, true));
+    // At the authority the next command does.
+    let left = ["authority.json", "ca-1.pem", "ca-2.key", "join-tokens.json"]
+        .map(|it| joining.desk.path(&format!("ca-north/{it}.0123456789abcdef.new")));
+    for path in &left {
+        fs::write(path, "half").expect("written");
+    }
+    told(&["list", "--ca", &joining.desk.text("ca-north")]);
+    assert!(!left.iter().any(|it| it.exists()));
 }

@@ -54,7 +54,7 @@ pub(crate) fn forget(pid: u32) {
 }
 
 /// Where Debian's package puts it, on whatever processor.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").expect("a folder");
     let mut found = folders.filter_map(|it| Some(it.ok()?.path().join("faketime/libfaketimeMT.so.1")));
     found.find(|it| Path::exists(it)).expect("libfaketime; install it, for example: sudo apt-get install libfaketime")

@@ -57,6 +57,7 @@ mod spire;
 mod stolen;
 mod storm;
 mod streams;
+mod validate;
 mod walkthrough;
 mod witness;
 mod workload;

@@ -75,7 +75,7 @@ impl Desk {
     }
 
     /// Starts a node of this profile that knows these sites and dials these others.
-    fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
+    pub(crate) fn play(&self, profile: &str, site: &str, name: &str, knows: &[&str], dials: &[&Plant]) -> Plant {
         self.play_with((profile, site, name), knows, dials, &[], "")
     }
 
@@ -241,6 +241,16 @@ impl Plant {
         let output = self.curl(&desk.anchors(site), "/api/runtime-cloud/actions/dispatch", &options, Some(body));
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_not_json| json!({ "curl": String::from_utf8_lossy(&output.stderr) }))
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) fn stops(&mut self) {
+        let asked = Command::new("kill").arg(self.pid().to_string()).status().expect("kill is there");
+        assert!(asked.success(), "it has ended before");
+        wait_until("it has stopped", SEEN_MAX, || match self.child.try_wait() {
+            Ok(Some(status)) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -98,7 +98,7 @@ fn a_folder_that_is_brought_back_and_a_log_that_is_cut_are_named_by_the_head_tha
     assert_eq!(health(&b)["status"], "degraded", "{}", health(&b));
     let forgotten = b.command(&["peers", "forget", "a"]);
     assert!(forgotten.status.success(), "{forgotten:?}");
-    // It has nothing to show but what was countersigned once, by one who knows nothing of it any more.
+    // The peer knows nothing of it any more, and is shown what there is.
     a.restart();
     b.await_lifecycle("a", "online");
     b.wait_until("it follows a again", SEEN_MAX, |b| {

@@ -9,7 +9,7 @@ use crate::root::Root;
 use crate::{Verdict, executable};
 
 /// What every check but the fast one runs besides cargo.
-const WHOLE: [&str; 7] = [
+const WHOLE: [&str; 8] = [
     "check_zenoh_baseline",
     "check_openapi",
     "setup_interop",
@@ -17,6 +17,7 @@ const WHOLE: [&str; 7] = [
     "runtime_comms_conformance_gate",
     "quickstart",
     "runtime_cloud_security_profile_gate",
+    "runtime_cloud_browser_gate",
 ];
 const LONG: [&str; 2] = ["runtime_comms_fuzz_gate", "runtime_comms_bench_gate"];
 
@@ -65,6 +66,7 @@ fn a_step_that_fails_ends_the_check_with_its_name() {
         ("check_openapi", "openapi"),
         ("runtime_comms_conformance_gate", "acceptance"),
         ("runtime_cloud_security_profile_gate", "security gate"),
+        ("runtime_cloud_browser_gate", "browser gate"),
         ("runtime_comms_bench_gate", "bench gate"),
     ] {
         let said = checked(&["--long"], failing);

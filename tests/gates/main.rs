@@ -8,6 +8,7 @@
 
 mod bench;
 mod broken;
+mod browser;
 mod check;
 mod conformance;
 mod demo;
@@ -79,6 +80,7 @@ fn every_gate_explains_itself_and_refuses_what_it_does_not_know() {
     for name in [
         "check.sh",
         "fault_harness.sh",
+        "runtime_cloud_browser_gate.sh",
         "runtime_cloud_security_profile_gate.sh",
         "runtime_comms_bench_gate.sh",
         "runtime_comms_conformance_gate.sh",

@@ -12,7 +12,7 @@ use rustls_pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::action::Action;
-use crate::domain::audit::{AuditId, Draft, Hash, NoteKey, Outcome};
+use crate::domain::audit::{AuditId, Draft, Hash, NoteKey, Outcome, log_name};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::dsse::tally;
@@ -84,7 +84,7 @@ pub(super) async fn start(
 }
 
 /// The key of a node of `dev`.
-fn key_of(runtime: &RuntimeId) -> IdentityKey {
+pub(super) fn key_of(runtime: &RuntimeId) -> IdentityKey {
     IdentityKey::from_seed([runtime.to_string().bytes().fold(0, u8::wrapping_add); 32])
 }
 
@@ -99,6 +99,7 @@ async fn start_on(
 ) -> Node {
     let me = settings.me.clone();
     let prepared = prepare(settings, identity, Arc::new(store)).await.expect("prepared");
+    let key = NoteKey::new(log_name(&me), IdentityKey::from_seed([2; 32]));
     let (mesh, inbox) = hub.join(me, prepared.boot());
     let parts = Parts {
         mesh,
@@ -107,11 +108,7 @@ async fn start_on(
         probe_ms: 1_000,
         apply: Box::new(|_values| {}),
         sources,
-        witnessing: crate::node::Witnessing {
-            key: NoteKey::new("trust-runtime/s/a", IdentityKey::from_seed([2; 32])),
-            count: 2,
-            every: Duration::from_secs(60),
-        },
+        witnessing: crate::node::Witnessing { key, count: 2, every: Duration::from_secs(60) },
         authority: None,
         renewing: None,
         workload: None,
@@ -324,7 +321,7 @@ async fn changed_files_that_could_not_be_read_are_read_again() {
 }
 
 /// A node of `dev` on this mesh.
-async fn member(hub: &Hub, name: &str, store: MemoryStore) -> Node {
+pub(super) async fn member(hub: &Hub, name: &str, store: MemoryStore) -> Node {
     let me: RuntimeId = parsed(name);
     let identity = key_of(&me).into();
     let settings = Arc::new(Settings { me, ..(*settings()).clone() });
@@ -343,7 +340,7 @@ async fn is_done(origin: &Node, id: &str, action: Action) -> bool {
 }
 
 /// Repeats an action until both know each other.
-async fn warm_up(origin: &Node, action: &Action) {
+pub(super) async fn warm_up(origin: &Node, action: &Action) {
     let met = async {
         for number in 0.. {
             if is_done(origin, &format!("warm-up-{number}"), action.clone()).await {

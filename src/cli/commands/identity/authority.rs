@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::commands::identity::certificate::{self, Names, Span};
 use crate::cli::commands::identity::disk::{self, Lock, PUBLIC, SECRET};
+use crate::cli::commands::identity::join;
 use crate::cli::commands::identity::ledger::{Entry, Ledger};
 use crate::cli::exit::{Exit, Failure};
 use crate::domain::id::SiteId;
@@ -20,6 +21,7 @@ use crate::domain::identity::anchors::{Trust, Usage};
 use crate::domain::identity::svid::{self, Signer, Svid};
 use crate::domain::identity::{Bans, Fingerprint, Mapping, Naming, Subject};
 use crate::domain::time::{Millis, Wall};
+use crate::node::draft;
 
 const STATE: &str = "authority.json";
 const BANS: &str = "bans.txt";
@@ -130,6 +132,7 @@ impl Authority {
         let mapping = parse_mapping(&state.mapping).ok_or_else(|| wrong(format!("mapping {:?}", state.mapping)))?;
         let naming = Naming { trust_domain, mapping };
         let authority = Self { folder: folder.to_owned(), state, site, naming, _lock: lock };
+        authority.sweep();
         authority.heal()?;
         Ok(authority)
     }
@@ -195,6 +198,17 @@ impl Authority {
         let text = serde_json::to_string_pretty(&self.state).map_err(|error| Failure::failed(error.to_string()))?;
         disk::write(&self.folder.join(STATE), format!("{text}\n").as_bytes(), PUBLIC)?;
         self.heal()
+    }
+
+    /// Takes away what a crash has left of files of this folder that were being written, also of a key that nothing names yet.
+    fn sweep(&self) {
+        let keys = self.state.anchors();
+        let begun = keys.iter().copied().max().unwrap_or_default().saturating_add(1);
+        let keys = keys.into_iter().chain([begun]);
+        let of_keys = keys.flat_map(|number| ["key", "pem", SUCCESSION].map(|ending| self.file(number, ending)));
+        let of_all = [self.folder.join(STATE), self.folder.join(join::FILE), self.bans_path(), self.anchors_path()];
+        let files: Vec<_> = of_keys.chain(of_all).collect();
+        draft::sweep(files.iter().map(PathBuf::as_path));
     }
 
     fn heal(&self) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use crate::domain::identity::join::{JoinToken, Kept};
 use crate::domain::identity::{Fingerprint, Subject, SubjectName, words};
 use crate::domain::time::{Millis, Wall};
 
-const FILE: &str = "join-tokens.json";
+pub(super) const FILE: &str = "join-tokens.json";
 /// Most tokens that are kept: a list that a person can still review.
 const TOKENS_MAX: usize = 256;
 /// Longest token or proof file, in bytes.
