@@ -16,13 +16,17 @@
 #   CLUSTER_PROGRAM  another trust-runtime to try
 #
 # Needs root, for small disks, and Debian's libfaketime, for clocks. Everything happens on loopback and in a temporary folder,
-# whose logs and settings are kept if a storm broke a promise or did not come to its end.
+# whose logs and settings are kept if a storm broke a promise or did not come to its end. Every process of it, and every disk, is
+# gone with this script, however that ends.
 #
 # Exit codes: 0 every storm held, 1 one broke a promise, 2 wrong usage, a missing prerequisite, or a storm that did not come to
 # its end.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# shellcheck source=scripts/bound.sh
+. scripts/bound.sh
 
 readonly test="faults::a_storm_of_faults_breaks_no_promise"
 
@@ -37,11 +41,10 @@ main() {
   FAULTS_SEED="$(date +%s)"
   parse "$@"
   export FAULTS_SEED ${FAULTS_SECONDS+FAULTS_SECONDS} ${FAULTS_STORM+FAULTS_STORM} ${FAULTS_NODES+FAULTS_NODES}
+  need
   scratch="$(mktemp -d "${TMPDIR:-/tmp}/trust-runtime-faults.XXXXXX")"
   trap 'rm -rf "$scratch"' EXIT
-  local code=0
-  storms 2>&1 | tee "$scratch/said" || code=$?
-  verdict "$code"
+  storms
 }
 
 parse() {
@@ -77,13 +80,29 @@ refuse() {
   exit 2
 }
 
+need() {
+  local wanted
+  for wanted in setpriv unshare; do
+    command -v "$wanted" >/dev/null || refuse "$wanted is missing"
+  done
+  [ "$(id -u)" -eq 0 ] || refuse "wanted root, for small disks"
+}
+
 storms() {
-  local arguments=(--exact "$test" --nocapture)
-  if [ -n "${FAULTS_HARNESS:-}" ]; then
-    "$FAULTS_HARNESS" "${arguments[@]}"
-  else
-    cargo test --locked "${build[@]}" --test cluster -- "${arguments[@]}"
-  fi
+  local storming=(cargo test --locked "${build[@]}" --test cluster --) telling code=0
+  [ -z "${FAULTS_HARNESS:-}" ] || storming=("$FAULTS_HARNESS")
+  mkfifo "$scratch/words"
+  tee "$scratch/said" <"$scratch/words" &
+  telling=$!
+  # Those who storm, and the nodes that they start, are the processes of a namespace that ends with its first one: nobody of them
+  # can outlive it. What libfaketime shares between processes goes by their numbers, which others have too.
+  # shellcheck disable=SC2016 # The first one of them says who is to storm.
+  bound unshare --pid --fork --kill-child --mount-proc \
+    bash -c 'mount -t tmpfs -o nosuid,nodev shm /dev/shm && "$@"; exit $?' storms \
+    "${storming[@]}" --exact "$test" --nocapture >"$scratch/words" 2>&1 &
+  wait "$!" || code=$?
+  wait "$telling"
+  verdict "$code"
 }
 
 # The words of the storms count, and the end of the program that carries them out: each alone could be silent.

@@ -302,7 +302,8 @@ const HELD: &str = "\
     authorisation-rows certificate-ends-while-linked clients-behind-routers clock-ten-years-ahead \
     clock-ten-years-behind cloned-key death-and-freeze demo-ends demo-of-five disk-fails disk-full dropped-fsync \
     fault-storm five-nodes foreign-client-1.10.2 foreign-client-1.7.2 idle kill-9-origin kill-9-target \
-    many-slow-targets metrics metrics-on-nodes nothing-leaks one-request-two-logs profile-on-every-route \
+    links-come-back many-slow-targets metrics metrics-on-nodes nothing-leaks one-request-two-logs opened-anew \
+    profile-on-every-route \
     quickstart redeem-once replay-model-dev replay-model-plant schemathesis simulation slow-clients \
     stolen-at-another-site stream-cut-at-every-byte ten-thousand-runs thousand-readers three-sites \
     wan-cut-and-healed workload-orphans";

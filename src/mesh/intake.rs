@@ -196,6 +196,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::queue::tests::{Put, check};
     use crate::mesh::{Document, Responder};
 
     fn small(facts_max: usize) -> (Arc<Intake>, Inbox) {
@@ -265,6 +266,32 @@ mod tests {
         assert_eq!(refused.err(), Some(Refusal::TooLarge));
         assert_eq!(counted(&intake, Refusal::TooLarge), 2);
         assert!(intake.admit("truST/s/own/svc/rpc/act/s/a", PAYLOAD_BYTES_MAX).is_ok());
+    }
+
+    /// As large as a node has them, and nobody takes anything.
+    #[test]
+    fn each_way_in_says_how_much_is_in_it_and_how_much_it_takes() {
+        let space = Space::new("truST").expect("legal");
+        let (intake, _inbox) = Intake::new(space, "s/own".parse().expect("legal"), 5);
+        let is_taken = |hear: &dyn Fn()| {
+            let before = counted(&intake, Refusal::Busy);
+            hear();
+            counted(&intake, Refusal::Busy) == before
+        };
+        let fact = || is_taken(&|| intake.hear_document("truST/s/a/diag/observation", 1, || vec![1]));
+        let query = || {
+            let admitted = intake.admit("truST/s/own/svc/rpc/act/s/a", 0);
+            admitted.map(|it| it.enter(Vec::new(), Responder::channel().0)).is_ok()
+        };
+        // They wait for room among the facts.
+        let mut lives = 0..;
+        let mut token = || {
+            let life = lives.next().unwrap_or(0);
+            is_taken(&|| intake.hear_token(&format!("truST/s/r{life}/svc/liveliness/1"), true))
+        };
+        let puts: [(&str, Put<'_>); 3] =
+            [("mesh_facts", Box::new(fact)), ("mesh_queries", Box::new(query)), ("mesh_tokens", Box::new(&mut token))];
+        check(|| intake.queues().to_vec(), puts.into());
     }
 
     #[test]

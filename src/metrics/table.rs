@@ -162,7 +162,7 @@ pub(super) const RUNS_STARTED: Row = counter("trust_runtime_runs_started", &[], 
 pub(super) const RUNS_ENDED: Row = counter(
     "trust_runtime_runs_ended",
     &[("result", "`completed`, `errored`")],
-    "Runs of this runtime that ended in this life of it",
+    "Runs of this runtime that ended in this life of it, also those that an earlier life has left without an end",
 );
 pub(super) const CERTIFICATE_EXPIRY: Row = gauge(
     "trust_runtime_certificate_expiry_timestamp_seconds",

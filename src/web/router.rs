@@ -31,7 +31,7 @@ use super::watch::StateFeed;
 use super::{Options, State, Surface, secure};
 use crate::domain::code::Code;
 use crate::domain::policy::Stage;
-use crate::domain::time::Millis;
+use crate::domain::time::{Millis, Now};
 use crate::engine::view::View;
 use crate::handle::Operations;
 use crate::handle::runs::Runs;
@@ -179,9 +179,10 @@ impl App {
 
     /// Answers one request. The peer's address is a [`PeerAddress`] in the request's extensions.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let began = self.shared.node.now();
         let mut response = match self.hosts.check(&request) {
             // A refused name may come from anywhere: nothing of the connection is used again.
-            Err(problem) => self.shared.turn_away("refused_host", problem),
+            Err(problem) => self.shared.turn_away("refused_host", began, problem),
             Ok(()) => match self.router.clone().call(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -225,18 +226,20 @@ fn with_fallbacks(router: Router, shared: &Arc<Shared>) -> Router {
     let unfit = Arc::clone(shared);
     router
         .fallback(move |request: Request<Body>| async move {
+            let began = unknown.node.now();
             match unknown.options.surface.blank_route(request.uri().path()) {
                 Some(route) => unknown.answer(route, request).await,
                 None => {
                     let problem = Problem::new(Kind::NotFound, "no such path; /openapi.json describes every one");
-                    unknown.turn_away("unmatched", problem)
+                    unknown.turn_away("unmatched", began, problem)
                 }
             }
         })
         .method_not_allowed_fallback(move |uri: Uri| async move {
+            let began = unfit.node.now();
             let is_read = ROUTES.iter().any(|route| route.path == uri.path() && route.method == "GET");
             let allow = if is_read { "GET, HEAD" } else { "POST" };
-            unfit.turn_away("unmatched", Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
+            unfit.turn_away("unmatched", began, Problem::new(Kind::MethodNotAllowed(allow), format!("wanted {allow}")))
         })
 }
 
@@ -268,22 +271,28 @@ impl Surface {
 
 impl Shared {
     async fn answer(self: &Arc<Self>, route: &'static Route, request: Request<Body>) -> Response<Body> {
-        let began = self.node.now().monotonic.0;
+        let began = self.node.now();
         let response = match (self.serve(route, request).await, route.form) {
             (Ok(response), _) => response,
             (Err(problem), Form::Problem) => self.explain(problem),
             (Err(problem), Form::Envelope) => problem.into_envelope(self.options.is_debug),
         };
-        let took = self.node.now().monotonic.0.saturating_sub(began);
-        self.node.metrics().answered(route.method, route.path, response.status().as_u16(), took);
+        self.count_answer((route.method, route.path), &response, began);
         response
     }
 
     /// Explains why a request has met no route.
-    fn turn_away(&self, route: &'static str, problem: Problem) -> Response<Body> {
+    fn turn_away(&self, route: &'static str, began: Now, problem: Problem) -> Response<Body> {
         let response = self.explain(problem);
-        self.node.metrics().answered("any", route, response.status().as_u16(), 0);
+        self.count_answer(("any", route), &response, began);
         response
+    }
+
+    /// Every answer counts with the time that it took, also one that turns away: the count of a histogram is the number of
+    /// requests, and an answer of no time at all would make the others look faster than they are.
+    fn count_answer(&self, (method, route): (&'static str, &'static str), response: &Response<Body>, began: Now) {
+        let took = self.node.now().monotonic.0.saturating_sub(began.monotonic.0);
+        self.node.metrics().answered(method, route, response.status().as_u16(), took);
     }
 
     /// How many requests are being answered, probes aside.

@@ -104,7 +104,7 @@ pub struct Handle {
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<Status>,
     tails: Arc<Tails>,
-    log: mpsc::WeakSender<String>,
+    pub(super) log: mpsc::WeakSender<String>,
 }
 
 impl Handle {

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::queue::tests::{Put, check};
 use crate::domain::time::{Millis, Monotonic, Now, Wall};
 use crate::domain::workload::{Condition, Health, Restart, State, Status, Verb};
 use crate::workload::Program;
@@ -114,6 +116,20 @@ async fn a_program_that_fails_comes_back_after_a_pause_and_says_how_it_ended() {
     let status = rig.state(State::Running).await;
     assert_eq!(status.next_attempt, None);
     assert_eq!(rig.memory.running_most(), 1);
+    rig.end().await;
+}
+
+/// The owner does not get to run.
+#[tokio::test]
+async fn each_queue_of_the_workload_says_how_much_is_in_it_and_how_much_it_takes() {
+    let rig = Rig::new(Some(Script::Waits), Restart::Never);
+    let log = rig.handle.log.upgrade().expect("it is open");
+    let puts: [(&str, Put<'_>); 2] = [
+        ("workload_commands", Box::new(|| rig.handle.tell(Verb::Start).now_or_never() != Some(Err(Refusal::Busy)))),
+        ("workload_log", Box::new(|| log.try_send(String::new()).is_ok())),
+    ];
+    check(|| rig.handle.queues().to_vec(), puts.into());
+    drop(log);
     rig.end().await;
 }
 

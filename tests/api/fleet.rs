@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub(crate) struct FakeNode {
     /// Times at which the view was asked for: nothing before the guard may do so.
     pub(crate) views: AtomicUsize,
     pub(crate) is_ready: AtomicBool,
+    /// How far the clock goes on at each look at it, in milliseconds.
+    pub(crate) pace: AtomicU64,
     /// What `record`, `control` and `dispatch` fail with.
     pub(crate) failure: Mutex<Option<Failure>>,
     /// Held by a test to keep dispatches waiting.
@@ -97,6 +99,7 @@ impl Operations for FakeNode {
     }
 
     fn now(&self) -> Now {
+        self.pass(self.pace.load(Ordering::Relaxed));
         *self.now.lock().unwrap()
     }
 
@@ -292,6 +295,7 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         dispatched: Mutex::default(),
         views: AtomicUsize::default(),
         is_ready: AtomicBool::new(true),
+        pace: AtomicU64::default(),
         failure: Mutex::default(),
         gate: tokio::sync::Semaphore::new(1_000),
         metrics: Metrics::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use trust_runtime::domain::action::ActionKind;
@@ -13,12 +14,12 @@ use trust_runtime::domain::time::{Millis, Monotonic, Wall};
 use trust_runtime::engine::skew::Skew;
 use trust_runtime::engine::view::{ClockState, OwnCertificate};
 use trust_runtime::metrics::table::{ALL, Kind};
-use trust_runtime::metrics::{MEDIA_TYPE, RunEnd, Side};
+use trust_runtime::metrics::{MEDIA_TYPE, Reading, RunEnd, Side};
 use trust_runtime::store;
 use trust_runtime::web::ROUTES;
 
 use crate::exposition::{Exposition, parse};
-use crate::fleet::{Bench, READ, TOKEN, bench, get, post};
+use crate::fleet::{Bench, READ, TOKEN, bench, bench_with, get, post};
 
 const PREFLIGHT: &str = "/api/runtime-cloud/actions/preflight";
 const DISPATCH: &str = "/api/runtime-cloud/actions/dispatch";
@@ -90,7 +91,9 @@ async fn every_metric_of_the_table_is_exposed_and_no_other() {
     assert_eq!(all.keys().map(String::as_str).collect::<BTreeSet<_>>(), known);
     assert_eq!(value(&all, "trust_runtime_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert_eq!(value(&all, "trust_runtime_mesh_refused_total", &[("reason", "too_large")]), 7.0);
-    assert_eq!(value(&all, "trust_runtime_queue_length", &[("queue", "mailbox")]), 3.0);
+    for (part, wanted) in [("length", 3.0), ("capacity", 10.0)] {
+        assert_eq!(value(&all, &format!("trust_runtime_queue_{part}"), &[("queue", "mailbox")]), wanted, "{part}");
+    }
     assert_eq!(value(&all, "trust_runtime_audit_records", &[]), 3.0);
     let until = value(&all, "trust_runtime_certificate_expiry_timestamp_seconds", &[("certificate", "node")]);
     assert_eq!(until, 1_900_000_000.5);
@@ -163,6 +166,31 @@ async fn the_time_that_an_answer_took_is_in_its_histogram() {
     let name = "trust_runtime_http_request_duration_seconds";
     let sum = value(&all, &format!("{name}_sum"), &[("method", "POST"), ("route", DISPATCH), ("status", "2xx")]);
     assert_eq!(sum, 1.5);
+}
+
+/// An answer of no time at all would make the others look faster than they are.
+#[tokio::test]
+async fn what_is_turned_away_is_counted_with_the_time_that_it_took() {
+    let bench = bench_with(|options| options.limits.requests_max = 0);
+    bench.node.pace.store(250, Ordering::Relaxed);
+    bench.get("/nowhere").await;
+    bench.post("/livez", "{}").await;
+    let foreign = axum::http::Request::get("/livez").header("host", "evil.example").extension(crate::fleet::loopback());
+    bench.send(foreign.body(axum::body::Body::empty()).unwrap()).await;
+    let state = "/api/runtime-cloud/state";
+    assert_eq!(bench.get(state).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let text = bench.node.metrics.expose(&Reading::default()).unwrap();
+    let all = parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
+    let name = "trust_runtime_http_request_duration_seconds";
+    for (method, route, status, wanted) in
+        [("any", "unmatched", "4xx", 2.0), ("any", "refused_host", "4xx", 1.0), ("GET", state, "5xx", 1.0)]
+    {
+        let of =
+            |part| value(&all, &format!("{name}_{part}"), &[("method", method), ("route", route), ("status", status)]);
+        assert_eq!(of("count"), wanted, "{route}");
+        // Between two looks at the clock, and there are two at least.
+        assert!(0.25 * wanted <= of("sum"), "{route}: {}", of("sum"));
+    }
 }
 
 #[tokio::test]
@@ -283,7 +311,7 @@ async fn what_is_looked_at_follows_the_node() {
     // Somebody moves the wall clock by a minute, the disk fails and the node is told to stop.
     bench.node.now.lock().unwrap().wall = Wall(crate::fleet::NOW_NS + 60_000_000_000);
     *bench.store.fault.lock().unwrap() = Some(store::Error::Closed);
-    bench.node.is_ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    bench.node.is_ready.store(false, Ordering::Relaxed);
     let all = scrape(&bench).await;
     assert_eq!(now(&all, "trust_runtime_clock_offset_seconds"), 60.0);
     assert_eq!((now(&all, "trust_runtime_store_writable"), now(&all, "trust_runtime_ready")), (0.0, 0.0));

@@ -16,7 +16,7 @@ const FLEET: &str = "examples/runtime_cloud/topology/start.sh";
 const NODES: usize = 5;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
 }
 
@@ -171,7 +171,7 @@ fn no_script_starts_a_node_that_could_outlive_it() {
 }
 
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < WAIT_MAX, "not in time: {what}");

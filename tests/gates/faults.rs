@@ -1,8 +1,13 @@
 //! `scripts/fault_harness.sh` over storms that nobody saw.
 
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
 use tempfile::TempDir;
 
-use crate::{Verdict, gate, program};
+use crate::demo::{repository, until};
+use crate::{Verdict, executable, gate, program};
 
 const HELD: &str = "VERDICT seed 7, 3 nodes: holds; 1 storms in 30s";
 const BROKEN: &str = "VERDICT seed 8, 3 nodes: BROKEN; 2 storms in 60s";
@@ -43,4 +48,41 @@ fn what_is_no_number_is_refused() {
     for arguments in [&["--seconds"][..], &["--seconds", "long"], &["--seed", "-1"], &["--nodes", "9"]] {
         gate("fault_harness.sh", arguments, &[]).is(2, &["wanted"]);
     }
+}
+
+/// Processes that work in this folder.
+fn workers(folder: &Path) -> Vec<String> {
+    let all = fs::read_dir("/proc").expect("the processes").flatten().map(|entry| entry.path());
+    let here = all.filter(|it| fs::read_link(it.join("cwd")).is_ok_and(|cwd| cwd == folder));
+    here.map(|it| it.display().to_string()).collect()
+}
+
+/// Ended, so that a failing test leaves nobody behind either.
+struct Storming(Child);
+
+impl Drop for Storming {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Whoever storms, and who has left his family and his session as a node's program may.
+#[test]
+fn a_harness_that_is_killed_takes_everything_along() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("harness");
+    let work = folder.path().join("work");
+    fs::create_dir(&work).expect("made");
+    let text = format!("#!/bin/bash\ncd '{}'\n(setsid sleep 120 &)\nsleep 120 &\nwait\n", work.display());
+    executable(&path, &text);
+    let mut command = Command::new(repository().join("scripts/fault_harness.sh"));
+    command.args(["--seconds", "600"]).env("FAULTS_HARNESS", &path).env("TMPDIR", folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut storming = Storming(command.spawn().expect("it starts"));
+    until("three work", || workers(&work).len() == 3);
+    // As `kill -9`: it can end nobody any more.
+    storming.0.kill().expect("our child");
+    storming.0.wait().expect("our child");
+    until("nobody is left", || workers(&work).is_empty());
 }

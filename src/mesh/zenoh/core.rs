@@ -1,10 +1,10 @@
 //! What a node says and asks through one set of sessions, from their opening to their end.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -62,6 +62,8 @@ pub(super) struct Core {
     pub(super) lost: Arc<Lost>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    is_ending: AtomicBool,
+    ended: CancellationToken,
 }
 
 /// The token's life.
@@ -94,6 +96,8 @@ impl Core {
             lost: Lost::of(options.lost_max),
             tasks: TaskTracker::new(),
             stop: stop.child_token(),
+            is_ending: AtomicBool::new(false),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -269,15 +273,17 @@ impl Core {
         }
     }
 
-    /// Takes the token back and closes the sessions. Does nothing the second time.
+    /// Takes the token back and closes the sessions. Whoever comes second waits until the first is done with it.
     pub(super) async fn end(self: &Arc<Self>) {
-        let (core, (done, ended)) = (Arc::clone(self), oneshot::channel::<()>());
-        session::apart(async move {
-            core.close().await;
-            drop(done);
-        });
-        // Nothing is ever sent: the wait ends when the thread's end is dropped.
-        drop(ended.await);
+        if !self.is_ending.swap(true, Ordering::SeqCst) {
+            // Also where there was no thread to be had, and the work is dropped with what it holds.
+            let (core, ended) = (Arc::clone(self), self.ended.clone().drop_guard());
+            session::apart(async move {
+                core.close().await;
+                drop(ended);
+            });
+        }
+        self.ended.cancelled().await;
     }
 
     async fn close(&self) {

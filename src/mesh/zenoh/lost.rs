@@ -44,7 +44,7 @@ impl Lost {
         opened.session.info().transport_events_listener().callback(count).background().wait()
     }
 
-    fn add_one(&self) {
+    pub(super) fn add_one(&self) {
         if self.max <= self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1) {
             self.enough.notify_one();
         }

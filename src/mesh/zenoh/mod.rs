@@ -152,6 +152,8 @@ pub struct ZenohMesh {
     core: ArcSwap<Core>,
     listening: Vec<String>,
     tasks: TaskTracker,
+    /// The sessions that were replaced and have not ended.
+    ending: TaskTracker,
 }
 
 /// Opens the mesh. Returns once this node listens; links come up afterwards.
@@ -182,22 +184,16 @@ pub async fn open(options: Options) -> Result<(Arc<ZenohMesh>, Inbox), OpenError
     };
     let core = opener.open().await?;
     let listening = opener.settle(&core).await;
-    let mesh = ZenohMesh { opener, core: ArcSwap::new(core), listening, tasks: TaskTracker::new() };
-    let mesh = Arc::new(mesh);
-    let intake = Arc::clone(&mesh.opener.intake);
-    mesh.spawn(async move { intake.deliver_backlog().await });
-    mesh.spawn(opener::reopen(Arc::downgrade(&mesh)));
+    let (tasks, ending) = (TaskTracker::new(), TaskTracker::new());
+    let mesh = Arc::new(ZenohMesh { opener, core: ArcSwap::new(core), listening, tasks, ending });
+    let (intake, stop) = (Arc::clone(&mesh.opener.intake), mesh.opener.stop.clone());
+    let stopped = stop.clone();
+    mesh.tasks.spawn(async move {
+        stopped.run_until_cancelled(intake.deliver_backlog()).await;
+    });
+    // Ends by itself then, and leaves no session half open.
+    mesh.tasks.spawn(opener::reopen(Arc::downgrade(&mesh), stop));
     Ok((mesh, inbox))
-}
-
-impl ZenohMesh {
-    /// Runs a task of this mesh, which ends when the mesh is closed.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stopped = self.opener.stop.clone();
-        self.tasks.spawn(async move {
-            stopped.run_until_cancelled(task).await;
-        });
-    }
 }
 
 impl Mesh for ZenohMesh {
@@ -270,10 +266,12 @@ impl Mesh for ZenohMesh {
         Box::pin(async move {
             self.opener.stop.cancel();
             self.tasks.close();
+            self.ending.close();
             let closed = async {
                 // Nobody opens anything any more.
                 self.tasks.wait().await;
-                self.core.load_full().end().await;
+                let core = self.core.load_full();
+                tokio::join!(core.end(), self.ending.wait());
                 if let Some(tunnel) = &self.opener.tunnel {
                     tunnel.close().await;
                 }

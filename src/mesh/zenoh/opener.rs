@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::id::SiteId;
@@ -13,6 +13,7 @@ use crate::mesh::OpenError;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::Space;
 use crate::mesh::zenoh::core::{Core, Sessions};
+use crate::mesh::zenoh::lost::Lost;
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Wires};
 use crate::mesh::zenoh::tunnel::Tunnel;
@@ -98,45 +99,69 @@ impl Opener {
         self.dismissed.lock().unwrap_or_else(PoisonError::into_inner).contains(site)
     }
 
-    /// The same until it succeeds.
-    async fn open_at_last(&self) -> Arc<Core> {
+    /// The same until it succeeds, or the mesh is closed: what has begun to open by then is opened, to be closed as a whole.
+    async fn open_at_last(&self) -> Option<Arc<Core>> {
         let mut is_told = false;
-        loop {
+        while !self.stop.is_cancelled() {
             match self.open().await {
-                Ok(core) => return core,
+                Ok(core) => return Some(core),
                 Err(error) if is_told => tracing::debug!(%error, "the mesh is not open yet"),
                 Err(error) => tracing::error!(%error, "the mesh is not open yet; it is tried again and again"),
             }
             is_told = true;
-            sleep(REOPEN_PAUSE).await;
+            self.stop.run_until_cancelled(sleep(REOPEN_PAUSE)).await;
         }
+        None
     }
 }
 
-/// Opens the sessions anew whenever they have lost very many links, for as long as there is a mesh.
-pub(super) async fn reopen(mesh: Weak<ZenohMesh>) {
-    while let Some(lost) = mesh.upgrade().map(|it| it.core.load().lost.clone()) {
-        lost.enough().await;
+/// Opens the sessions anew whenever they have lost very many links, until the mesh is closed.
+pub(super) async fn reopen(mesh: Weak<ZenohMesh>, stop: CancellationToken) {
+    let mut last = None;
+    while let Some(lost) = mesh.upgrade().map(|it| Arc::clone(&it.core.load().lost)) {
+        if stop.run_until_cancelled(when_due(&lost, last)).await.is_none() {
+            return;
+        }
         if let Some(mesh) = mesh.upgrade() {
             mesh.reopen().await;
         }
-        sleep(REOPEN_EVERY).await;
+        last = Some(Instant::now());
     }
+}
+
+/// Waits until sessions that lose links are to be opened anew, where they were `last` opened anew at this moment.
+async fn when_due(lost: &Lost, last: Option<Instant>) {
+    lost.enough().await;
+    sleep_until(due(last, Instant::now())).await;
+}
+
+/// When sessions are opened anew that have lost enough by `now`: at once, but never soon after the last time.
+fn due(last: Option<Instant>, now: Instant) -> Instant {
+    let earliest = last.and_then(|last| last.checked_add(REOPEN_EVERY));
+    earliest.map_or(now, |earliest| earliest.max(now))
 }
 
 impl ZenohMesh {
     /// Others see this node go and come back, as when all its links break at once; what is under way ends without an answer.
     async fn reopen(&self) {
         tracing::info!("the mesh is opened anew, because it has lost very many links");
-        let old = self.core.load_full();
-        if timeout(END_MAX, old.end()).await.is_err() {
-            tracing::warn!("sessions of the mesh do not end; they are replaced");
+        let (old, stop) = (self.core.load_full(), &self.opener.stop);
+        // Whoever closes the mesh waits for it, also where this is not patient enough.
+        let ending = self.ending.spawn({
+            let old = Arc::clone(&old);
+            async move { old.end().await }
+        });
+        match stop.run_until_cancelled(timeout(END_MAX, ending)).await {
+            None => return,
+            Some(Err(_elapsed)) => tracing::warn!("sessions of the mesh do not end; they are replaced"),
+            Some(Ok(_ended)) => {}
         }
         old.there.end(&self.opener.intake);
-        let new = self.opener.open_at_last().await;
+        let Some(new) = self.opener.open_at_last().await else { return };
         self.core.store(Arc::clone(&new));
         // It may have been said since the new sessions looked.
         if self.opener.is_announced.load(Ordering::SeqCst)
+            && !stop.is_cancelled()
             && let Err(error) = new.announce()
         {
             tracing::error!(%error, "the node was not announced anew");
@@ -160,4 +185,33 @@ async fn dial(core: Arc<Core>, options: Options, wires: Wires) {
 
 fn failed(error: zenoh::Error) -> OpenError {
     OpenError::Session(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Whoever breaks his links again and again has them all cut no more often than that.
+    #[tokio::test]
+    async fn sessions_are_opened_anew_at_once_and_ten_minutes_after_the_last_time_at_the_earliest() {
+        let first = Instant::now();
+        let later = |seconds| first.checked_add(Duration::from_secs(seconds)).expect("in reach");
+        assert_eq!(due(None, first), first);
+        for (now, wanted) in [(0, 600), (1, 600), (599, 600), (600, 600), (601, 601), (86_400, 86_400)] {
+            assert_eq!(due(Some(first), later(now)), later(wanted), "after {now} s");
+        }
+        let lost = Lost::of(1);
+        let earlier = |seconds| first.checked_sub(Duration::from_secs(seconds)).expect("in reach");
+        for last in [1, 599].map(earlier) {
+            lost.add_one();
+            assert!(when_due(&lost, Some(last)).now_or_never().is_none(), "{last:?}");
+        }
+        for last in [None, Some(earlier(601))] {
+            lost.add_one();
+            timeout(Duration::from_secs(20), when_due(&lost, last)).await.expect("at once");
+        }
+        assert!(when_due(&lost, None).now_or_never().is_none(), "nothing more was lost");
+    }
 }

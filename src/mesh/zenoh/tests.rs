@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use zenoh::Wait as _;
 
 use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
 use crate::mesh::zenoh::core::unanswered;
@@ -464,4 +465,35 @@ async fn closes_without_its_port() -> bool {
     }
     tokio::time::timeout(Duration::from_secs(2), worn.close()).await.expect("closes in time");
     taken.is_some()
+}
+
+/// What holds up the end of a session for as long as its other end is there.
+struct Holds(std::sync::mpsc::Receiver<()>);
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        // Nothing is ever sent.
+        self.0.recv().unwrap_or_default();
+    }
+}
+
+/// Whoever opens it next has to find its port and its peers as after any other close.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mesh_that_is_closed_while_it_is_opened_anew_waits_for_the_end_of_its_old_sessions() {
+    let (worn, mut inbox) = opened(Options { lost_max: 1, ..options("worn") }).await;
+    let (leaves, _inbox) = opened(Options { connect: worn.listening(), ..options("leaves") }).await;
+    leaves.announce().await.expect("announced");
+    hears(&mut inbox, [appeared("leaves")]).await;
+    let old = worn.core.load_full();
+    let (held, holds) = std::sync::mpsc::channel();
+    let holds = std::sync::Mutex::new(Holds(holds));
+    let session = old.session().expect("open");
+    session.declare_subscriber("held").callback(move |_| drop(holds.lock())).background().wait().expect("declared");
+    leaves.close().await;
+    wait_until("the old session is on its way out", async || old.session().is_err()).await;
+    let mut closing = worn.close();
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut closing).await.is_err(), "it has not ended");
+    drop(held);
+    in_time("it closes", closing).await;
+    std::net::TcpListener::bind(worn.listening().first().expect("one").as_str()).expect("the port is free");
 }

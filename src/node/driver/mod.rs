@@ -3,6 +3,7 @@
 //! A batch of inputs shares one commit. If the commit fails, nothing of the batch is spoken: its callers hear
 //! `storage_unavailable`, and the engine is rebuilt from what is durable (DESIGN, *A failing disk*).
 
+mod doubt;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use crate::node::trace;
 use crate::store::{self, Store};
 use crate::wire;
 
+use doubt::{Doubts, Known};
 pub(super) use waiting::Mail;
 use waiting::Waiting;
 
@@ -83,6 +85,7 @@ pub(super) struct Driver {
     pub(super) metrics: Arc<Metrics>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
+    pub(super) doubts: Doubts,
 }
 
 impl fmt::Debug for Driver {
@@ -138,9 +141,10 @@ impl Driver {
         if mails.is_empty() {
             self.handle(Input::Timer, &mut effects);
         }
+        let view = self.views.load_full();
         let urgent = std::iter::from_fn(|| self.urgent.try_recv().ok()).collect::<Vec<_>>();
         for mail in urgent.into_iter().chain(mails.drain(..)) {
-            let input = waiting.admit(mail, &self.engine, self.clock.now().wall);
+            let input = waiting.admit(mail, &self.engine, view.me(), self.clock.now().wall);
             self.handle(input, &mut effects);
         }
         // Not at every turn: each failure costs the answers of its batch.
@@ -148,18 +152,23 @@ impl Driver {
             self.try_writing(&mut effects).await;
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
+        let carried_out = Known::all_of(&effects.batch);
         let positions = if effects.batch.is_empty() {
             Vec::new()
         } else {
             match self.commit(effects.batch).await {
                 Ok(positions) => {
                     self.engine.settle();
+                    self.doubts.settle();
                     positions
                 }
                 Err(error) => {
+                    if error.may_be_written() {
+                        self.doubts.add(carried_out);
+                    }
                     self.fall_back(&error).await;
                     self.ask_again(&mut waiting).await;
-                    waiting.fail(&error);
+                    waiting.fail(&error, &effects.after, &self.doubts);
                     return;
                 }
             }
@@ -271,7 +280,7 @@ impl Driver {
                 Effect::Reply { reply, answer } => {
                     if let Some(caller) = waiting.replies.remove(&reply) {
                         // A caller that went away needs no answer; what it asked for is on record.
-                        drop(caller.send(Ok(*answer)));
+                        drop(caller.send(Ok(self.doubts.told(waiting.writes.get(&reply), *answer))));
                     }
                 }
             }

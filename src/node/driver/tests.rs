@@ -12,17 +12,19 @@ use crate::domain::audit::{AuditId, Hash, Outcome};
 use crate::domain::code::Code;
 use crate::domain::config::Value;
 use crate::domain::envelope::{Envelope, Response, Ruling};
-use crate::domain::identity::IdentityKey;
+use crate::domain::identity::{IdentityKey, Role};
+use crate::domain::offer::{Agent, Offer};
 use crate::domain::run::RunId;
-use crate::domain::time::{Monotonic, Wall};
+use crate::domain::time::{Millis, Monotonic, Wall};
 use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Started};
-use crate::engine::input::{Conclusion, Received, Request, Write};
-use crate::engine::view;
+use crate::engine::input::{Conclusion, Invoke, Received, Request, Write};
+use crate::engine::view::Settings;
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::arrived::Arrived;
 use crate::node::clock::Clock;
+use crate::node::driver::doubt::Doubts;
 use crate::node::driver::waiting::{Mail, Waiting};
 use crate::node::driver::{Driver, Errand};
 use crate::node::keyring::Keyring;
@@ -31,12 +33,16 @@ use crate::store::memory::{Fault, MemoryStore};
 use crate::store::{Chain, READ_QUEUE_MAX};
 
 pub(in crate::node) fn driver(store: &MemoryStore) -> Driver {
+    driver_with(settings(), store)
+}
+
+fn driver_with(settings: Arc<Settings>, store: &MemoryStore) -> Driver {
     let clock = Clock::start();
     let now = clock.now();
     let keyring =
-        Keyring::new(IdentityKey::from_seed([1; 32]).into(), settings().me.clone(), now.wall).expect("a key signs");
+        Keyring::new(IdentityKey::from_seed([1; 32]).into(), settings.me.clone(), now.wall).expect("a key signs");
     let identity = keyring.keys().signer().identity;
-    let engine = Engine::recover(settings(), identity, [], now).expect("no removal");
+    let engine = Engine::recover(settings, identity, [], now).expect("no removal");
     let (_nobody, mailbox) = mpsc::channel(1);
     let urgent = mpsc::channel(1).1;
     Driver {
@@ -52,6 +58,7 @@ pub(in crate::node) fn driver(store: &MemoryStore) -> Driver {
         errands: mpsc::channel(1).0,
         metrics: Arc::default(),
         retry_at: Monotonic::default(),
+        doubts: Doubts::default(),
     }
 }
 
@@ -147,7 +154,7 @@ async fn the_parts_of_a_node_take_new_values_whose_record_failed() {
     let take = Arc::clone(&taken);
     driver.apply = Box::new(move |values| *take.lock().expect("no panic under the lock") = values.clone());
     let file_values = BTreeMap::from([("log.level".to_owned(), Value::Text("debug".to_owned()))]);
-    let settings = Arc::new(view::Settings { file_values: file_values.clone(), ..(*settings()).clone() });
+    let settings = Arc::new(Settings { file_values: file_values.clone(), ..(*settings()).clone() });
     store.with_disk(|disk| disk.inject(Fault::NoSpace));
     let failed = ask(&mut driver, Request::Reload { asker: engineer(), settings, detail: String::new() }).await;
     assert_eq!(failed.expect_err("no space").code, Code::StorageUnavailable);
@@ -202,13 +209,12 @@ async fn a_refused_write_from_the_mesh_is_on_record_or_is_told_that_there_is_no_
 
 /// After a failed fsync a restart may find what was refused; where the disk was full it will not.
 #[tokio::test]
-async fn who_writes_on_a_disk_that_fails_is_told_what_a_restart_may_find() {
+async fn the_engine_doubts_what_a_restart_may_find_until_a_commit_succeeds() {
     for (fault, wanted) in [(Fault::NoSpace, false), (Fault::Broken, true), (Fault::BrokenButWritten, true)] {
         let store = MemoryStore::new();
         let mut driver = driver(&store);
         store.with_disk(|disk| disk.inject(fault));
-        let failed = ask(&mut driver, begin(ping("r", "s/a"))).await.expect_err("the disk failed");
-        assert_eq!(failed.reason.contains("after a restart"), wanted, "{failed:?}");
+        ask(&mut driver, begin(ping("r", "s/a"))).await.expect_err("the disk failed");
         assert_eq!(driver.engine.has_doubts(), wanted, "{fault:?}");
     }
     let mut driver = driver(&MemoryStore::new());
@@ -218,6 +224,90 @@ async fn who_writes_on_a_disk_that_fails_is_told_what_a_restart_may_find() {
     assert!(driver.engine.has_doubts());
     done(&mut driver, "next").await;
     assert!(!driver.engine.has_doubts());
+}
+
+/// What each of these hears of one turn.
+async fn ask_together<const N: usize>(driver: &mut Driver, requests: [Request; N]) -> [String; N] {
+    let (mut mails, mut answers) = (Vec::new(), Vec::new());
+    for request in requests {
+        let (tx, rx) = oneshot::channel();
+        mails.push(Mail::Request(request, tx));
+        answers.push(rx);
+    }
+    driver.turn(&mut mails).await;
+    let mut heard = Vec::new();
+    for answer in answers {
+        heard.push(match answer.await.expect("answered") {
+            Ok(Answer::Refused { code: Code::StorageUnavailable, reason }) => reason,
+            Err(Failure { code: Code::StorageUnavailable, reason }) => reason,
+            other => panic!("{other:?}"),
+        });
+    }
+    heard.try_into().expect("as many")
+}
+
+fn run_of_it() -> Request {
+    let invoke = Invoke { agent: parsed("it"), instance: parsed("i"), payload: "{}".to_owned(), is_streamed: false };
+    Request::StartRun { asker: engineer(), invoke: Box::new(invoke) }
+}
+
+#[tokio::test]
+async fn who_asked_for_what_stood_in_a_failed_batch_is_told_what_a_restart_may_find_and_nobody_else_is() {
+    let offered = Agent { role: Role::Operator, webhook: true };
+    let offer = Offer { agents: [(parsed("it"), offered)].into(), ..Offer::default() };
+    let settings = Arc::new(Settings { offer, ..(*settings()).clone() });
+    for (fault, may_be_found) in [(Fault::NoSpace, false), (Fault::Broken, true), (Fault::BrokenButWritten, true)] {
+        let store = MemoryStore::new();
+        let mut driver = driver_with(Arc::clone(&settings), &store);
+        done(&mut driver, "before").await;
+        store.with_disk(|disk| disk.inject(fault));
+        let doubted = |reason: &str| reason.contains("it may be found carried out after a restart");
+        let together = [
+            begin(ping("here", "s/a")),
+            // Twice in one batch, and once in a batch that is durable.
+            begin(ping("here", "s/a")),
+            begin(ping("before", "s/a")),
+            // Refused before anything is on record.
+            begin(ping("there", "s/b")),
+            Request::TimeReset { asker: engineer() },
+            run_of_it(),
+        ];
+        let heard = ask_together(&mut driver, together).await;
+        let told = [true, true, false, false, true, false].map(|it| it && may_be_found);
+        assert_eq!(heard.each_ref().map(|reason| doubted(reason)), told, "{heard:?}");
+        assert_eq!(heard[5].contains("as a run that ended before its program was started"), may_be_found, "{heard:?}");
+        // The disk is not tried meanwhile.
+        driver.retry_at = driver.clock.now().monotonic.plus(Millis::from_secs(3_600));
+        let applied = Action::cfg_apply([("log.level".to_owned(), Value::Text("debug".to_owned()))].into());
+        let another = Write { action: applied.expect("legal"), ..ping("here", "s/a") };
+        let elsewhere = Write { targets: vec![parsed("s/b")], ..ping("here", "s/a") };
+        let repeated = [ping("here", "s/a"), another, elsewhere, ping("later", "s/a")].map(begin);
+        let heard = ask_together(&mut driver, repeated).await;
+        let told = [may_be_found, false, false, false];
+        assert_eq!(heard.each_ref().map(|reason| doubted(reason)), told, "{fault:?} {heard:?}");
+    }
+}
+
+/// As on a disk that took the end of a batch and had no space for it to be confirmed.
+#[tokio::test]
+async fn a_commit_that_succeeds_ends_the_doubts() {
+    let mut driver = driver(&MemoryStore::new());
+    driver.store = Arc::new(broken());
+    let [reason] = ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    assert!(reason.contains("after a restart"), "{reason}");
+    let store = MemoryStore::new();
+    driver.store = Arc::new(store.clone());
+    retry(&mut driver).await;
+    store.with_disk(|disk| disk.inject(Fault::NoSpace));
+    ask_together(&mut driver, [begin(ping("other", "s/a"))]).await;
+    let [reason] = ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    assert!(!reason.contains("after a restart"), "{reason}");
+}
+
+fn broken() -> MemoryStore {
+    let store = MemoryStore::new();
+    store.with_disk(|disk| disk.inject(Fault::Broken));
+    store
 }
 
 fn misdirected(driver: &Driver) -> Received {

@@ -7,14 +7,16 @@ use tracing::Span;
 
 use crate::domain::action::ActionKind;
 use crate::domain::code::Code;
+use crate::domain::id::RuntimeId;
 use crate::domain::time::Wall;
 use crate::engine::Engine;
-use crate::engine::effect::{Answer, Waiter};
+use crate::engine::effect::{Answer, Effect, Waiter};
 use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
 use crate::engine::word::Signer;
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::arrived::Arrived;
+use crate::node::driver::doubt::{Doubts, Known};
 use crate::node::trace;
 use crate::store;
 
@@ -44,18 +46,21 @@ pub(super) struct Waiting {
     /// The outcomes among the requests, to be handed over again if the batch fails: nobody else has them.
     pub(super) outcomes: BTreeMap<ReplyId, Request>,
     pub(super) replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
+    /// What the requests ask to be done here.
+    pub(super) writes: BTreeMap<ReplyId, Known>,
     pub(super) met: Vec<oneshot::Sender<()>>,
     next: u64,
 }
 
 impl Waiting {
-    pub(super) fn admit(&mut self, mail: Mail, engine: &Engine, now: Wall) -> Input {
+    pub(super) fn admit(&mut self, mail: Mail, engine: &Engine, me: &RuntimeId, now: Wall) -> Input {
         self.next = self.next.saturating_add(1);
         let (query, reply) = (QueryId(self.next), ReplyId(self.next));
         match mail {
             Mail::Input(input) => *input,
             Mail::Request(request, caller) => {
                 self.replies.insert(reply, caller);
+                self.writes.extend(Known::of(&request, me).map(|write| (reply, write)));
                 if matches!(request, Request::Conclude { .. }) {
                     self.outcomes.insert(reply, request.clone());
                 }
@@ -96,14 +101,27 @@ impl Waiting {
         }
     }
 
-    pub(super) fn fail(&mut self, error: &store::Error) {
+    /// The commit failed, after which these would have been the answers.
+    pub(super) fn fail(&mut self, error: &store::Error, answers: &[Effect], doubts: &Doubts) {
         for responder in std::mem::take(&mut self.queries).into_values() {
             responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
         }
-        let doubt = if error.may_be_written() { "; it may be found carried out after a restart" } else { "" };
-        let reason = format!("{error}{doubt}");
-        for caller in std::mem::take(&mut self.replies).into_values() {
-            let failure = Failure { code: Code::StorageUnavailable, reason: reason.clone() };
+        let answer_to = |wanted| {
+            answers.iter().find_map(|effect| match effect {
+                Effect::Reply { reply, answer } if *reply == wanted => Some(&**answer),
+                Effect::Answer { .. }
+                | Effect::Apply { .. }
+                | Effect::AuditLightly { .. }
+                | Effect::CancelRun(_)
+                | Effect::Perform(_)
+                | Effect::Refuse { .. }
+                | Effect::Reply { .. }
+                | Effect::StartRun(_) => None,
+            })
+        };
+        for (reply, caller) in std::mem::take(&mut self.replies) {
+            let doubt = doubts.of_failed(self.writes.get(&reply), answer_to(reply), error.may_be_written());
+            let failure = Failure { code: Code::StorageUnavailable, reason: format!("{error}{doubt}") };
             drop(caller.send(Err(failure)));
         }
     }

@@ -16,7 +16,7 @@ use crate::domain::workload::Verb;
 use crate::engine::input::Request;
 use crate::engine::record::{Deed, OpenRun};
 use crate::engine::view::View;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RunEnd};
 use crate::node::clock::Clock;
 use crate::node::driver::{Errand, Mail};
 use crate::node::runs::Outside;
@@ -350,6 +350,7 @@ impl Keeper {
         let last = run_end(pointer.run, index, &end, None, Some(error));
         batch.push(Change::End { run: pointer.run, end, result: None, error: Some(error.to_owned()), last });
         note_own_end(pointer.run, &self.write(batch).await?);
+        self.metrics.run_ended(RunEnd::Errored);
         Ok(())
     }
 

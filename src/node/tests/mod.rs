@@ -437,6 +437,8 @@ async fn what_a_person_takes_back_goes_before_what_waits_for_the_disk() {
 }
 
 mod counted;
+mod doubted;
+mod queues;
 
 /// Waits until this holds.
 async fn until(mut holds: impl FnMut() -> bool) {

@@ -20,6 +20,7 @@ use crate::engine::input::Invoke;
 use crate::engine::view::Settings as EngineSettings;
 use crate::handle::runs::{Absent, EventsAsked, Follower, Next, Started};
 use crate::handle::{Failure, Request};
+use crate::metrics::Reading;
 use crate::node::Node;
 use crate::node::tests::{engineer, parsed, settings, start_without_files};
 use crate::store::memory::MemoryStore;
@@ -116,6 +117,15 @@ impl Stage {
         let dispatched = self.node.operations().dispatch(request).await.expect("carried out");
         let [outcome] = dispatched.outcomes.try_into().expect("one target");
         outcome.result.map_err(|denial| denial.code)
+    }
+
+    /// How many runs have ended in this life by its metrics: with a result, and with an error.
+    fn ended(&self) -> [u64; 2] {
+        let text = self.node.operations().metrics().expose(&Reading::default()).expect("written");
+        ["completed", "errored"].map(|result| {
+            let series = format!("trust_runtime_runs_ended_total{{result=\"{result}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).expect("from the start")
+        })
     }
 
     /// Until nothing is open: the end of a run is told to the engine after it is in the store.
@@ -263,6 +273,8 @@ async fn a_command_whose_run_finds_no_space_in_its_time_is_not_begun_when_there_
     let kept = stage.run(run).await.expect("known");
     assert!(kept.error.as_ref().is_some_and(|error| error.contains("NotStarted")), "{kept:?}");
     assert_eq!(stage.programs.starts(), 0);
+    stage.await_closed().await;
+    assert_eq!(stage.ended(), [0, 1]);
 }
 
 #[tokio::test]
@@ -368,6 +380,35 @@ async fn a_start_gives_an_end_to_what_a_crash_left_open() {
     after.await_closed().await;
     assert_eq!(after.programs.starts(), 0, "nothing is done a second time by itself");
     drop(after.store.close());
+}
+
+#[tokio::test]
+async fn a_run_that_a_start_ends_is_counted_in_that_life_and_in_no_other() {
+    let stage = Stage::new(Script::Waits, Millis(600_000)).await;
+    stage.start("{}").await.expect("started");
+    let open = || MemoryStore::on(stage.store.with_disk(|disk| disk.clone()));
+    let [both, engine, nobody] = [open(), open(), MemoryStore::new()];
+    let next = async |store, runs: &MemoryRuns| {
+        let next = Stage::over(store, Arc::new(runs.crash()), Script::Waits, Millis(600_000)).await;
+        next.await_closed().await;
+        next
+    };
+    // Both stores know that it is open, and then the engine's alone, which was not told of its end.
+    let first = next(both, &stage.runs).await;
+    assert_eq!(first.ended(), [0, 1]);
+    let second = next(engine, &first.runs).await;
+    assert_eq!(second.ended(), [0, 0]);
+
+    // Only the store of runs knows it, so that no engine waits for its end.
+    let stage = Stage::new(Script::Waits, Millis(600_000)).await;
+    stage.start("{}").await.expect("started");
+    let last = next(nobody, &stage.runs).await;
+    let counted = async {
+        while last.ended() != [0, 1] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, counted).await.expect("counted");
 }
 
 #[tokio::test]

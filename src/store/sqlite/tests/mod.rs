@@ -6,6 +6,7 @@ mod death;
 mod evidence;
 pub(super) mod lying;
 pub(super) mod full;
+mod queues;
 mod rotated;
 mod strange;
 mod unclean;

@@ -5,6 +5,7 @@
 mod death;
 mod full;
 mod lying;
+mod queues;
 mod strange;
 mod unclean;
 
