@@ -273,17 +273,27 @@ impl Core {
         }
     }
 
-    /// Takes the token back and closes the sessions. Whoever comes second waits until the first is done with it.
+    /// Takes the token back and closes the sessions. Whoever comes second waits until the first is done with it. Where there is
+    /// no thread to do it on, nothing has ended, and it is to be asked for again.
     pub(super) async fn end(self: &Arc<Self>) {
-        if !self.is_ending.swap(true, Ordering::SeqCst) {
-            // Also where there was no thread to be had, and the work is dropped with what it holds.
-            let (core, ended) = (Arc::clone(self), self.ended.clone().drop_guard());
-            session::apart(async move {
-                core.close().await;
-                drop(ended);
-            });
+        if self.begin_to_end() {
+            self.ended.cancelled().await;
         }
-        self.ended.cancelled().await;
+    }
+
+    /// The same without the wait. Gives whether it is under way or over.
+    pub(super) fn begin_to_end(self: &Arc<Self>) -> bool {
+        if self.is_ending.swap(true, Ordering::SeqCst) {
+            return true;
+        }
+        let (core, ended) = (Arc::clone(self), self.ended.clone());
+        let has_begun = session::apart(async move {
+            // Also where it panics.
+            let _ended = ended.drop_guard();
+            core.close().await;
+        });
+        self.is_ending.store(has_begun, Ordering::SeqCst);
+        has_begun
     }
 
     async fn close(&self) {

@@ -100,7 +100,8 @@ impl Opener {
     }
 
     /// The same until it succeeds, or the mesh is closed: what has begun to open by then is opened, to be closed as a whole.
-    async fn open_at_last(&self) -> Option<Arc<Core>> {
+    /// Sessions that could not be ended for want of a thread would keep the place of the new ones, and are ended meanwhile.
+    async fn open_at_last(&self, old: &Arc<Core>) -> Option<Arc<Core>> {
         let mut is_told = false;
         while !self.stop.is_cancelled() {
             match self.open().await {
@@ -110,6 +111,7 @@ impl Opener {
             }
             is_told = true;
             self.stop.run_until_cancelled(sleep(REOPEN_PAUSE)).await;
+            old.begin_to_end();
         }
         None
     }
@@ -157,7 +159,7 @@ impl ZenohMesh {
             Some(Ok(_ended)) => {}
         }
         old.there.end(&self.opener.intake);
-        let Some(new) = self.opener.open_at_last().await else { return };
+        let Some(new) = self.opener.open_at_last(&old).await else { return };
         self.core.store(Arc::clone(&new));
         // It may have been said since the new sessions looked.
         if self.opener.is_announced.load(Ordering::SeqCst)

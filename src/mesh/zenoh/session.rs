@@ -133,12 +133,16 @@ async fn close(session: &Session, runtime: &Runtime) {
 }
 
 /// Runs on a thread of its own what Zenoh blocks in: it waits in place for room on the link of a silent peer, and whoever
-/// polls it there looks at no clock meanwhile. If there is no thread to be had it is not run, which its owner must notice.
-pub(super) fn apart(work: impl Future<Output = ()> + Send + 'static) {
+/// polls it there looks at no clock meanwhile. Gives whether there was a thread to be had; without one it is not run.
+pub(super) fn apart(work: impl Future<Output = ()> + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("mesh-close".to_owned());
     // Detached: who waits for it waits with a bound.
-    if let Err(error) = thread.spawn(|| ZRuntime::Application.block_in_place(work)) {
-        tracing::warn!(%error, "no thread to close the mesh session on");
+    match thread.spawn(|| ZRuntime::Application.block_in_place(work)) {
+        Ok(_thread) => true,
+        Err(error) => {
+            tracing::warn!(%error, "no thread to close the mesh session on");
+            false
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 use super::*;
 use crate::domain::queue::tests::{Put, check};
 use crate::store::contract::refused;
-use crate::store::sqlite::{file, lock, open_with};
+use crate::store::sqlite::{Bounds, lock, open_within};
 
 /// A quota of nothing has both writers of rotated chains ask for the key before they let anything go.
 #[test]
 fn each_queue_of_the_store_says_how_much_is_in_it_and_how_much_it_takes() {
     let (_folder, path) = place();
     let options = Options { read_audit_max_mb: 0, ..options(&path) };
-    let store = open_with(options, file::Pages::UNLIMITED, Duration::from_secs(3_600), 0).expect("opens");
+    let bounds = Bounds { interval: Duration::from_secs(3_600), refusals_max_mb: 0, ..Bounds::OF_A_NODE };
+    let store = open_within(&options, bounds).expect("opens");
     let key = lock(&store.key);
     store.append_reads(vec![draft(1), draft(2), refused(3), refused(4)]).expect("room");
     let began = tokio::time::Instant::now();
