@@ -160,6 +160,11 @@ pub trait Operations: Send + Sync + fmt::Debug {
     /// How many mesh transports are up, as last counted.
     fn mesh_links(&self) -> usize;
 
+    /// Why the node is at no mesh now, if it is not. Never waits.
+    fn mesh_fault(&self) -> Option<String> {
+        None
+    }
+
     /// How the workload does, if there is one. Never waits.
     fn workload(&self) -> Option<workload::Status> {
         None

@@ -307,6 +307,11 @@ pub trait Mesh: Send + Sync + fmt::Debug {
     /// How many transports to other mesh members are up.
     fn links(&self) -> Pending<'_, usize>;
 
+    /// Why this runtime is at no mesh now, if it is not: its session could not be opened anew, or no router was reached yet.
+    fn fault(&self) -> Option<QueryError> {
+        None
+    }
+
     /// Ends all links with a partner and lets none in any more, until the next start. There may be no such partner.
     fn dismiss(&self, _site: &SiteId) {}
 

@@ -350,6 +350,10 @@ impl Operations for SharedNode {
         usize::try_from(self.0.links.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
+    fn mesh_fault(&self) -> Option<String> {
+        self.0.ingress.mesh.fault().map(|fault| fault.to_string())
+    }
+
     fn workload(&self) -> Option<workload::Status> {
         self.0.workload.as_ref().map(crate::workload::supervisor::Handle::status)
     }

@@ -69,6 +69,8 @@ pub(crate) struct FakeNode {
     pub(crate) gate: tokio::sync::Semaphore,
     pub(crate) metrics: Metrics,
     pub(crate) refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// Why it is at no mesh.
+    pub(crate) mesh_fault: Mutex<Option<String>>,
 }
 
 impl FakeNode {
@@ -151,6 +153,10 @@ impl Operations for FakeNode {
 
     fn mesh_links(&self) -> usize {
         2
+    }
+
+    fn mesh_fault(&self) -> Option<String> {
+        self.mesh_fault.lock().unwrap().clone()
     }
 
     fn metrics(&self) -> &Metrics {
@@ -300,6 +306,7 @@ pub(crate) fn bench_with(change: impl FnOnce(&mut Options)) -> Bench {
         gate: tokio::sync::Semaphore::new(1_000),
         metrics: Metrics::default(),
         refused: Mutex::default(),
+        mesh_fault: Mutex::default(),
     });
     let store = Arc::new(FakeStore::default());
     let state = State { node: node.clone(), store: store.clone(), runs: None, options: options.clone() };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use trust_runtime::domain::code::Code;
 use trust_runtime::domain::preflight::Profile;
 use trust_runtime::domain::time::{Millis, Wall};
-use trust_runtime::engine::view::{ClockState, OwnCertificate};
+use trust_runtime::engine::view::{ClockState, OwnCertificate, Peers};
 use trust_runtime::handle::Failure;
 use trust_runtime::store;
 use trust_runtime::web::{Auth, ROUTES};
@@ -326,6 +326,20 @@ async fn audit_filters_reach_the_store_in_the_qualified_form() {
     *bench.store.fault.lock().unwrap() = Some(store::Error::Closed);
     let seen = bench.get(AUDIT).await;
     assert_eq!((seen.status, seen.at("/code")), (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable".into()));
+}
+
+/// Also where it knows nobody who could be missing.
+#[tokio::test]
+async fn a_node_that_is_at_no_mesh_is_not_called_in_order() {
+    let bench = bench();
+    bench.node.change(|view| view.peers = Peers::default());
+    let mesh = async || {
+        let seen = bench.get("/healthz").await;
+        (seen.at("/subsystems/mesh/status"), seen.at("/subsystems/mesh/detail"))
+    };
+    assert_eq!(mesh().await, ("ok".into(), "2 transports, 0 of 0 peers online".into()));
+    *bench.node.mesh_fault.lock().unwrap() = Some("mesh session: closed".into());
+    assert_eq!(mesh().await, ("degraded".into(), "2 transports, 0 of 0 peers online; mesh session: closed".into()));
 }
 
 #[tokio::test]

@@ -250,6 +250,10 @@ impl Mesh for ZenohMesh {
         Box::pin(async move { self.core.load_full().links().await })
     }
 
+    fn fault(&self) -> Option<QueryError> {
+        self.core.load().session().err()
+    }
+
     fn dismiss(&self, site: &SiteId) {
         self.opener.dismiss(site);
     }

@@ -441,6 +441,7 @@ async fn closes_without_its_port() -> bool {
     let (leaves, _inbox) = opened(Options { connect: worn.listening(), ..options("leaves") }).await;
     leaves.announce().await.expect("announced");
     hears(&mut inbox, [appeared("leaves")]).await;
+    assert_eq!(worn.fault(), None);
     let before = worn.core.load_full();
     let mut taking = JoinSet::new();
     taking.spawn(async move {
@@ -461,7 +462,7 @@ async fn closes_without_its_port() -> bool {
     if taken.is_some() {
         let answer = worn.query(&runtime("leaves"), Verb::Probe, Vec::new(), BUDGET, &any_answer).await;
         assert!(matches!(answer, Err(QueryError::Session(_))), "{answer:?}");
-        assert_eq!(worn.links().await, 0);
+        assert_eq!((worn.links().await, worn.fault().is_some()), (0, true));
     }
     tokio::time::timeout(Duration::from_secs(2), worn.close()).await.expect("closes in time");
     taken.is_some()

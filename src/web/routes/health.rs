@@ -109,15 +109,19 @@ fn identity(view: &View, now: Wall) -> (&'static str, String) {
     }
 }
 
-/// A node alone in its mesh is in order: nobody is missing.
+/// A node alone in its mesh is in order: nobody is missing. One that is at no mesh does not know who is.
 fn mesh(shared: &Shared, view: &View) -> (&'static str, String) {
     let now = shared.node.now().monotonic;
     let is_online = |lifecycle| lifecycle == Lifecycle::Online;
     let states = view.peers.values().map(|peer| peer.presence.lifecycle(&view.limits, now));
     let online = states.filter(|lifecycle| is_online(*lifecycle)).count();
     let links = shared.node.mesh_links();
-    let status = if links == 0 && !view.peers.is_empty() { DEGRADED } else { OK };
-    (status, format!("{links} transports, {online} of {} peers online", view.peers.size()))
+    let about = format!("{links} transports, {online} of {} peers online", view.peers.size());
+    match shared.node.mesh_fault() {
+        Some(fault) => (DEGRADED, format!("{about}; {fault}")),
+        None if links == 0 && !view.peers.is_empty() => (DEGRADED, about),
+        None => (OK, about),
+    }
 }
 
 /// A partner whose bundle is too old is read and not written, in both directions.
