@@ -27,8 +27,9 @@ use crate::node::{
     self, ApplySettings, Error, Node, OwnIdentity, Parts, Witnessing, bundles, certificates, federation,
 };
 use crate::settings::{self, MeshRole, Settings};
-use crate::store::Store as _;
+use crate::store::Store;
 use crate::store::runs::{Registry, RunStore};
+use crate::store::sqlite::runs::SqliteRuns;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::tls;
 use crate::web;
@@ -69,7 +70,15 @@ pub fn state_folder(project: &Path, settings: &Settings) -> PathBuf {
     project.join(&settings.store.path)
 }
 
-/// Opens the store, begins a boot, binds the listeners, joins the mesh and announces itself. An error leaves nothing bound.
+/// The files of a node, both of them checked before anything is written.
+#[derive(Clone)]
+struct Stores {
+    audit: Arc<SqliteStore>,
+    runs: Arc<SqliteRuns>,
+}
+
+/// Opens the stores, begins a boot, binds the listeners, joins the mesh and announces itself. An error leaves nothing bound, and
+/// the stores as after a stop: whatever a start is refused for, nothing has happened to their files.
 pub async fn run(
     project: &Path,
     settings: &Settings,
@@ -79,36 +88,52 @@ pub async fn run(
 ) -> Result<Running, Error> {
     let agent = agent(settings, &environment).await?;
     let folder = state_folder(project, settings);
-    let store = open_store(settings, &folder)?;
+    let stores = Stores::open(settings, &folder).await?;
+    let outside = (set_log_level, note_key);
+    let started = start((project, &folder, settings), environment, agent, stores.clone(), outside, stop).await;
+    if started.is_err() {
+        stores.close().await;
+    }
+    started
+}
+
+async fn start(
+    (project, folder, settings): (&Path, &Path, &Settings),
+    environment: Vec<(String, String)>,
+    agent: Agent,
+    Stores { audit: store, runs }: Stores,
+    (set_log_level, note_key): (LogLevel, project::NoteKey),
+    stop: CancellationToken,
+) -> Result<Running, Error> {
     let certificates = certificates::identity(project, settings, &agent.offers)?;
-    let (own, is_new_identity) = own_identity(&folder, certificates.as_ref())?;
-    let audit_key = super::audit_key::load_or_create(&folder, &settings.runtime_id)?;
+    let (own, is_new_identity) = own_identity(folder, certificates.as_ref())?;
+    let audit_key = super::audit_key::load_or_create(folder, &settings.runtime_id)?;
     store.sign_checkpoints(audit_key.clone());
-    let tokens = settings::tokens::load(&folder, settings.site())?;
-    let credentials = Arc::new(web::Credentials::new(admins(settings, &folder)?, tokens.clone()));
+    let tokens = settings::tokens::load(folder, settings.site())?;
+    let credentials = Arc::new(web::Credentials::new(admins(settings, folder)?, tokens.clone()));
     let listener = certificates::listener(project, settings, certificates.as_ref())?;
     let listeners = Listeners::bind(settings, &credentials, listener.secure).await?;
     let (web, admin) = listeners.urls();
     let snapshot = certificates.as_ref().map(|identity| identity.snapshot());
-    let federation = federated(project, &folder, settings, snapshot.as_deref())?;
+    let federation = federated(project, folder, settings, snapshot.as_deref())?;
     let running = Arc::new(engine_settings(settings, certificates::trust(&own).with(federation.clone())));
     let prepared = node::prepare(running, own, Arc::<SqliteStore>::clone(&store)).await?;
     let (boot, fingerprint) = (prepared.boot(), prepared.fingerprint());
     let (mesh, inbox) = open_mesh(settings, boot, certificates.clone()).await?;
-    let (work, runs) = programs(project, &folder, settings, &environment)?;
+    let (work, runs) = programs(project, folder, settings, &environment, runs);
     let apply = apply_live(Arc::clone(&store), Arc::clone(&runs.store), set_log_level);
     apply(&prepared.applied());
     let listening = mesh.listening();
     let renewing = certificates::renewing(project, settings, certificates.as_ref());
     let mut partners = Partners::new(Arc::clone(&mesh));
-    let polls = federation::polls(project, &folder, settings, certificates.as_ref()).into_iter();
+    let polls = federation::polls(project, folder, settings, certificates.as_ref()).into_iter();
     let polls: Vec<_> = polls.map(|poll| partners.until_gone(poll.site().clone(), poll.run())).collect();
     let in_use = InUse { identity: certificates, provisioned: listener.provisioned, partners };
     let presents_own = web.is_some() && settings.web.tls && in_use.provisioned.is_none();
     let presented = in_use.identity.clone().filter(|_| presents_own);
     let in_force = InForce { settings: settings.clone(), tokens, federation };
     let sources =
-        Arc::new(Project::new(project, &folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
+        Arc::new(Project::new(project, folder, environment, in_force, credentials, (in_use, agent.offers, note_key)));
     let parts = Parts {
         mesh,
         inbox,
@@ -147,9 +172,25 @@ pub async fn run(
     })
 }
 
-fn open_store(settings: &Settings, folder: &Path) -> Result<Arc<SqliteStore>, Error> {
-    let read_audit_max_mb = settings.store.read_audit_max_mb;
-    Ok(Arc::new(sqlite::open(sqlite::Options { folder: folder.to_owned(), read_audit_max_mb })?))
+impl Stores {
+    async fn open(settings: &Settings, folder: &Path) -> Result<Self, Error> {
+        let read_audit_max_mb = settings.store.read_audit_max_mb;
+        let audit = Arc::new(sqlite::open(sqlite::Options { folder: folder.to_owned(), read_audit_max_mb })?);
+        let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
+        let runs_max_mb = settings.store.runs_max_mb;
+        let options = sqlite::runs::Options { folder: folder.to_owned(), runs_kept, runs_max_mb };
+        match sqlite::runs::open(&options) {
+            Ok(runs) => Ok(Self { audit, runs: Arc::new(runs) }),
+            Err(error) => {
+                audit.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn close(&self) {
+        tokio::join!(Store::close(&*self.audit), RunStore::close(&*self.runs));
+    }
 }
 
 /// What this node starts: its workload, and its runs with their store.
@@ -158,15 +199,12 @@ fn programs(
     folder: &Path,
     settings: &Settings,
     environment: &[(String, String)],
-) -> Result<(Option<Work>, runs::Outside), Error> {
+    store: Arc<SqliteRuns>,
+) -> (Option<Work>, runs::Outside) {
     let launcher: Arc<dyn Launcher> = Arc::new(Processes::new(project, environment.iter().cloned()));
     let work = Work::of(settings, folder, Arc::clone(&launcher));
-    let runs_kept = usize::try_from(settings.store.runs_kept).unwrap_or(usize::MAX);
-    let runs_max_mb = settings.store.runs_max_mb;
-    let options = sqlite::runs::Options { folder: folder.to_owned(), runs_kept, runs_max_mb };
-    let store = Arc::new(sqlite::runs::open(&options)?);
-    let registry: Arc<dyn Registry> = Arc::<sqlite::runs::SqliteRuns>::clone(&store);
-    Ok((work, runs::Outside { store, registry, launcher, declared: runs::declared(settings) }))
+    let registry: Arc<dyn Registry> = Arc::<SqliteRuns>::clone(&store);
+    (work, runs::Outside { store, registry, launcher, declared: runs::declared(settings) })
 }
 
 impl Running {

@@ -1,5 +1,6 @@
 //! How a node ends, and how it refuses to begin.
 
+use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -161,4 +162,35 @@ fn await_asked(answering: &Running, ids: &[&str]) {
             if node.records(id).is_empty() { Err(format!("{id} is not on record")) } else { Ok(()) }
         });
     }
+}
+
+/// What a start is refused for says nothing of the files: the next one does not check them.
+#[test]
+fn a_start_that_is_refused_for_something_else_is_no_stop_that_was_not_clean() {
+    let cluster = Cluster::new();
+    let mut a = cluster.play("a", Setup::new());
+    a.shutdown();
+    let boot = a.boot();
+    let state = a.state_folder();
+    let words = [state.join("clean"), state.join("runs.clean")];
+    assert!(words.iter().all(|word| word.exists()), "a clean stop");
+    let key = state.join("identity.key");
+    let good = fs::read(&key).expect("reads");
+    fs::write(&key, "no key").expect("own file");
+    a.launch();
+    let (status, _) = a.await_end(SEEN_MAX);
+    assert!(!status.success() && a.log().contains("identity.key"), "{}", a.log());
+    assert!(words.iter().all(|word| word.exists()), "{}", a.log());
+    // Nothing is begun either where it is the runs that cannot be read.
+    fs::write(&key, good).expect("own file");
+    let (runs, aside) = (state.join("runs.db"), state.join("runs.aside"));
+    fs::rename(&runs, &aside).expect("own file");
+    fs::write(&runs, "no database, and longer than the head of one: ".repeat(200)).expect("own file");
+    a.launch();
+    let (status, _) = a.await_end(SEEN_MAX);
+    assert!(!status.success() && a.log().contains("runs.db"), "{}", a.log());
+    assert!(words[0].exists(), "{}", a.log());
+    fs::rename(&aside, &runs).expect("own file");
+    a.restart();
+    assert_eq!(a.boot(), boot + 1, "{}", a.log());
 }

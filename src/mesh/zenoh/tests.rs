@@ -384,7 +384,9 @@ async fn sessions_that_have_lost_enough_links_are_opened_anew() {
         let (stays, mut stays_inbox) = opened(near("stays")).await;
         let (leaves, _inbox) = opened(near("leaves")).await;
         stays.announce().await.expect("announced");
-        hears(&mut worn_inbox, [appeared("stays")]).await;
+        // Its link has to be there to be lost.
+        leaves.announce().await.expect("announced");
+        hears(&mut worn_inbox, [appeared("stays"), appeared("leaves")]).await;
         hears(&mut stays_inbox, [appeared("worn")]).await;
         let (first, at) = (worn.core.load_full(), worn.listening());
 
