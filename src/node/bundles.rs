@@ -63,7 +63,7 @@ pub enum Error {
     /// The site has no trust domain.
     #[error("{0}")]
     Naming(#[from] NamingError),
-    /// The anchors that settings name cannot be read.
+    /// The anchors that settings name cannot be read, or something else than a file stands in the place of one.
     #[error("{0}")]
     Anchors(#[from] tls::FileError),
 }
@@ -271,12 +271,16 @@ fn own_bundle(path: &Path, settings: &Settings) -> Result<Bundle, Error> {
 /// A whole file that nobody else may change; nothing where there is none.
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let fault = |source| Error::File { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    let file = match tls::files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(error)),
     };
-    let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;
+    let metadata = file.metadata().map_err(fault)?;
+    if !metadata.is_file() {
+        return Err(tls::FileError::NotAFile { path: path.to_owned() }.into());
+    }
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o022 != 0 {
         return Err(Error::Exposed { path: path.to_owned(), mode });
     }

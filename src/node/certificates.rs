@@ -137,9 +137,15 @@ pub fn faults(project: &Path, settings: &Settings) -> Vec<Error> {
     let (offers, clock, mut faults) = (Offers::default(), Clock::start(), Vec::new());
     let mut sorted = |fault: Error| faults.push(fault);
     let state = project.join(&settings.store.path);
-    let read = sources(project, settings, &offers);
-    let read = read.map(|sources| load(&sources, settings, &state, None, clock.now().wall));
-    let snapshot = read.and_then(|read| read.map_err(&mut sorted).ok());
+    let snapshot = sources(project, settings, &offers).and_then(|sources| {
+        let known = Bundles::of(&state, settings).all();
+        let unread = tls::files::faults(&sources, &known.in_place(), &settings.identity.naming());
+        if unread.is_empty() {
+            return load(&sources, settings, &state, None, clock.now().wall).map_err(&mut sorted).ok();
+        }
+        unread.into_iter().for_each(|fault| sorted(Error::Certificate(fault.into())));
+        None
+    });
     if let Some((certificate, key)) = provisioned_files(project, settings) {
         let presented = tls::Provisioned::load(&certificate, &key).map_err(|fault| sorted(fault.into())).ok();
         let ended = presented.and_then(|it| it.ends()).filter(|ends| *ends < clock.now().wall);

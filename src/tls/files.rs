@@ -1,11 +1,12 @@
 //! The files of an identity: limits and modes first, then PEM. Every fault names its file and what to do.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -205,28 +206,55 @@ pub fn load_beside(sources: &Sources, taken: &TakenAnchors, naming: &Naming, in_
 
 fn load_trust(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Result<Trust, FileError> {
     let mut trust = Trust::new(naming.clone());
-    // What a site itself has said counts before what the agent says of it, and both before a file.
-    let offered = match &sources.own {
-        Own::Offered(offered) => offered.anchors.as_slice(),
-        Own::Files { .. } => &[],
-    };
-    let is_taken = |site: &SiteId| taken.iter().any(|(known, _)| known == site);
-    let offered = || offered.iter().filter(|(site, _)| !is_taken(site));
     // A site that has taken back all of its authorities has none: not those of its file either.
-    for (site, authorities) in taken.iter().chain(offered()).filter(|(_, authorities)| !authorities.is_empty()) {
+    let said = taken.iter().chain(offered(sources, taken));
+    for (site, authorities) in said.filter(|(_, authorities)| !authorities.is_empty()) {
         let set = trust.set_anchors(site.clone(), authorities);
         set.map_err(|fault| FileError::Anchor { path: PathBuf::from(format!("bundle of {site}")), fault })?;
     }
-    let is_offered = |site: &SiteId| offered().any(|(known, _)| known == site);
-    for (site, path) in sources.anchors.iter().filter(|(site, _)| !is_taken(site) && !is_offered(site)) {
-        let certificates = certificates(path, ANCHORS_PER_SITE_MAX)?;
-        let set = trust.set_anchors(site.clone(), &certificates);
-        set.map_err(|fault| FileError::Anchor { path: path.clone(), fault })?;
+    for (site, path) in by_file(sources, taken) {
+        set_by_file(&mut trust, site, path)?;
     }
     if let Some(path) = &sources.bans {
         trust.bans = bans(path)?;
     }
     Ok(trust)
+}
+
+/// What the agent says of sites. What a site itself has said counts before it, and both before a file.
+fn offered<'a>(
+    sources: &'a Sources,
+    taken: &'a TakenAnchors,
+) -> impl Iterator<Item = &'a (SiteId, Vec<CertificateDer<'static>>)> {
+    let offered = match &sources.own {
+        Own::Offered(offered) => offered.anchors.as_slice(),
+        Own::Files { .. } => &[],
+    };
+    offered.iter().filter(|(site, _)| taken.iter().all(|(known, _)| known != site))
+}
+
+/// The anchors that are read from files, as nobody has said later ones.
+fn by_file<'a>(sources: &'a Sources, taken: &'a TakenAnchors) -> impl Iterator<Item = &'a (SiteId, PathBuf)> {
+    let said = move || taken.iter().chain(offered(sources, taken));
+    sources.anchors.iter().filter(move |(site, _)| said().all(|(known, _)| known != site))
+}
+
+fn set_by_file(trust: &mut Trust, site: &SiteId, path: &Path) -> Result<(), FileError> {
+    let certificates = certificates(path, ANCHORS_PER_SITE_MAX)?;
+    let set = trust.set_anchors(site.clone(), &certificates);
+    set.map_err(|fault| FileError::Anchor { path: path.to_owned(), fault })
+}
+
+/// What is wrong with each file by itself, of those that `load_with` reads: the fault of one hides no other's.
+pub fn faults(sources: &Sources, taken: &TakenAnchors, naming: &Naming) -> Vec<FileError> {
+    let own = match &sources.own {
+        Own::Files { svid, key } => vec![certificates(svid, CHAIN_MAX).map(drop), private_key(key).map(drop)],
+        Own::Offered(_) => Vec::new(),
+    };
+    let anchors = by_file(sources, taken);
+    let anchors = anchors.map(|(site, path)| set_by_file(&mut Trust::new(naming.clone()), site, path));
+    let bans = sources.bans.iter().map(|path| bans(path).map(drop));
+    own.into_iter().chain(anchors).chain(bans).filter_map(Result::err).collect()
 }
 
 /// The certificates of a PEM file, in their order: at least one, at most so many. Nobody else may write it.
@@ -279,10 +307,16 @@ enum Others {
     MayNothing,
 }
 
+/// Opens what stands at a path to be judged: a pipe there would otherwise wait for its writer.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 fn read(path: &Path, max: u64, others: Others) -> Result<Vec<u8>, FileError> {
     let fault = |source| FileError::Read { path: path.to_owned(), source };
     // Judged by the open file, so that it cannot be exchanged in between.
-    let file = File::open(path).map_err(fault)?;
+    let file = open(path).map_err(fault)?;
     let metadata = file.metadata().map_err(fault)?;
     if !metadata.is_file() {
         return Err(FileError::NotAFile { path: path.to_owned() });

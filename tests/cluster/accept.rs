@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value as Json;
 
@@ -341,29 +340,6 @@ fn an_authority_whose_key_was_stolen_bans_it_first_and_its_nodes_are_told_the_ne
     drop(joining.starts());
 }
 
-/// A folder that takes no writes, until it goes.
-struct ReadOnly(String);
-
-impl ReadOnly {
-    fn new(folder: String) -> Self {
-        let made = Self(folder);
-        made.mount(&["--bind", &made.0, &made.0]);
-        made.mount(&["-o", "remount,bind,ro", &made.0]);
-        made
-    }
-
-    fn mount(&self, arguments: &[&str]) {
-        let done = Command::new("mount").args(arguments).output().expect("mount is there");
-        assert!(done.status.success(), "{arguments:?} of {}, which takes root: {done:?}", self.0);
-    }
-}
-
-impl Drop for ReadOnly {
-    fn drop(&mut self) {
-        drop(Command::new("umount").args(["--lazy", &self.0]).status());
-    }
-}
-
 /// A plant whose disk was full for a while is not asked for words at its next change of key.
 #[test]
 fn a_note_that_could_not_be_written_is_told_of_once_and_written_when_it_can_be() {
@@ -373,14 +349,14 @@ fn a_note_that_could_not_be_written_is_told_of_once_and_written_when_it_can_be()
     joining.accept(&words);
     joining.rotate(&["prepare"]);
     joining.brought("ca-north");
-    let read_only = ReadOnly::new(joining.desk.text("north-a/tls"));
-    let mut node = joining.starts();
+    let folder = joining.project.join("tls");
+    let mut node = Plant::start_unable_to_write(joining.project.clone(), &folder);
     let log = || fs::read_to_string(joining.project.join("log")).expect("a log");
     wait_until("the fault is told of", SEEN_MAX, || if log().contains(FAULT) { Ok(()) } else { Err(log()) });
     // Reading everything anew tries it anew.
     node.command(&["ctl", "reload"]);
     assert_eq!((joining.followed(), log().matches(FAULT).count()), (0, 1), "{}", log());
-    drop(read_only);
+    node.may_write(&folder);
     // No file has changed since; it is tried each minute, and at the end.
     node.stops();
     assert_eq!(joining.followed(), 1, "{}", log());

@@ -178,6 +178,22 @@ impl Plant {
         Self::start_by(command, namespace, project)
     }
 
+    /// Starts it so that it cannot write to this folder until it is let: a mount that it alone sees, and that ends with it.
+    pub(crate) fn start_unable_to_write(project: PathBuf, folder: &Path) -> Self {
+        const MOUNTED: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNTED]).arg(folder);
+        Self::start_by(running(command, &program()), None, project)
+    }
+
+    /// Lets it write there again.
+    pub(crate) fn may_write(&self, folder: &Path) {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid().to_string(), "--mount", "umount", "--lazy"]).arg(folder);
+        let (output, _) = run_to_end(&mut command, COMMAND_MAX);
+        assert!(output.status.success(), "{output:?}");
+    }
+
     fn start_by(mut command: Command, namespace: Option<String>, project: PathBuf) -> Self {
         let log = fs::File::create(project.join("log")).expect("a log");
         let ready = project.join("ready.json");
@@ -271,7 +287,13 @@ impl Plant {
 fn within(namespace: Option<&str>, here: Command) -> Command {
     let Some(namespace) = namespace else { return here };
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace]).arg(here.get_program());
+    command.args(["netns", "exec", namespace]);
+    running(command, &here)
+}
+
+/// This command, with that program as what it runs in the end.
+fn running(mut command: Command, here: &Command) -> Command {
+    command.arg(here.get_program());
     for (name, _) in here.get_envs().filter(|(_, value)| value.is_none()) {
         command.env_remove(name);
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value as Json, json};
 
@@ -128,6 +129,46 @@ fn validate_lists_files_that_are_not_there_yet_and_is_content() {
     let found = node.json();
     assert_eq!((&found["ok"], &found["files"][0]["is_there"]), (&json!(true), &json!(false)), "{found}");
     assert_eq!(node.says(&["play"], &[]).0, Some(3));
+}
+
+#[test]
+fn a_file_that_is_not_there_hides_no_fault_of_another() {
+    let node = Node::new();
+    let [svid, anchors] = ["node-a.pem", "anchors-north.pem"].map(|name| node.tls(name));
+    fs::write(&anchors, "nonsense").expect("written");
+    fs::write(node.desk.bans("north"), "nonsense").expect("written");
+    let names = |present: &[bool]| {
+        let (code, said) = node.says(&["validate"], &[]);
+        assert!(code == Some(3) && said.contains("2 faults in files"), "{code:?} {said}");
+        let files = node.json()["files"].clone();
+        let found = files.as_array().into_iter().flatten();
+        assert!(found.clone().map(|it| it["is_there"] == true).eq(present.iter().copied()), "{files}");
+        for name in ["anchors-north.pem: ", "bans.txt: "] {
+            let named = found.clone().filter(|it| it["reason"].to_string().contains(name)).count();
+            assert_eq!(named, 1, "{name}: {files}");
+        }
+    };
+    names(&[true, true]);
+    fs::remove_file(&svid).expect("removed");
+    names(&[false, true, true]);
+}
+
+/// Whoever opens a pipe waits for its writer, who never comes.
+#[test]
+fn validate_and_play_name_a_pipe_in_the_place_of_a_file_and_do_not_wait_for_it() {
+    let node = Node::new();
+    node.set("bundle_path = \"bundle.json\"", "");
+    let pipe = |path: &Path| {
+        let made = Command::new("mkfifo").args(["-m", "600"]).arg(path).status().expect("mkfifo is there");
+        assert!(made.success());
+    };
+    pipe(&node.project.join("bundle.json"));
+    node.is_refused("bundle.json: wanted a file, got something else");
+    node.set("", "");
+    let svid = node.tls("node-a.pem");
+    fs::remove_file(&svid).expect("removed");
+    pipe(&svid);
+    node.is_refused("node-a.pem: wanted a file, got something else");
 }
 
 #[test]
