@@ -165,6 +165,11 @@ pub trait Runs: Send + Sync + fmt::Debug {
     /// Why no run can be kept here at the moment, if so.
     fn fault(&self) -> Option<Fault>;
 
+    /// Whether the file of the runs is still being checked after a stop that was not clean.
+    fn is_being_checked(&self) -> bool {
+        false
+    }
+
     /// Own runs.
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>>;
 

@@ -1,6 +1,6 @@
 //! The audit chains of a project, read from its files alone: what `audit verify` and `audit export` show.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -99,14 +99,48 @@ pub fn verify(folder: &Path, against: &Against) -> Result<Vec<Finding>, ArchiveE
     };
     let (verifier, path) = key.as_ref().map(|(key, path)| (key, path.clone())).unzip();
     let proof = sqlite::Proof { key: verifier, elsewhere: &elsewhere, witnesses: &witnesses };
-    let mut found = vec![verify_writes(folder, &proof, path.clone())?];
-    for chain in Rotated::ALL {
-        found.push(verify_rotated(folder, chain, &proof, path.clone())?);
+    let mut found = Vec::new();
+    let mut failed = None;
+    for chain in [None].into_iter().chain(Rotated::ALL.map(Some)) {
+        let checked = match chain {
+            None => verify_writes(folder, &proof, path.clone()),
+            Some(chain) => verify_rotated(folder, chain, &proof, path.clone()),
+        };
+        match checked {
+            Ok(finding) => found.push(finding),
+            Err(error) => {
+                found.push(unreadable(folder, chain, &error, path.clone())?);
+                failed = failed.or(Some(error));
+            }
+        }
     }
-    Ok(found)
+    match failed {
+        // What could not be looked at is nowhere passed off as whole.
+        Some(error) if found.iter().all(Finding::is_whole) => Err(error.into()),
+        _ => Ok(found),
+    }
 }
 
-fn verify_writes(folder: &Path, proof: &sqlite::Proof<'_>, key: Option<PathBuf>) -> Result<Finding, ArchiveError> {
+/// What is to be said of a chain that cannot be gone through: its own file is at fault, or that of the chain that proves it. Where
+/// there is no file at all, one is held by others or may not be opened, nothing is.
+fn unreadable(folder: &Path, chain: Option<Rotated>, error: &Error, key: Option<PathBuf>) -> Result<Finding, Error> {
+    let own = sqlite::file_name(chain.map_or(Chain::Writes, Chain::from));
+    let is_there = |chain| folder.join(sqlite::file_name(chain)).exists();
+    let (Error::Unreadable { place, .. } | Error::Broken { place, .. }) = error else { return Err(error.clone()) };
+    let is_barred = File::open(place).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    if is_barred || !CHAINS.into_iter().any(is_there) {
+        return Err(error.clone());
+    }
+    let is_own = Path::new(place).file_name().is_some_and(|name| name == own);
+    let unknown = Verdict::Unproven(format!("the records cannot be gone through: {error}"));
+    let text = error.to_string();
+    let integrity = if is_own { Verdict::Broken { fault: Fault::Damaged, record: 0, text } } else { unknown.clone() };
+    let findings = Findings { integrity, completeness: unknown.clone(), continuity: unknown };
+    let text = broken(&findings).unwrap_or_else(|| format!("not checked: {error}"));
+    Ok(Finding { chain: chain.map_or("writes", Rotated::as_str), text, findings, rotated: 0, key })
+}
+
+fn verify_writes(folder: &Path, proof: &sqlite::Proof<'_>, key: Option<PathBuf>) -> Result<Finding, Error> {
     let (findings, end) = sqlite::examine(folder, proof)?;
     let whole = || format!("whole: {} records, up to number {} with the hash {}", end.seq, end.seq, end.hash);
     let text = broken(&findings).unwrap_or_else(whole);
@@ -119,7 +153,7 @@ fn verify_rotated(
     chain: Rotated,
     proof: &sqlite::Proof<'_>,
     key: Option<PathBuf>,
-) -> Result<Finding, ArchiveError> {
+) -> Result<Finding, Error> {
     let (findings, kept) = sqlite::examine_rotated(folder, chain, proof)?;
     let (begin, end) = kept.into_inner();
     let whole = || {
@@ -269,8 +303,99 @@ fn keep_key(path: &Path, key: &Verifier) -> Result<(), ArchiveError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::NoteKey;
+    use crate::domain::audit::{AuditId, Draft, Hash, NoteKey, Outcome};
     use crate::domain::identity::IdentityKey;
+    use crate::domain::time::Wall;
+    use crate::engine::record::{Batch, Record};
+    use crate::store::Store;
+
+    /// SQLite's size of a page.
+    const PAGE: usize = 4_096;
+
+    fn note_key() -> NoteKey {
+        NoteKey::new("trust-runtime/s/log", IdentityKey::from_seed([7; 32]))
+    }
+
+    fn draft(number: u64, outcome: Outcome) -> Draft {
+        Draft {
+            audit_id: AuditId::new(Wall::from_millis(number), [0; 10]),
+            at: Wall::from_millis(number),
+            actor: "alice".to_owned(),
+            actor_verified: true,
+            origin: "s/a".parse().expect("legal"),
+            action: "status_read".to_owned(),
+            target: "s/a".parse().expect("legal"),
+            request_id: None,
+            outcome,
+            code: None,
+            detail: String::new(),
+            policy_hash: Hash([9; 32]),
+        }
+    }
+
+    /// A log with records in each chain and checkpoints that speak of them, and its key.
+    async fn log() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("folder");
+        let options = sqlite::Options { folder: folder.path().to_owned(), read_audit_max_mb: 64 };
+        let store = sqlite::open(options).expect("opens");
+        store.sign_checkpoints(note_key());
+        let boot = Batch { records: vec![Record::Boot { counter: 1 }], audits: vec![draft(1, Outcome::Applied)] };
+        store.commit(boot).await.expect("commits");
+        store.append_reads(vec![draft(2, Outcome::Applied), draft(3, Outcome::Denied)]).expect("queues");
+        store.close().await;
+        fs::write(folder.path().join(PUBLIC_FILE), format!("{}\n", note_key().verifier())).expect("written");
+        folder
+    }
+
+    /// Fills the page on which a table begins, or the first one.
+    fn overwrite(file: &Path, table: Option<&str>) {
+        let page = table.map_or(1, |table| {
+            let connection = rusqlite::Connection::open(file).expect("opens");
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            connection.query_row(sql, [table], |row| row.get::<_, u32>(0)).expect("is there")
+        });
+        let page = usize::try_from(page).expect("a small file");
+        let mut bytes = fs::read(file).expect("reads");
+        bytes.chunks_mut(PAGE).take(page).last().expect("has pages").fill(0);
+        fs::write(file, bytes).expect("own file");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_a_finding_and_the_others_are_checked() {
+        for (file, table, wanted) in [
+            ("control.db", Some("checkpoint"), ["damaged", "unproven", "unproven"]),
+            ("control.db", None, ["damaged", "unproven", "unproven"]),
+            ("events.db", None, ["holds", "damaged", "holds"]),
+            ("refusals.db", None, ["holds", "holds", "damaged"]),
+        ] {
+            let folder = log().await;
+            overwrite(&folder.path().join(file), table);
+            let found = verify(folder.path(), &Against::default()).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let seen: Vec<_> = found
+                .iter()
+                .map(|finding| match &finding.findings.integrity {
+                    Verdict::Holds(_) => "holds",
+                    Verdict::Unproven(_) => "unproven",
+                    Verdict::Broken { fault, .. } => fault.as_str(),
+                })
+                .collect();
+            assert_eq!(seen, wanted, "{file}: {found:?}");
+            assert_eq!(found.iter().map(|finding| finding.chain).collect::<Vec<_>>(), ["writes", "reads", "refusals"]);
+            let told = found.iter().filter(|finding| finding.text.contains(file)).count();
+            assert_eq!(told, wanted.iter().filter(|word| **word != "holds").count(), "{found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_log_and_a_file_that_is_not_there_are_told_apart() {
+        let empty = tempfile::tempdir().expect("folder");
+        verify(empty.path(), &Against::default()).expect_err("nothing is there");
+        verify(&empty.path().join("nowhere"), &Against::default()).expect_err("nothing is there");
+        let folder = log().await;
+        fs::remove_file(folder.path().join("control.db")).expect("was there");
+        let found = verify(folder.path(), &Against::default()).expect("reads");
+        assert!(!found[0].is_whole(), "{found:?}");
+    }
 
     #[test]
     fn a_folder_with_too_many_files_is_refused_and_not_read_in_part() {

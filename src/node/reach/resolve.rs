@@ -295,6 +295,10 @@ impl Runs for MeshRuns {
         self.local.fault()
     }
 
+    fn is_being_checked(&self) -> bool {
+        self.local.is_being_checked()
+    }
+
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
         self.local.list(asked)
     }

@@ -247,6 +247,10 @@ impl Runs for LocalRuns {
         Some(Fault { is_passing: matches!(error, store::Error::NoSpace { .. }), reason: error.to_string() })
     }
 
+    fn is_being_checked(&self) -> bool {
+        self.outside().store.is_being_checked()
+    }
+
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {
         let RunsAsked { status, agent, instance, cursor, limit } = asked;
         let cursor = cursor.map(|(started, run)| RunCursor { started, run });

@@ -232,6 +232,11 @@ pub trait RunStore: Send + Sync + fmt::Debug {
     /// Why nothing can be written at the moment, if so.
     fn fault(&self) -> Option<Error>;
 
+    /// Whether its file is still being checked after a stop that was not clean: until then nobody knows that it is whole.
+    fn is_being_checked(&self) -> bool {
+        false
+    }
+
     /// Its bounded queues, as they are now.
     fn queues(&self) -> Vec<Queue> {
         Vec::new()

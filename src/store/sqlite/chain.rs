@@ -190,6 +190,11 @@ pub struct ChainReader {
     is_done: bool,
 }
 
+/// The name of a chain's file.
+pub fn file_name(chain: Chain) -> &'static str {
+    file_of(chain).as_str()
+}
+
 /// Whether the folder has a chain of refusals: that of an earlier version has none.
 pub fn has_refusals(folder: &Path) -> bool {
     folder.join(Name::Refusals.as_str()).try_exists().unwrap_or(true)

@@ -21,10 +21,48 @@ use crate::wire::record::audit::Anchor;
 
 /// How long a start waits for the check. A file of some hundred thousand records takes less, see the reference of the audit log;
 /// beyond it a plant waits for its node more than for the answer, and the check goes on beside the work.
-pub(super) const CHECK_WAIT: Duration = Duration::from_secs(20);
+pub(super) const CHECK_WAIT: Wait = Wait::of(Duration::from_secs(20));
 
-/// What operators are to do.
-const REMEDY: &str = "restore the folder from a backup; `trust-runtime audit verify` tells what is concerned";
+/// How long a start waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    most: Duration,
+    /// The check begins once it gets this.
+    #[cfg(test)]
+    hold: Option<&'static std::sync::Mutex<()>>,
+}
+
+impl Wait {
+    pub(super) const fn of(most: Duration) -> Self {
+        Self {
+            most,
+            #[cfg(test)]
+            hold: None,
+        }
+    }
+
+    /// For a start that does not wait: its check has no end before the test lets go.
+    #[cfg(test)]
+    pub(super) const fn held(hold: &'static std::sync::Mutex<()>) -> Self {
+        Self { most: Duration::ZERO, hold: Some(hold) }
+    }
+}
+
+/// What operators are to do. Only `control.db` cannot be done without: it holds what was acknowledged, and the other files begin
+/// anew. To bring them back with the folder would set it back too.
+fn remedy(name: Name) -> String {
+    let lost = match name {
+        Name::Control => {
+            return "restore the folder from a backup; `trust-runtime audit verify` tells what is concerned".to_owned();
+        }
+        Name::Events => "reads",
+        Name::Refusals => "refusals",
+        Name::Runs => "runs",
+    };
+    format!(
+        "move the file away with its -wal and -shm, keep them for the auditor and start again: its {lost} are lost, no write is"
+    )
+}
 
 /// One file that is to be checked.
 struct Checked {
@@ -50,7 +88,7 @@ impl Check {
 
     /// Checks on a thread of its own, and waits for the answer as long as a start may. What takes longer goes on beside the work:
     /// a file that is then found damaged takes no writes any more. Gives what ends it.
-    pub(super) fn begin(self, spawn: &Spawn<'_>, wait: Duration) -> Result<Under, Error> {
+    pub(super) fn begin(self, spawn: &Spawn<'_>, wait: Wait) -> Result<Under, Error> {
         let interrupts = self.interrupts();
         let (end, ended) = blocking::sync_channel(1);
         // Without room: what is sent was received, or nobody waits any more.
@@ -61,6 +99,8 @@ impl Check {
             "the last stop was not clean: the files of the store are checked"
         );
         let thread = spawn.thread("store-check", move || {
+            #[cfg(test)]
+            let _held = wait.hold.map(super::lock);
             let found = self.run(&ended);
             if let Ok(found) = &found
                 && found.is_empty()
@@ -73,7 +113,7 @@ impl Check {
         })?;
         let stopped =
             || Error::Broken { place: spawn.folder.place(), reason: "the check of the files has stopped".into() };
-        match told.recv_timeout(wait) {
+        match told.recv_timeout(wait.most) {
             Ok(outcome) => {
                 // With its end it lets go of the folder, which whoever is refused may open again at once.
                 thread.join().map_err(|_panic| stopped())?;
@@ -81,7 +121,7 @@ impl Check {
                 found.into_iter().next().map_or(Ok(()), |(_health, error)| Err(error))?;
             }
             Err(blocking::RecvTimeoutError::Timeout) => {
-                let (folder, waited_s) = (spawn.folder.place(), wait.as_secs());
+                let (folder, waited_s) = (spawn.folder.place(), wait.most.as_secs());
                 tracing::warn!(folder, waited_s, "the check of the store's files goes on beside the work");
             }
             Err(blocking::RecvTimeoutError::Disconnected) => return Err(stopped()),
@@ -99,8 +139,10 @@ impl Check {
             match file.found() {
                 Ok(None) => {}
                 Ok(Some(what)) => {
-                    let reason =
-                        format!("is damaged, as the check after a stop that was not clean found: {what}; {REMEDY}");
+                    let reason = format!(
+                        "is damaged, as the check after a stop that was not clean found: {what}; {}",
+                        remedy(file.name)
+                    );
                     all.push((file.health, Error::Unreadable { place: file.path.display().to_string(), reason }));
                 }
                 Err(Error::Closed) => return Err(Ended),

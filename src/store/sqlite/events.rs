@@ -182,6 +182,10 @@ impl Writer {
 
     /// Tries until the group is written. False when it never will be.
     fn write_through(&mut self, group: &[Draft], stopped: &Receiver<()>) -> bool {
+        // A check beside the work may have found damage since: then nothing more is written.
+        if self.health.broken().is_some() {
+            return false;
+        }
         while let Err(error) = self.append(group) {
             tracing::error!(%error, chain = self.chain.as_str(), records = group.len(), "records cannot be written");
             self.health.note(&error);
@@ -189,6 +193,9 @@ impl Writer {
             if self.health.broken().is_some() || is_closing() {
                 return false;
             }
+        }
+        if self.health.broken().is_some() {
+            return false;
         }
         // The group is written: whatever fails from here on must not write it again.
         match self.keep_house() {

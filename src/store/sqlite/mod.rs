@@ -35,7 +35,7 @@ use crate::domain::audit::{self, AuditId, Draft, NoteKey, Position, Rotated};
 use crate::domain::queue::Queue;
 use crate::engine::record::{Batch, Record};
 
-pub use self::chain::{ChainReader, Link, Verdict, has_refusals, read_chain, verify};
+pub use self::chain::{ChainReader, Link, Verdict, file_name, has_refusals, read_chain, verify};
 pub use self::evidence::{Proof, examine, examine_rotated, read_checkpoints};
 pub use self::words::{Words, read_words};
 
@@ -78,7 +78,7 @@ struct Bounds {
     /// The quota of the chain of refusals.
     refusals_max_mb: u64,
     /// How long the start waits for a check of the files.
-    check_wait: Duration,
+    check_wait: damage::Wait,
 }
 
 impl Bounds {
@@ -187,7 +187,7 @@ impl Opened {
         &self,
         spawn: &Spawn<'_>,
         (health, rotated_health): Healths<'_>,
-        wait: Duration,
+        wait: damage::Wait,
     ) -> Result<Option<damage::Under>, Error> {
         let mut ends = Ends::default();
         ends.put(file::Name::Control, self.control.end().to_string());

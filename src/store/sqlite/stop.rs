@@ -1,9 +1,9 @@
 //! Whether the last stop was clean: a store that has written all and closed its files leaves a word that says where each ended,
 //! and the next start takes it away before it opens them.
 //!
-//! Without the word the stop was none of ours: a kill, a power cut, a full disk at the end, files that somebody copied while the
-//! node ran. The same where a write-ahead log was left, or where the word is about other files than those that are there. What is
-//! looked for then stands in `damage.rs`.
+//! Without the word the stop was none of ours: a kill, a power cut, files that somebody copied while the node ran. The same where
+//! a write-ahead log was left, or where the word is about other files than those that are there. What is looked for then stands in
+//! `damage.rs`. A stop on a full disk may leave the word: what did not fit was acknowledged to nobody, the files are whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

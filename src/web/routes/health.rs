@@ -169,6 +169,9 @@ fn runs(shared: &Shared) -> (&'static str, String) {
         return (NOT_CONFIGURED, "no runs are kept".to_owned());
     };
     match runs.fault() {
+        None if runs.is_being_checked() => {
+            (DEGRADED, "are kept; their file is still being checked after a stop that was not clean".to_owned())
+        }
         None => (OK, "are kept".to_owned()),
         Some(fault) => (if fault.is_passing { DEGRADED } else { FAULTED }, fault.reason),
     }

@@ -15,13 +15,14 @@ mod trimmed;
 mod walks;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 use trust_runtime::domain::identity::Role;
 use trust_runtime::domain::identity::token::{self, Audience, TokenId, TokenRecord, Tokens};
 use trust_runtime::domain::offer::{Agent, Offer};
 use trust_runtime::domain::time::Wall;
-use trust_runtime::web::{self, Auth, Options, Surface};
+use trust_runtime::web::{self, App, Auth, Options, Surface};
 
 use crate::fleet::{Bench, bench_with};
 use crate::sockets::PATIENCE;
@@ -114,4 +115,21 @@ async fn serve(change: impl FnOnce(&mut Options)) -> Served {
     let [token, public] = [Audience::Admin, Audience::Public].map(text_of);
     let target = Target { base, admin, mount: MOUNT.to_owned(), token, public };
     Served { bench, played, target, stop }
+}
+
+/// A check of their file that takes longer than a start waits for it.
+#[tokio::test]
+async fn health_says_that_the_file_of_the_runs_is_still_being_checked() {
+    let mut bench = bench_with(|_| {});
+    let played = Played::new();
+    bench.runs = Some(played.clone());
+    bench.app = App::new(bench.state(), "127.0.0.1:8080".parse().unwrap());
+    let runs = async || {
+        let seen = bench.get("/healthz").await;
+        ["status", "detail"].map(|field| seen.at(&format!("/subsystems/runs/{field}")))
+    };
+    assert_eq!(runs().await, ["ok", "are kept"]);
+    played.is_being_checked.store(true, Ordering::Relaxed);
+    let wanted = "are kept; their file is still being checked after a stop that was not clean";
+    assert_eq!(runs().await, ["degraded", wanted]);
 }

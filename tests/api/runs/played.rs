@@ -43,6 +43,8 @@ pub(crate) struct Played {
     pub(crate) is_held: Arc<AtomicBool>,
     /// Whether it has pointers alone.
     pub(crate) is_registry_only: AtomicBool,
+    /// Whether the file of the runs is being checked.
+    pub(crate) is_being_checked: AtomicBool,
     /// Runs that are elsewhere, and why they cannot be shown.
     pub(crate) away: Mutex<Vec<(RunId, Absent)>>,
 }
@@ -52,8 +54,20 @@ impl Played {
         let store = Arc::new(MemoryRuns::new(RUNS_KEPT));
         let counted = Arc::new(Counted::new(store.clone()));
         let feeds = Feeds::new(counted.clone());
-        let (made, is_breaking, is_broken, is_held, is_registry_only, away) = Default::default();
-        Arc::new(Self { store, counted, feeds, made, is_breaking, is_broken, is_held, is_registry_only, away })
+        let (made, is_breaking, is_broken, is_held) = Default::default();
+        let (is_registry_only, is_being_checked, away) = Default::default();
+        Arc::new(Self {
+            store,
+            counted,
+            feeds,
+            made,
+            is_breaking,
+            is_broken,
+            is_held,
+            is_registry_only,
+            is_being_checked,
+            away,
+        })
     }
 
     /// A run that the test plays itself.
@@ -307,6 +321,10 @@ impl Runs for Played {
 
     fn fault(&self) -> Option<Fault> {
         None
+    }
+
+    fn is_being_checked(&self) -> bool {
+        self.is_being_checked.load(Ordering::Relaxed)
     }
 
     fn list(&self, asked: RunsAsked) -> Pending<'_, Result<RunPage, Failure>> {

@@ -185,7 +185,8 @@ fn open_within(options: &Options, pages: file::Pages, limits: Limits) -> Result<
     })?;
     let links = Links { commits, facts, pages: pages_asked, _interrupts: interrupts, _check: check };
     let (links, done) = (Mutex::new(Some(links)), Mutex::new(Some(done)));
-    Ok(SqliteRuns { links, done, health, runs_kept, runs_max_mb, observer, was_checked, place: folder.place() })
+    let place = folder.place();
+    Ok(SqliteRuns { links, done, health, runs_kept, runs_max_mb, observer, closing, was_checked, place })
 }
 
 /// Has the file checked, unless the last stop was clean.
@@ -225,6 +226,7 @@ pub struct SqliteRuns {
     runs_kept: Arc<AtomicUsize>,
     runs_max_mb: Arc<AtomicU64>,
     observer: SharedObserver,
+    closing: Arc<Closing>,
     was_checked: bool,
     place: String,
 }
@@ -337,6 +339,10 @@ impl RunStore for SqliteRuns {
 
     fn fault(&self) -> Option<Error> {
         self.health.fault()
+    }
+
+    fn is_being_checked(&self) -> bool {
+        !self.closing.is_known_whole() && self.fault().is_none()
     }
 
     fn close(&self) -> Pending<'_, ()> {

@@ -9,7 +9,7 @@ pub(super) mod full;
 mod queues;
 mod rotated;
 mod strange;
-mod unclean;
+pub(super) mod unclean;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

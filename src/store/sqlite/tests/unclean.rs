@@ -1,7 +1,10 @@
 //! Which starts check the files, and what becomes of damage that the check finds.
 
+use std::sync::Mutex;
+
 use super::death::killed;
 use super::*;
+use crate::store::sqlite::damage::Wait;
 use crate::store::sqlite::{Bounds, open_within};
 
 /// SQLite's size of a page, and an index page that holds no entry.
@@ -80,6 +83,72 @@ async fn a_word_about_other_files_is_none() {
     store.close().await;
 }
 
+/// What operators are told to do.
+pub(in crate::store::sqlite) fn move_away(folder: &Path, name: &str) {
+    for ending in ["", "-wal", "-shm"] {
+        let file = format!("{name}{ending}");
+        if folder.join(&file).exists() {
+            fs::rename(folder.join(&file), folder.join("..").join(&file)).expect("own file");
+        }
+    }
+}
+
+/// What damage a start is refused for when it finds it in this file.
+async fn damaged(path: &Path, name: &str) {
+    let store = opened(path);
+    store.sign_checkpoints(note_key());
+    store.commit(crate::store::contract::boot(1)).await.expect("commits");
+    store.append_reads(vec![draft(1), crate::store::contract::refused(2)]).expect("queues");
+    store.close().await;
+    empty_index(&path.join(name), "audit_by_name");
+    forget_clean_stop(path);
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_reads_or_refusals_is_moved_away_and_the_next_start_goes_on_with_every_write() {
+    for (name, lost) in [("events.db", "reads"), ("refusals.db", "refusals")] {
+        let (_folder, path) = place();
+        damaged(&path, name).await;
+        let end = end_of(&path, Chain::Writes);
+        let error = open(options(&path)).expect_err("refused").to_string();
+        let remedy = format!(
+            "move the file away with its -wal and -shm, keep them for the auditor and start again: its {lost} are lost"
+        );
+        assert!(error.contains(&remedy) && !error.contains("audit verify"), "{error}");
+        move_away(&path, name);
+        let store = opened(&path);
+        assert!(store.was_checked() && !store.is_being_checked(), "{name}");
+        assert_eq!((store.fault(), store.reads_fault()), (None, None), "{name}");
+        let losses = store.losses();
+        assert!(matches!(&losses[..], [loss] if loss.contains(name) && loss.contains("got 0")), "{losses:?}");
+        assert_eq!(end_of(&path, Chain::Writes), end, "{name}");
+        store.append_reads(vec![draft(3), crate::store::contract::refused(4)]).expect("queues");
+        store.commit(write(5)).await.expect("commits");
+        store.close().await;
+        let store = opened(&path);
+        assert!(!store.was_checked(), "{name}");
+        store.close().await;
+    }
+}
+
+/// The writer takes up what waits only after the damage is known.
+#[tokio::test]
+async fn a_file_that_is_found_damaged_late_takes_no_further_group() {
+    let (_folder, path) = place();
+    damaged(&path, "events.db").await;
+    let count = || {
+        let connection = Connection::open(path.join("events.db")).expect("opens");
+        connection.query_row("SELECT count(*) FROM audit", [], |row| row.get::<_, i64>(0)).expect("counts")
+    };
+    let before = count();
+    let store = opened_while_checked(&path);
+    until(|| store.reads_fault().is_some()).await;
+    store.append_read(draft(3)).expect("queues");
+    store.close().await;
+    assert_eq!(count(), before);
+    assert!(!path.join("clean").exists());
+}
+
 #[tokio::test]
 async fn an_index_that_lost_its_entries_is_told_offline_and_by_a_start_after_a_stop_that_was_not_clean() {
     for (name, index) in [
@@ -107,7 +176,10 @@ async fn an_index_that_lost_its_entries_is_told_offline_and_by_a_start_after_a_s
             match open(options(&path)).expect_err("refused") {
                 Error::Unreadable { place, reason } => {
                     assert_eq!(place, file.display().to_string());
-                    assert!(reason.contains(index) && reason.contains("restore the folder"), "{reason}");
+                    assert!(reason.contains(index), "{reason}");
+                    let restores =
+                        reason.contains("restore the folder from a backup") && reason.contains("audit verify");
+                    assert_eq!(restores, name == "control.db", "{reason}");
                 }
                 other @ (Error::NoSpace { .. } | Error::Broken { .. } | Error::InUse { .. } | Error::Closed) => {
                     panic!("{name}: {other:?}")
@@ -136,6 +208,17 @@ async fn a_record_that_does_not_continue_its_chain_is_refused_after_a_stop_that_
     }
 }
 
+/// A store that is open while its files are checked: the check has no end before that of the start.
+fn opened_while_checked(path: &Path) -> SqliteStore {
+    let hold: &'static Mutex<()> = Box::leak(Box::default());
+    let held = hold.lock().expect("own lock");
+    let bounds = Bounds { check_wait: Wait::held(hold), ..Bounds::OF_A_NODE };
+    let store = open_within(&options(path), bounds).expect("opens");
+    assert!(store.was_checked() && store.is_being_checked());
+    drop(held);
+    store
+}
+
 /// A file that is too large to wait for: the node serves, says that it does not know, and takes no writes from then on.
 #[tokio::test]
 async fn damage_that_is_found_after_the_start_stops_the_writes_and_is_no_clean_stop() {
@@ -144,9 +227,7 @@ async fn damage_that_is_found_after_the_start_stops_the_writes_and_is_no_clean_s
     let script = format!("UPDATE audit SET body = replace(body, 's/origin', 's/orisin') WHERE seq = {}", MANY - 1);
     execute(&path.join("control.db"), &script);
     forget_clean_stop(&path);
-    let impatient = Bounds { check_wait: Duration::ZERO, ..Bounds::OF_A_NODE };
-    let store = open_within(&options(&path), impatient).expect("opens");
-    assert!(store.was_checked());
+    let store = opened_while_checked(&path);
     until(|| store.fault().is_some()).await;
     let fault = store.fault().expect("found");
     assert!(matches!(&fault, Error::Broken { reason, .. } if reason.contains("record 4999")), "{fault}");
@@ -162,8 +243,7 @@ async fn a_check_that_goes_on_beside_the_work_ends_with_the_store_or_with_an_ans
     written(&path, MANY).await;
     for closes_at_once in [true, true, true, true, false] {
         fs::remove_file(path.join("clean")).unwrap_or_default();
-        let impatient = Bounds { check_wait: Duration::ZERO, ..Bounds::OF_A_NODE };
-        let store = open_within(&options(&path), impatient).expect("opens");
+        let store = opened_while_checked(&path);
         if !closes_at_once {
             until(|| !store.is_being_checked()).await;
             store.commit(write(10)).await.expect("commits");

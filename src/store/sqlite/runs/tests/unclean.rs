@@ -4,6 +4,7 @@ use std::fs;
 
 use super::death::killed;
 use super::*;
+use crate::store::sqlite::tests::unclean::move_away;
 
 fn execute(path: &Path, script: &str) {
     let connection = Connection::open(path.join("runs.db")).expect("opens");
@@ -44,5 +45,12 @@ async fn what_a_disk_has_lost_of_runs_is_refused_after_a_stop_that_was_not_clean
         let error = open(&options(&path)).expect_err("refused").to_string();
         let file = path.join("runs.db").display().to_string();
         assert!(error.starts_with(&file) && error.contains(wanted), "{script}: {error}");
+        assert!(error.contains("move the file away") && !error.contains("audit verify"), "{error}");
+        move_away(&path, "runs.db");
+        let store = opened(&path);
+        assert_eq!((store.fault(), store.is_being_checked()), (None, false), "{script}");
+        store.commit(whole(1).to_vec()).await.expect("commits");
+        store.close().await;
+        assert!(path.join("runs.clean").exists(), "{script}");
     }
 }
