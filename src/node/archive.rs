@@ -1,6 +1,6 @@
 //! The audit chains of a project, read from its files alone: what `audit verify` and `audit export` show.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,8 @@ pub struct Finding {
     pub text: String,
     /// The three answers.
     pub findings: Findings,
+    /// Whether its records were gone through. Where they were not, nothing is known of them, and `rotated` says nothing.
+    pub is_checked: bool,
     /// How many records were rotated away: those in front of the first that is kept.
     pub rotated: u64,
     /// Where the public key was found.
@@ -80,9 +82,14 @@ impl Finding {
         [("integrity", integrity), ("completeness", completeness), ("continuity", continuity)]
     }
 
-    /// Whether nothing is broken.
+    /// Whether it was gone through, and nothing is broken.
     pub fn is_whole(&self) -> bool {
-        self.verdicts().iter().all(|(_, verdict)| !matches!(verdict, Verdict::Broken { .. }))
+        self.is_checked && !self.is_broken()
+    }
+
+    /// Whether something is.
+    pub fn is_broken(&self) -> bool {
+        self.verdicts().iter().any(|(_, verdict)| matches!(verdict, Verdict::Broken { .. }))
     }
 }
 
@@ -109,42 +116,47 @@ pub fn verify(folder: &Path, against: &Against) -> Result<Vec<Finding>, ArchiveE
         match checked {
             Ok(finding) => found.push(finding),
             Err(error) => {
-                found.push(unreadable(folder, chain, &error, path.clone())?);
+                found.push(unreadable(folder, chain, &error, path.clone()));
                 failed = failed.or(Some(error));
             }
         }
     }
     match failed {
-        // What could not be looked at is nowhere passed off as whole.
-        Some(error) if found.iter().all(Finding::is_whole) => Err(error.into()),
+        // What could not be looked at is nowhere passed off as whole, and a folder without a log has none that is damaged.
+        Some(error) if !has_log(folder) || !found.iter().any(Finding::is_broken) => Err(error.into()),
         _ => Ok(found),
     }
 }
 
-/// What is to be said of a chain that cannot be gone through: its own file is at fault, or that of the chain that proves it. Where
-/// there is no file at all, one is held by others or may not be opened, nothing is.
-fn unreadable(folder: &Path, chain: Option<Rotated>, error: &Error, key: Option<PathBuf>) -> Result<Finding, Error> {
+fn has_log(folder: &Path) -> bool {
+    CHAINS.into_iter().any(|chain| folder.join(sqlite::file_name(chain)).exists())
+}
+
+/// What is to be said of a chain that cannot be gone through. It is damaged where its own file is gone or does not hold what one
+/// holds. A file that this place or this moment does not let be read may be whole.
+fn unreadable(folder: &Path, chain: Option<Rotated>, error: &Error, key: Option<PathBuf>) -> Finding {
     let own = sqlite::file_name(chain.map_or(Chain::Writes, Chain::from));
-    let is_there = |chain| folder.join(sqlite::file_name(chain)).exists();
-    let (Error::Unreadable { place, .. } | Error::Broken { place, .. }) = error else { return Err(error.clone()) };
-    let is_barred = File::open(place).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-    if is_barred || !CHAINS.into_iter().any(is_there) {
-        return Err(error.clone());
-    }
-    let is_own = Path::new(place).file_name().is_some_and(|name| name == own);
+    let is_own = |place: &str| Path::new(place).file_name().is_some_and(|name| name == own);
+    let is_damaged = match error {
+        Error::Unreadable { place, .. } => is_own(place),
+        Error::Broken { place, .. } => is_own(place) && !folder.join(own).exists(),
+        Error::Closed | Error::InUse { .. } | Error::NoSpace { .. } => false,
+    };
     let unknown = Verdict::Unproven(format!("the records cannot be gone through: {error}"));
     let text = error.to_string();
-    let integrity = if is_own { Verdict::Broken { fault: Fault::Damaged, record: 0, text } } else { unknown.clone() };
+    let integrity =
+        if is_damaged { Verdict::Broken { fault: Fault::Damaged, record: 0, text } } else { unknown.clone() };
     let findings = Findings { integrity, completeness: unknown.clone(), continuity: unknown };
     let text = broken(&findings).unwrap_or_else(|| format!("not checked: {error}"));
-    Ok(Finding { chain: chain.map_or("writes", Rotated::as_str), text, findings, rotated: 0, key })
+    let chain = chain.map_or("writes", Rotated::as_str);
+    Finding { chain, text, findings, is_checked: false, rotated: 0, key }
 }
 
 fn verify_writes(folder: &Path, proof: &sqlite::Proof<'_>, key: Option<PathBuf>) -> Result<Finding, Error> {
     let (findings, end) = sqlite::examine(folder, proof)?;
     let whole = || format!("whole: {} records, up to number {} with the hash {}", end.seq, end.seq, end.hash);
     let text = broken(&findings).unwrap_or_else(whole);
-    Ok(Finding { chain: "writes", text, findings, rotated: 0, key })
+    Ok(Finding { chain: "writes", text, findings, is_checked: true, rotated: 0, key })
 }
 
 /// A chain that is held to a quota, as far as it is kept.
@@ -166,7 +178,7 @@ fn verify_rotated(
         format!("whole: {count} records, {gone}, up to number {} with the hash {}", end.seq, end.hash)
     };
     let text = broken(&findings).unwrap_or_else(whole);
-    Ok(Finding { chain: chain.as_str(), text, findings, rotated: begin.seq, key })
+    Ok(Finding { chain: chain.as_str(), text, findings, is_checked: true, rotated: begin.seq, key })
 }
 
 fn broken(findings: &Findings) -> Option<String> {
@@ -383,7 +395,21 @@ mod tests {
             assert_eq!(found.iter().map(|finding| finding.chain).collect::<Vec<_>>(), ["writes", "reads", "refusals"]);
             let told = found.iter().filter(|finding| finding.text.contains(file)).count();
             assert_eq!(told, wanted.iter().filter(|word| **word != "holds").count(), "{found:?}");
+            let whole: Vec<_> = found.iter().map(Finding::is_whole).collect();
+            assert_eq!(whole, wanted.map(|word| word == "holds"), "what was not gone through is not whole: {found:?}");
         }
+    }
+
+    /// Such as on a file system that takes no writes, where SQLite cannot make what it needs beside the log.
+    #[tokio::test]
+    async fn a_log_that_cannot_be_opened_here_is_not_called_damaged() {
+        let folder = log().await;
+        let in_the_way = folder.path().join("control.db-wal");
+        fs::create_dir(&in_the_way).expect("nothing is there after a clean stop");
+        let error = verify(folder.path(), &Against::default()).expect_err("control.db cannot be opened");
+        assert!(error.to_string().contains("control.db"), "{error}");
+        fs::remove_dir(in_the_way).expect("removed");
+        assert!(verify(folder.path(), &Against::default()).expect("opens").iter().all(Finding::is_whole));
     }
 
     #[tokio::test]

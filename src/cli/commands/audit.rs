@@ -47,7 +47,7 @@ fn verify(project: &Path, against: &Against, as_json: bool) -> Result<(), Failur
     } else {
         findings.iter().try_for_each(show)?;
     }
-    match findings.iter().find(|finding| !finding.is_whole()) {
+    match findings.iter().find(|finding| finding.is_broken()) {
         None => Ok(()),
         Some(broken) => Err(Failure::new(Exit::Failed, format!("the chain of {} is broken", broken.chain))),
     }
@@ -77,8 +77,6 @@ fn chain_json(finding: &Finding) -> Json {
         "chain": finding.chain,
         "ok": finding.is_whole(),
         "verdict": finding.text,
-        "first": finding.rotated.saturating_add(1),
-        "rotated": finding.rotated,
     });
     let mut put = |name: &str, value: Json| {
         if let Some(fields) = chain.as_object_mut() {
@@ -98,6 +96,10 @@ fn chain_json(finding: &Finding) -> Json {
                 }
             },
         );
+    }
+    if finding.is_checked {
+        put("first", Json::from(finding.rotated.saturating_add(1)));
+        put("rotated", Json::from(finding.rotated));
     }
     if let Some(key) = &finding.key {
         put("public_key", Json::from(key.display().to_string()));

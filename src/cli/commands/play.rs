@@ -26,14 +26,15 @@ pub async fn run(command: &Play) -> Result<(), Failure> {
     let made = settings::scaffold(project).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     let settings = load(project)?;
     let set_level = logging::start(settings.log)?;
+    // Heard from now on, also by a process that has no default for them, as the first of a container: what comes during the start
+    // stops the node once it has started.
+    let mut signals = Signals::listen()?;
     let mut hangup = listen(SignalKind::hangup())?;
     let stop = CancellationToken::new();
     let ready_files = Ready::of(project, command.ready_file.as_deref());
     let outside = (set_level, ready_files.note_key());
     let running =
         assemble::run(project, &settings, environment().collect(), outside, stop).await.map_err(start_failure)?;
-    // Until here a signal ends the process: a start may check large files, and has nothing to finish.
-    let mut signals = Signals::listen()?;
     if let Some(path) = &made.settings_written {
         output::note(&format!("made {}", path.display()));
     }
