@@ -77,8 +77,9 @@ struct Stores {
     runs: Arc<SqliteRuns>,
 }
 
-/// Opens the stores, begins a boot, binds the listeners, joins the mesh and announces itself. An error leaves nothing bound, and
-/// the stores as after a stop: whatever a start is refused for, nothing has happened to their files.
+/// Opens the stores, binds the listeners, begins a boot, joins the mesh and announces itself. An error leaves nothing bound, and
+/// the stores closed as after a stop. A start that is refused before the boot has put nothing on record; one that is refused after
+/// it, as for the mesh's port, has left its boot there.
 pub async fn run(
     project: &Path,
     settings: &Settings,

@@ -1,11 +1,11 @@
 //! What a node says and asks through one set of sessions, from their opening to their end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zenoh::bytes::Encoding;
@@ -24,7 +24,7 @@ use crate::mesh::zenoh::opener::Opener;
 use crate::mesh::zenoh::receive::{self, There};
 use crate::mesh::zenoh::session::{self, Opened};
 use crate::mesh::zenoh::ways::Ways;
-use crate::mesh::{Accept, Document, PAYLOAD_BYTES_MAX, QueryError, Refusal};
+use crate::mesh::{Accept, Document, PAYLOAD_BYTES_MAX, Pending, QueryError, Refusal};
 
 /// Operations, and the identities they are checked with (plane T2). Values (T1) go above, at `InteractiveHigh`.
 const OPERATIONS: Priority = Priority::DataHigh;
@@ -40,6 +40,12 @@ pub(super) const REFUSAL_ENCODING: Encoding = Encoding::TEXT_PLAIN;
 
 /// Characters of a refusal that are kept. Codes are far shorter; the rest is somebody else's text in our log.
 const REFUSAL_CHARS_MAX: usize = 128;
+
+/// Pause between attempts to get a thread on which sessions are ended: whatever has taken all threads wants the processor too.
+const END_AGAIN: Duration = Duration::from_millis(100);
+
+/// What runs work on a thread of its own, and gives whether there was one to be had: [`session::apart`].
+pub(super) type Apart = fn(Pending<'static, ()>) -> bool;
 
 /// The sessions of a node: with its own site, and a gate for each partner.
 pub(super) struct Sessions {
@@ -62,7 +68,7 @@ pub(super) struct Core {
     pub(super) lost: Arc<Lost>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    is_ending: AtomicBool,
+    is_ending: Mutex<bool>,
     ended: CancellationToken,
 }
 
@@ -96,7 +102,7 @@ impl Core {
             lost: Lost::of(options.lost_max),
             tasks: TaskTracker::new(),
             stop: stop.child_token(),
-            is_ending: AtomicBool::new(false),
+            is_ending: Mutex::new(false),
             ended: CancellationToken::new(),
         }
     }
@@ -273,27 +279,33 @@ impl Core {
         }
     }
 
-    /// Takes the token back and closes the sessions. Whoever comes second waits until the first is done with it. Where there is
-    /// no thread to do it on, nothing has ended, and it is to be asked for again.
+    /// Takes the token back and closes the sessions. Whoever comes second waits until the first is done with it. While there is no
+    /// thread to do it on, nothing has ended, and it is tried again for as long as somebody waits.
     pub(super) async fn end(self: &Arc<Self>) {
-        if self.begin_to_end() {
-            self.ended.cancelled().await;
-        }
+        self.end_on(session::apart).await;
     }
 
-    /// The same without the wait. Gives whether it is under way or over.
-    pub(super) fn begin_to_end(self: &Arc<Self>) -> bool {
-        if self.is_ending.swap(true, Ordering::SeqCst) {
-            return true;
+    /// The same on a thread of whatever gives them.
+    pub(super) async fn end_on(self: &Arc<Self>, apart: Apart) {
+        while !self.begin_to_end(apart) {
+            sleep(END_AGAIN).await;
         }
-        let (core, ended) = (Arc::clone(self), self.ended.clone());
-        let has_begun = session::apart(async move {
-            // Also where it panics.
-            let _ended = ended.drop_guard();
-            core.close().await;
-        });
-        self.is_ending.store(has_begun, Ordering::SeqCst);
-        has_begun
+        self.ended.cancelled().await;
+    }
+
+    /// Gives whether the end is under way or over.
+    fn begin_to_end(self: &Arc<Self>, apart: Apart) -> bool {
+        // Under the lock, so that nobody waits for an end that gets no thread.
+        let mut is_ending = self.is_ending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_ending {
+            let (core, ended) = (Arc::clone(self), self.ended.clone());
+            *is_ending = apart(Box::pin(async move {
+                // Also where it panics.
+                let _ended = ended.drop_guard();
+                core.close().await;
+            }));
+        }
+        *is_ending
     }
 
     async fn close(&self) {

@@ -12,7 +12,7 @@ use crate::domain::id::SiteId;
 use crate::mesh::OpenError;
 use crate::mesh::intake::Intake;
 use crate::mesh::key::Space;
-use crate::mesh::zenoh::core::{Core, Sessions};
+use crate::mesh::zenoh::core::{Apart, Core, Sessions};
 use crate::mesh::zenoh::lost::Lost;
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Wires};
@@ -29,8 +29,22 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 /// time. Meanwhile some 1 MB a second may stay of the links that he breaks.
 const REOPEN_EVERY: Duration = Duration::from_secs(600);
 
-/// How long sessions that are replaced may take to end. A silent neighbour holds one up for some seconds.
+/// How long new sessions wait for the end of those that they replace. A silent neighbour holds it up for some seconds. After that
+/// they no longer wait, but the end goes on: a port that it holds is tried until it is free, and whoever closes the mesh waits for it.
 const END_MAX: Duration = Duration::from_secs(10);
+
+/// How sessions that are replaced are ended. What tests set otherwise.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// How long the new ones wait for it.
+    wait_max: Duration,
+    /// What gives the thread for it.
+    apart: Apart,
+}
+
+impl Ending {
+    const OF_A_NODE: Self = Self { wait_max: END_MAX, apart: session::apart };
+}
 
 /// What outlasts the sessions of a node.
 pub(super) struct Opener {
@@ -100,8 +114,7 @@ impl Opener {
     }
 
     /// The same until it succeeds, or the mesh is closed: what has begun to open by then is opened, to be closed as a whole.
-    /// Sessions that could not be ended for want of a thread would keep the place of the new ones, and are ended meanwhile.
-    async fn open_at_last(&self, old: &Arc<Core>) -> Option<Arc<Core>> {
+    async fn open_at_last(&self) -> Option<Arc<Core>> {
         let mut is_told = false;
         while !self.stop.is_cancelled() {
             match self.open().await {
@@ -111,7 +124,6 @@ impl Opener {
             }
             is_told = true;
             self.stop.run_until_cancelled(sleep(REOPEN_PAUSE)).await;
-            old.begin_to_end();
         }
         None
     }
@@ -125,7 +137,7 @@ pub(super) async fn reopen(mesh: Weak<ZenohMesh>, stop: CancellationToken) {
             return;
         }
         if let Some(mesh) = mesh.upgrade() {
-            mesh.reopen().await;
+            mesh.reopen(Ending::OF_A_NODE).await;
         }
         last = Some(Instant::now());
     }
@@ -145,21 +157,22 @@ fn due(last: Option<Instant>, now: Instant) -> Instant {
 
 impl ZenohMesh {
     /// Others see this node go and come back, as when all its links break at once; what is under way ends without an answer.
-    async fn reopen(&self) {
+    async fn reopen(&self, ending: Ending) {
         tracing::info!("the mesh is opened anew, because it has lost very many links");
         let (old, stop) = (self.core.load_full(), &self.opener.stop);
-        // Whoever closes the mesh waits for it, also where this is not patient enough.
+        let Ending { wait_max, apart } = ending;
+        // Goes on where this is not patient enough, also without a thread for now; whoever closes the mesh waits for it.
         let ending = self.ending.spawn({
             let old = Arc::clone(&old);
-            async move { old.end().await }
+            async move { old.end_on(apart).await }
         });
-        match stop.run_until_cancelled(timeout(END_MAX, ending)).await {
+        match stop.run_until_cancelled(timeout(wait_max, ending)).await {
             None => return,
             Some(Err(_elapsed)) => tracing::warn!("sessions of the mesh do not end; they are replaced"),
             Some(Ok(_ended)) => {}
         }
         old.there.end(&self.opener.intake);
-        let Some(new) = self.opener.open_at_last(&old).await else { return };
+        let Some(new) = self.opener.open_at_last().await else { return };
         self.core.store(Arc::clone(&new));
         // It may have been said since the new sessions looked.
         if self.opener.is_announced.load(Ordering::SeqCst)
@@ -191,9 +204,20 @@ fn failed(error: zenoh::Error) -> OpenError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::mesh::support::{hears, in_time, wait_until};
+    use crate::mesh::zenoh::tests::{appeared, asks, gone, hold, opened, options};
+    use crate::mesh::{Inbox, Mesh as _, Pending};
+
+    /// How long new sessions wait in these tests for old ones that do not end.
+    const SHORT: Duration = Duration::from_millis(300);
+
+    /// Far longer than anything in these tests takes.
+    const LONG: Duration = Duration::from_secs(600);
 
     /// Whoever breaks his links again and again has them all cut no more often than that.
     #[tokio::test]
@@ -215,5 +239,111 @@ mod tests {
             timeout(Duration::from_secs(20), when_due(&lost, last)).await.expect("at once");
         }
         assert!(when_due(&lost, None).now_or_never().is_none(), "nothing more was lost");
+    }
+
+    /// A node of this role that is linked with a router, and the router. The node has no loss of links to be opened anew for.
+    async fn linked(role: Role) -> [(Arc<ZenohMesh>, Inbox); 2] {
+        let (router, router_inbox) = opened(Options { role: Role::Router, ..options("router") }).await;
+        router.announce().await.expect("announced");
+        let (node, mut inbox) = opened(Options { role, connect: router.listening(), ..options("node") }).await;
+        node.announce().await.expect("announced or noted");
+        hears(&mut inbox, [appeared("router")]).await;
+        [(node, inbox), (router, router_inbox)]
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn new_sessions_wait_until_the_old_ones_have_ended() {
+        let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Client).await;
+        let old = node.core.load_full();
+        let held = hold(&old);
+        let mut reopening = Box::pin(node.reopen(Ending { wait_max: LONG, ..Ending::OF_A_NODE }));
+        assert!(timeout(SHORT, &mut reopening).await.is_err(), "the old ones have not ended");
+        assert!(Arc::ptr_eq(&old, &node.core.load_full()));
+        drop(held);
+        in_time("it is open anew", reopening).await;
+        assert!(!Arc::ptr_eq(&old, &node.core.load_full()) && node.ending.is_empty());
+        asks(&router, "node", &mut inbox).await;
+    }
+
+    /// A client has no port that the old sessions could still hold.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sessions_that_do_not_end_in_time_are_replaced_and_whoever_closes_the_mesh_still_waits_for_them() {
+        let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Client).await;
+        let old = node.core.load_full();
+        let held = hold(&old);
+        let begun = Instant::now();
+        in_time("it is open anew", node.reopen(Ending { wait_max: SHORT, ..Ending::OF_A_NODE })).await;
+        assert!(SHORT <= begun.elapsed(), "waited {:?}", begun.elapsed());
+        assert!(!Arc::ptr_eq(&old, &node.core.load_full()));
+        hears(&mut inbox, [gone("router")]).await;
+        hears(&mut inbox, [appeared("router")]).await;
+        asks(&router, "node", &mut inbox).await;
+        let mut closing = node.close();
+        assert!(timeout(SHORT, &mut closing).await.is_err(), "the old ones have not ended");
+        drop(held);
+        in_time("it closes", closing).await;
+        wait_until("the old ones have ended", async || node.ending.is_empty()).await;
+    }
+
+    /// The old sessions hold the port of the new ones.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_port_of_sessions_that_do_not_end_in_time_is_waited_for() {
+        let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Peer).await;
+        let (old, at) = (node.core.load_full(), node.listening());
+        let held = hold(&old);
+        let reopening = Box::pin(node.reopen(Ending { wait_max: SHORT, ..Ending::OF_A_NODE }));
+        let letting_go = async {
+            // They are waited for no more.
+            hears(&mut inbox, [gone("router")]).await;
+            assert!(Arc::ptr_eq(&old, &node.core.load_full()));
+            drop(held);
+        };
+        in_time("it is open anew", async { tokio::join!(reopening, letting_go) }).await;
+        assert!(!Arc::ptr_eq(&old, &node.core.load_full()));
+        assert_eq!(node.core.load_full().listening().await, at);
+        hears(&mut inbox, [appeared("router")]).await;
+        asks(&router, "node", &mut inbox).await;
+    }
+
+    /// How many threads were wanted in vain, and whether there are some by now.
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    static HAS_THREADS: AtomicBool = AtomicBool::new(false);
+
+    fn scarce(work: Pending<'static, ()>) -> bool {
+        if HAS_THREADS.load(Ordering::SeqCst) {
+            return session::apart(work);
+        }
+        REFUSED.fetch_add(1, Ordering::SeqCst);
+        false
+    }
+
+    /// A client is replaced meanwhile; a peer keeps its port, and so its sessions.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sessions_that_get_no_thread_to_end_on_end_once_there_is_one() {
+        for role in [Role::Client, Role::Peer] {
+            REFUSED.store(0, Ordering::SeqCst);
+            HAS_THREADS.store(false, Ordering::SeqCst);
+            let [(node, mut inbox), (router, _router_inbox)] = linked(role).await;
+            let old = node.core.load_full();
+            let is_replaced = || !Arc::ptr_eq(&old, &node.core.load_full());
+            let reopening = Box::pin(node.reopen(Ending { wait_max: SHORT, apart: scarce }));
+            let relenting = async {
+                hears(&mut inbox, [gone("router")]).await;
+                if role == Role::Client {
+                    wait_until("it is open anew", async || is_replaced()).await;
+                }
+                let refused = REFUSED.load(Ordering::SeqCst);
+                wait_until("it is tried again", async || refused < REFUSED.load(Ordering::SeqCst)).await;
+                assert!(old.session().is_ok() && !node.ending.is_empty(), "{role:?}: it cannot have ended");
+                assert_eq!(is_replaced(), role == Role::Client);
+                HAS_THREADS.store(true, Ordering::SeqCst);
+            };
+            in_time("it is open anew", async { tokio::join!(reopening, relenting) }).await;
+            wait_until("the old ones have ended", async || node.ending.is_empty()).await;
+            assert!(old.session().is_err() && is_replaced(), "{role:?}");
+            hears(&mut inbox, [appeared("router")]).await;
+            asks(&router, "node", &mut inbox).await;
+            in_time("both close", async { tokio::join!(node.close(), router.close()) }).await;
+        }
     }
 }

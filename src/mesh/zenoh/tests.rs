@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use zenoh::Wait as _;
 
 use crate::mesh::support::{DEADLINE, any_answer, hears, in_time, runtime, wait_until};
-use crate::mesh::zenoh::core::unanswered;
+use crate::mesh::zenoh::core::{Core, unanswered};
 use crate::mesh::zenoh::redial::Redial;
 use crate::mesh::zenoh::session::{self, Opened, Wires};
 use crate::mesh::zenoh::{Options, Role, Scouting, ZenohMesh, open};
@@ -30,7 +30,7 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-fn options(name: &str) -> Options {
+pub(super) fn options(name: &str) -> Options {
     Options::new(runtime(name), 1, LOOPBACK)
 }
 
@@ -48,20 +48,20 @@ fn scouting(name: &str) -> Options {
     Options { scouting: Scouting::Loopback, scouting_address: Some(format!("224.0.0.224:{port}")), ..options(name) }
 }
 
-async fn opened(options: Options) -> (Arc<ZenohMesh>, Inbox) {
+pub(super) async fn opened(options: Options) -> (Arc<ZenohMesh>, Inbox) {
     tokio::time::timeout(OPEN_MAX, open(options)).await.expect("waits for nobody").expect("opens")
 }
 
-fn appeared(name: &str) -> Fact {
+pub(super) fn appeared(name: &str) -> Fact {
     Fact::TokenAppeared { runtime: runtime(name), boot: 1 }
 }
 
-fn gone(name: &str) -> Fact {
+pub(super) fn gone(name: &str) -> Fact {
     Fact::TokenGone { runtime: runtime(name), boot: 1 }
 }
 
 /// Asks until the answer comes: right after a link comes up the route may still be missing.
-async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
+pub(super) async fn asks(from: &ZenohMesh, target: &str, inbox: &mut Inbox) {
     let answering = async {
         while let Some(incoming) = inbox.queries.recv().await {
             incoming.responder.answer(Answer::Reply(b"here".to_vec()));
@@ -480,6 +480,15 @@ impl Drop for Holds {
     }
 }
 
+/// Holds up the end of these sessions until what it gives is dropped.
+pub(super) fn hold(core: &Core) -> std::sync::mpsc::Sender<()> {
+    let (held, holds) = std::sync::mpsc::channel();
+    let holds = std::sync::Mutex::new(Holds(holds));
+    let session = core.session().expect("open");
+    session.declare_subscriber("held").callback(move |_| drop(holds.lock())).background().wait().expect("declared");
+    held
+}
+
 /// Whoever opens it next has to find its port and its peers as after any other close.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mesh_that_is_closed_while_it_is_opened_anew_waits_for_the_end_of_its_old_sessions() {
@@ -488,10 +497,7 @@ async fn a_mesh_that_is_closed_while_it_is_opened_anew_waits_for_the_end_of_its_
     leaves.announce().await.expect("announced");
     hears(&mut inbox, [appeared("leaves")]).await;
     let old = worn.core.load_full();
-    let (held, holds) = std::sync::mpsc::channel();
-    let holds = std::sync::Mutex::new(Holds(holds));
-    let session = old.session().expect("open");
-    session.declare_subscriber("held").callback(move |_| drop(holds.lock())).background().wait().expect("declared");
+    let held = hold(&old);
     leaves.close().await;
     wait_until("the old session is on its way out", async || old.session().is_err()).await;
     let mut closing = worn.close();

@@ -93,12 +93,18 @@ pub(in crate::store::sqlite) fn move_away(folder: &Path, name: &str) {
     }
 }
 
+/// Waits until so many reads and refusals are on the disk: a close, and its last checkpoint, wait for a slow one only so long.
+async fn until_written(path: &Path, records: u64) {
+    until(|| end_of(path, Chain::Reads).seq + end_of(path, Chain::Refusals).seq == records).await;
+}
+
 /// What damage a start is refused for when it finds it in this file.
 async fn damaged(path: &Path, name: &str) {
     let store = opened(path);
     store.sign_checkpoints(note_key());
     store.commit(crate::store::contract::boot(1)).await.expect("commits");
     store.append_reads(vec![draft(1), crate::store::contract::refused(2)]).expect("queues");
+    until_written(path, 2).await;
     store.close().await;
     empty_index(&path.join(name), "audit_by_name");
     forget_clean_stop(path);
@@ -124,6 +130,7 @@ async fn a_damaged_file_of_reads_or_refusals_is_moved_away_and_the_next_start_go
         assert_eq!(end_of(&path, Chain::Writes), end, "{name}");
         store.append_reads(vec![draft(3), crate::store::contract::refused(4)]).expect("queues");
         store.commit(write(5)).await.expect("commits");
+        until_written(&path, 3).await;
         store.close().await;
         let store = opened(&path);
         assert!(!store.was_checked(), "{name}");
