@@ -232,7 +232,7 @@ impl Engine {
 
     fn is_doubted(&self, envelope: &Envelope) -> bool {
         let is_it = |key: &RequestKey| key.actor == envelope.actor && key.request_id == envelope.request_id;
-        self.doubted.iter().any(is_it)
+        self.doubted.keys().any(is_it)
     }
 
     fn told_to(&self, origin: &RuntimeId, denial: Denial) -> Denial {

@@ -35,7 +35,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Answer {
         if let Some(refusal) = self.refuse_read_only() {
-            return refusal;
+            return self.doubting(write, refusal);
         }
         if self.clock.state() == ClockState::Uncertain && self.settings.profile != Profile::Dev {
             let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();

@@ -3,11 +3,12 @@
 //! Start reading at [`Engine::handle`]. Each file below is one use case and the only place that changes its part of the
 //! state: `observe` (peers and links), `act` (writes that arrive), `receipts` (what is remembered of them), `dispatch`
 //! (writes that leave), `run` (work that is started here), `govern` (trust, time), `steady` (is the wall clock believed), `witness` (whose log continues what
-//! was seen of it). `recover` builds the engine from
+//! was seen of it), `doubt` (what a restart may find although its commit failed). `recover` builds the engine from
 //! records, `view` is what readers see.
 
 mod act;
 mod dispatch;
+pub mod doubt;
 pub mod effect;
 pub mod exchange;
 mod govern;
@@ -112,10 +113,8 @@ pub struct Engine {
     is_read_only: bool,
     /// Whether the durable facts could not be read back after a failed commit: which writes were carried out is not known.
     has_forgotten: bool,
-    /// Whether the batch of a commit that has just failed may be found on the disk after a restart.
-    is_in_doubt: bool,
-    /// The writes in such batches.
-    doubted: BTreeSet<RequestKey>,
+    /// The writes in batches that a restart may find although their commit failed, with what each of them asks for.
+    doubted: BTreeMap<RequestKey, Hash>,
     /// Why no run can be kept any more.
     runs_fault: Option<String>,
 }
@@ -207,23 +206,6 @@ impl Engine {
     /// do a second time what it did before.
     pub fn has_forgotten(&self) -> bool {
         self.has_forgotten
-    }
-
-    /// The batch whose commit failed may have reached the disk: a restart may find its writes carried out. Said before the engine
-    /// is rebuilt or goes back. Until a commit succeeds no refusal of one of these writes is signed.
-    pub fn doubt(&mut self) {
-        self.is_in_doubt = true;
-    }
-
-    /// Whether there are writes of which it is not known whether a restart finds them.
-    pub fn has_doubts(&self) -> bool {
-        !self.doubted.is_empty()
-    }
-
-    /// A commit succeeded: it lies where the failed one would have been.
-    pub fn settle(&mut self) {
-        self.doubted.clear();
-        self.under_way.settle();
     }
 
     /// From now on nothing is decided that would have to be durable (DESIGN, *A failing disk*).

@@ -2,7 +2,7 @@
 //!
 //! Only the table is here, with its three orders kept the same; when a receipt may go is decided in `act`.
 
-use std::collections::btree_map::Keys;
+use std::collections::btree_map::Values;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::id::RuntimeId;
@@ -32,9 +32,9 @@ impl Receipts {
         self.by_key.get(key)
     }
 
-    /// The requests of which one is kept.
-    pub(super) fn keys(&self) -> Keys<'_, RequestKey, Receipt> {
-        self.by_key.keys()
+    /// All of them, in the order of their keys.
+    pub(super) fn all(&self) -> Values<'_, RequestKey, Receipt> {
+        self.by_key.values()
     }
 
     /// Whether not one more is taken, whoever it is for.

@@ -1,6 +1,6 @@
 //! Builds the engine from what is durable, at a start and after a failed commit.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::domain::audit::{Draft, Outcome};
@@ -106,8 +106,7 @@ impl Engine {
             generation: 0,
             is_read_only: false,
             has_forgotten: false,
-            is_in_doubt: false,
-            doubted: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             runs_fault: None,
         };
         engine.apply_overlay();
@@ -156,10 +155,7 @@ impl Engine {
         self.overlay = Arc::clone(&shown.overlay);
         self.apply_overlay();
         self.under_way.take_back();
-        let receipts = std::mem::take(&mut self.receipts);
-        if std::mem::take(&mut self.is_in_doubt) {
-            self.doubted.extend(receipts.keys().cloned());
-        }
+        self.receipts = Receipts::default();
         self.has_forgotten = true;
         self.change();
     }
@@ -177,10 +173,6 @@ impl Engine {
         engine.late.clone_from(&self.late);
         engine.refusals.clone_from(&self.refusals);
         engine.doubted.clone_from(&self.doubted);
-        if self.is_in_doubt {
-            engine.doubted.extend(self.receipts.keys().cloned());
-        }
-        engine.doubted.retain(|key| engine.receipts.get(key).is_none());
         engine.runs_fault.clone_from(&self.runs_fault);
         engine.under_way.clone_from(&self.under_way);
         engine.under_way.take_back();
@@ -261,8 +253,6 @@ fn sort(records: impl IntoIterator<Item = Record>) -> Result<Facts, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::domain::config::Value;
     use crate::engine::tests::{self, Zeros};

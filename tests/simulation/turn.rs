@@ -193,7 +193,8 @@ impl World {
         let records = it.disk.recall();
         let Some(live) = it.live.as_mut() else { return };
         if condition == Condition::Broken {
-            live.engine.doubt();
+            let written: Vec<AuditId> = turn.effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
+            live.engine.doubt(&written);
         }
         live.engine = live.engine.rebuilt(records, now).expect("facts hold no removal");
         live.engine.stop_writing();

@@ -1,5 +1,6 @@
 //! One engine and one peer: what the target of a write remembers, tells and puts on record.
 
+mod doubting;
 mod observing;
 mod rebuilding;
 mod reload;
@@ -178,8 +179,8 @@ fn while_a_failed_batch_may_be_on_the_disk_no_refusal_is_signed() {
     for is_readable in [true, false] {
         let mut engine = engine(&["s/b"]);
         let shown = engine.view();
-        act(&mut engine, at(1), envelope("r"));
-        engine.doubt();
+        let batch = act(&mut engine, at(1), envelope("r")).batch;
+        engine.doubt(&batch.audits.iter().map(|draft| draft.audit_id).collect::<Vec<_>>());
         if !is_readable {
             engine.go_back_to(&shown);
         }

@@ -3,7 +3,6 @@
 //! A batch of inputs shares one commit. If the commit fails, nothing of the batch is spoken: its callers hear
 //! `storage_unavailable`, and the engine is rebuilt from what is durable (DESIGN, *A failing disk*).
 
-mod doubt;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -35,7 +34,6 @@ use crate::node::trace;
 use crate::store::{self, Store};
 use crate::wire;
 
-use doubt::{Doubts, Known};
 pub(super) use waiting::Mail;
 use waiting::Waiting;
 
@@ -85,7 +83,6 @@ pub(super) struct Driver {
     pub(super) metrics: Arc<Metrics>,
     /// When a full disk is tried again.
     pub(super) retry_at: Monotonic,
-    pub(super) doubts: Doubts,
 }
 
 impl fmt::Debug for Driver {
@@ -152,23 +149,18 @@ impl Driver {
             self.try_writing(&mut effects).await;
         }
         let ids: Vec<AuditId> = effects.batch.audits.iter().map(|draft| draft.audit_id).collect();
-        let carried_out = Known::all_of(&effects.batch);
         let positions = if effects.batch.is_empty() {
             Vec::new()
         } else {
             match self.commit(effects.batch).await {
                 Ok(positions) => {
                     self.engine.settle();
-                    self.doubts.settle();
                     positions
                 }
                 Err(error) => {
-                    if error.may_be_written() {
-                        self.doubts.add(carried_out);
-                    }
-                    self.fall_back(&error).await;
+                    self.fall_back(&error, &ids).await;
                     self.ask_again(&mut waiting).await;
-                    waiting.fail(&error, &effects.after, &self.doubts);
+                    waiting.fail(&error, &effects.after, &self.engine);
                     return;
                 }
             }
@@ -208,10 +200,10 @@ impl Driver {
     }
 
     /// Nothing of the failed batch counts: forget it and go on without writing.
-    async fn fall_back(&mut self, error: &store::Error) {
+    async fn fall_back(&mut self, error: &store::Error, records: &[AuditId]) {
         tracing::error!(%error, "the store failed; going on read-only");
         if error.may_be_written() {
-            self.engine.doubt();
+            self.engine.doubt(records);
         }
         if !self.rebuild().await {
             // The last view shows nothing but what was durable before this batch.
@@ -280,7 +272,7 @@ impl Driver {
                 Effect::Reply { reply, answer } => {
                     if let Some(caller) = waiting.replies.remove(&reply) {
                         // A caller that went away needs no answer; what it asked for is on record.
-                        drop(caller.send(Ok(self.doubts.told(waiting.writes.get(&reply), *answer))));
+                        drop(caller.send(Ok(*answer)));
                     }
                 }
             }

@@ -24,7 +24,6 @@ use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::arrived::Arrived;
 use crate::node::clock::Clock;
-use crate::node::driver::doubt::Doubts;
 use crate::node::driver::waiting::{Mail, Waiting};
 use crate::node::driver::{Driver, Errand};
 use crate::node::keyring::Keyring;
@@ -58,7 +57,6 @@ fn driver_with(settings: Arc<Settings>, store: &MemoryStore) -> Driver {
         errands: mpsc::channel(1).0,
         metrics: Arc::default(),
         retry_at: Monotonic::default(),
-        doubts: Doubts::default(),
     }
 }
 
@@ -218,8 +216,8 @@ async fn the_engine_doubts_what_a_restart_may_find_until_a_commit_succeeds() {
         assert_eq!(driver.engine.has_doubts(), wanted, "{fault:?}");
     }
     let mut driver = driver(&MemoryStore::new());
-    done(&mut driver, "first").await;
-    driver.engine.doubt();
+    let first = done(&mut driver, "first").await;
+    driver.engine.doubt(&[first]);
     driver.engine = driver.engine.rebuilt([], driver.clock.now()).expect("facts");
     assert!(driver.engine.has_doubts());
     done(&mut driver, "next").await;
@@ -302,6 +300,21 @@ async fn a_commit_that_succeeds_ends_the_doubts() {
     ask_together(&mut driver, [begin(ping("other", "s/a"))]).await;
     let [reason] = ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
     assert!(!reason.contains("after a restart"), "{reason}");
+}
+
+/// Its answer is the error of the batch with which the disk was tried again.
+#[tokio::test]
+async fn who_repeats_a_doubted_write_while_the_disk_is_tried_in_vain_is_told() {
+    let mut driver = driver(&MemoryStore::new());
+    driver.store = Arc::new(broken());
+    ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    let store = MemoryStore::new();
+    store.with_disk(|disk| disk.inject(Fault::NoSpace));
+    driver.store = Arc::new(store);
+    driver.retry_at = Monotonic::default();
+    let heard = ask_together(&mut driver, [begin(ping("r", "s/a")), begin(ping("other", "s/a"))]).await;
+    assert!(heard.iter().all(|reason| !reason.contains("takes no writes")), "not tried: {heard:?}");
+    assert_eq!(heard.each_ref().map(|reason| reason.contains("after a restart")), [true, false], "{heard:?}");
 }
 
 fn broken() -> MemoryStore {

@@ -9,14 +9,13 @@ use crate::domain::action::ActionKind;
 use crate::domain::code::Code;
 use crate::domain::id::RuntimeId;
 use crate::domain::time::Wall;
-use crate::engine::Engine;
 use crate::engine::effect::{Answer, Effect, Waiter};
-use crate::engine::input::{Input, QueryId, Received, ReplyId, Request};
+use crate::engine::input::{Input, QueryId, Received, ReplyId, Request, Write};
 use crate::engine::word::Signer;
+use crate::engine::{Engine, doubt};
 use crate::handle::Failure;
 use crate::mesh::{self, Responder};
 use crate::node::arrived::Arrived;
-use crate::node::driver::doubt::{Doubts, Known};
 use crate::node::trace;
 use crate::store;
 
@@ -46,8 +45,8 @@ pub(super) struct Waiting {
     /// The outcomes among the requests, to be handed over again if the batch fails: nobody else has them.
     pub(super) outcomes: BTreeMap<ReplyId, Request>,
     pub(super) replies: BTreeMap<ReplyId, oneshot::Sender<Result<Answer, Failure>>>,
-    /// What the requests ask to be done here.
-    pub(super) writes: BTreeMap<ReplyId, Known>,
+    /// The writes among the requests that ask for something here, to be told what a restart may find if the batch fails.
+    writes: BTreeMap<ReplyId, Write>,
     pub(super) met: Vec<oneshot::Sender<()>>,
     next: u64,
 }
@@ -60,7 +59,11 @@ impl Waiting {
             Mail::Input(input) => *input,
             Mail::Request(request, caller) => {
                 self.replies.insert(reply, caller);
-                self.writes.extend(Known::of(&request, me).map(|write| (reply, write)));
+                if let Request::Begin { write, .. } = &request
+                    && write.targets.contains(me)
+                {
+                    self.writes.insert(reply, write.clone());
+                }
                 if matches!(request, Request::Conclude { .. }) {
                     self.outcomes.insert(reply, request.clone());
                 }
@@ -102,7 +105,7 @@ impl Waiting {
     }
 
     /// The commit failed, after which these would have been the answers.
-    pub(super) fn fail(&mut self, error: &store::Error, answers: &[Effect], doubts: &Doubts) {
+    pub(super) fn fail(&mut self, error: &store::Error, answers: &[Effect], engine: &Engine) {
         for responder in std::mem::take(&mut self.queries).into_values() {
             responder.answer(mesh::Answer::Refusal(Code::StorageUnavailable.to_string()));
         }
@@ -120,7 +123,11 @@ impl Waiting {
             })
         };
         for (reply, caller) in std::mem::take(&mut self.replies) {
-            let doubt = doubts.of_failed(self.writes.get(&reply), answer_to(reply), error.may_be_written());
+            let doubt = match self.writes.get(&reply) {
+                Some(write) => engine.doubt_of(write),
+                None if error.may_be_written() => answer_to(reply).map_or("", doubt::of_answer),
+                None => "",
+            };
             let failure = Failure { code: Code::StorageUnavailable, reason: format!("{error}{doubt}") };
             drop(caller.send(Err(failure)));
         }
