@@ -14,7 +14,7 @@ use trust_runtime::domain::projection::Lifecycle;
 use trust_runtime::domain::time::{Millis, Now};
 use trust_runtime::engine::effect::Started;
 use trust_runtime::engine::exchange::Finding;
-use trust_runtime::engine::input::{Received, Write};
+use trust_runtime::engine::input::{QueryId, Received, Write};
 use trust_runtime::engine::record::{IntentKey, Receipt, Record, RequestKey};
 use trust_runtime::engine::view::{ClockState, View};
 
@@ -60,12 +60,14 @@ pub(crate) struct Execution {
     digest: Hash,
     envelopes: BTreeSet<Hash>,
     audit_id: AuditId,
+    /// When it was durable.
+    at: u64,
     is_forgotten: bool,
 }
 
 impl Execution {
-    fn of(receipt: &Receipt, envelopes: BTreeSet<Hash>) -> Self {
-        Self { digest: receipt.digest, envelopes, audit_id: receipt.audit_id, is_forgotten: false }
+    fn of(receipt: &Receipt, envelopes: BTreeSet<Hash>, at: u64) -> Self {
+        Self { digest: receipt.digest, envelopes, audit_id: receipt.audit_id, at, is_forgotten: false }
     }
 
     /// It is on no disk any more, and nobody can know of it.
@@ -87,8 +89,8 @@ pub(crate) struct Ledger {
     pub(crate) told: BTreeMap<u64, Told>,
     pub(crate) dispatches: u64,
     pub(crate) refusals: u64,
-    /// Envelopes that a target has refused under its signature.
-    told_refused: BTreeSet<(usize, Hash)>,
+    /// Envelopes that a target has refused under its signature, with the time of the first refusal.
+    told_refused: BTreeMap<(usize, Hash), u64>,
     pub(crate) unknowns: u64,
     pub(crate) reads: u64,
     /// Whose wall clock was ever off.
@@ -117,7 +119,7 @@ impl Ledger {
             told: BTreeMap::new(),
             dispatches: 0,
             refusals: 0,
-            told_refused: BTreeSet::new(),
+            told_refused: BTreeMap::new(),
             unknowns: 0,
             reads: 0,
             was_off: vec![false; nodes],
@@ -133,9 +135,9 @@ impl Ledger {
     }
 
     /// The origin may tell its caller from now on that this envelope was not carried out.
-    pub(crate) fn note_refusal(&mut self, node: usize, envelope: Hash) {
+    pub(crate) fn note_refusal(&mut self, node: usize, envelope: Hash, decided: u64) {
         self.refusals += 1;
-        self.told_refused.insert((node, envelope));
+        self.told_refused.entry((node, envelope)).or_insert(decided);
     }
 
     pub(crate) fn resumed(&mut self, observer: usize, now: u64) {
@@ -271,7 +273,7 @@ impl World {
         let envelopes: BTreeSet<Hash> = fitting.iter().filter_map(|it| it.envelope).collect();
         // Where several envelopes of one request came together, and where its own caller asked too, it may be another's work.
         let is_own = fitting.iter().any(|it| it.envelope.is_none());
-        if !is_own && envelopes.iter().all(|envelope| self.ledger.told_refused.contains(&(node, *envelope))) {
+        if !is_own && envelopes.iter().all(|envelope| self.ledger.told_refused.contains_key(&(node, *envelope))) {
             let detail = format!("n{node} executed {} of {}", receipt.key.request_id, receipt.key.actor);
             self.breach("a write whose refusal was signed is never carried out, across restarts", detail);
         }
@@ -292,7 +294,7 @@ impl World {
             let detail = format!("n{node}: {}", receipt.key.request_id);
             self.breach("an execution and its audit record are one transaction", detail);
         }
-        self.ledger.executions.insert(place, Execution::of(receipt, envelopes));
+        self.ledger.executions.insert(place, Execution::of(receipt, envelopes, self.now));
     }
 
     fn check_chain(&mut self, node: usize) {
@@ -363,7 +365,13 @@ impl World {
         }
     }
 
-    pub(crate) fn check_answer(&mut self, node: usize, received: &Received, receipt: &envelope::Receipt) {
+    pub(crate) fn check_answer(
+        &mut self,
+        node: usize,
+        (query, received): (QueryId, &Received),
+        receipt: &envelope::Receipt,
+        turn: &Turn,
+    ) {
         let envelope = &received.envelope;
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         let is_genuine = self.truth.identity_of(received.signer.runtime()) == Some(received.signer.identity);
@@ -386,12 +394,15 @@ impl World {
                 }
             }
             Ruling::Refused(denial) => {
-                self.ledger.note_refusal(node, received.digest);
-                let known = self.ledger.executions.get(&(node, key.clone())).filter(|it| !it.is_forgotten);
+                // What was refused first may be carried out in the same batch, because it was sent a second time.
+                let execution = self.ledger.executions.get(&(node, key.clone()));
+                let later = execution.filter(|it| turn.is_decided_before(query, it.audit_id)).map(|it| it.at);
+                let known = execution.filter(|it| !it.is_forgotten && later.is_none());
                 if is_genuine && known.is_some_and(|known| known.digest == envelope.digest()) {
                     let detail = format!("n{node} refuses {} with {}", key.request_id, denial.code);
                     self.breach("a target never says that it refused what it executed", detail);
                 }
+                self.ledger.note_refusal(node, received.digest, later.unwrap_or(self.now));
             }
         }
     }
@@ -455,6 +466,9 @@ impl World {
         let key = RequestKey { actor: envelope.actor.clone(), request_id: envelope.request_id.clone() };
         let execution = self.ledger.executions.get(&(target, key.clone())).cloned();
         let is_executed = execution.as_ref().is_some_and(|it| it.digest == envelope.digest() && !it.is_forgotten);
+        // Its answer may have been on the way while the same request was carried out, because it was sent a second time.
+        let refused = self.ledger.told_refused.get(&(target, sent));
+        let was_refused = execution.as_ref().zip(refused).is_some_and(|(it, refused)| *refused <= it.at);
         match finding {
             Finding::Receipt(receipt) => match &receipt.ruling {
                 // A target may have forgotten by now what it had executed when it answered.
@@ -463,7 +477,7 @@ impl World {
                     self.check_told_run(target, &receipt.ruling);
                 }
                 Ruling::Done(_) => self.breach("an acknowledgement means that it was executed", what),
-                Ruling::Refused(_) if is_executed => {
+                Ruling::Refused(_) if is_executed && !was_refused => {
                     self.breach("not executed is never claimed of what was executed", what);
                 }
                 Ruling::Refused(_) => {}

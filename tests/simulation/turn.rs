@@ -57,6 +57,8 @@ pub(crate) struct Turn {
     pub(crate) queries: BTreeMap<QueryId, (Received, Option<Ticket>)>,
     /// Which of the queries ask to act; the others ask for an outcome.
     pub(crate) acts: BTreeSet<QueryId>,
+    /// How many records the batch had once each query was decided.
+    pub(crate) decided: BTreeMap<QueryId, usize>,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
     /// The outcomes among the requests.
     pub(crate) outcomes: Vec<(ReplyId, Request)>,
@@ -64,6 +66,14 @@ pub(crate) struct Turn {
     /// What the oracle says of each write in it.
     pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
     pub(crate) positions: BTreeMap<AuditId, Position>,
+}
+
+impl Turn {
+    /// Whether a query was decided before that of which this record is, in the same batch.
+    pub(crate) fn is_decided_before(&self, query: QueryId, record: AuditId) -> bool {
+        let at = self.effects.batch.audits.iter().position(|draft| draft.audit_id == record);
+        at.zip(self.decided.get(&query)).is_some_and(|(at, decided)| *decided <= at)
+    }
 }
 
 impl Node {
@@ -107,6 +117,7 @@ impl Node {
             }
         };
         live.engine.handle(now, &mut live.entropy, input, &mut turn.effects);
+        turn.decided.insert(query, turn.effects.batch.audits.len());
     }
 }
 
@@ -217,7 +228,7 @@ impl World {
             let Effect::Answer { query, receipt } = effect else { continue };
             let Some((received, ticket)) = turn.queries.remove(&query) else { continue };
             if matches!(receipt.ruling, Ruling::Refused(_)) {
-                self.ledger.note_refusal(node, received.digest);
+                self.ledger.note_refusal(node, received.digest, self.now);
             }
             self.answer_query(node, &received, ticket, Ok(wire::seal_receipt(&keys, &receipt)));
         }
@@ -244,7 +255,7 @@ impl World {
                 Effect::Answer { query, mut receipt } => {
                     let Some((received, ticket)) = turn.queries.remove(&query) else { continue };
                     receipt.position = turn.positions.get(&receipt.audit_id).copied();
-                    self.check_answer(node, &received, &receipt);
+                    self.check_answer(node, (query, &received), &receipt, &turn);
                     let Some(live) = self.nodes[node].live.as_ref() else { return };
                     let sealed = wire::seal_receipt(&live.keys, &receipt);
                     self.answer_query(node, &received, ticket, Ok(sealed));
