@@ -16,7 +16,7 @@ use crate::engine::{Engine, Entropy};
 
 /// Most outcomes that wait for a store that takes no writes: ten dispatches to as many targets as one may have. What is more
 /// is on record as unknown after the next start.
-const LATE_MAX: usize = 10_000;
+pub(super) const LATE_MAX: usize = 10_000;
 
 /// The record of an outcome, and the intent that it closes if its request is not under way a second time.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Answer {
         if let Some(refusal) = self.refuse_read_only() {
-            return self.doubting(write, refusal);
+            return refusal;
         }
         if self.clock.state() == ClockState::Uncertain && self.settings.profile != Profile::Dev {
             let reason = "this runtime's clock is uncertain, so it grants nothing new".to_owned();

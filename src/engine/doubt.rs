@@ -19,7 +19,7 @@ const CARRIED_OUT: &str = "; it may be found carried out after a restart";
 const ACCEPTED: &str = "; it may be found after a restart, as a run that ended before its program was started";
 
 impl Engine {
-    /// The batch with these records may have reached the disk although its commit failed: a restart may find its writes carried
+    /// The batch with these audit records may have reached the disk although its commit failed: a restart may find its writes carried
     /// out. Said before the engine is rebuilt or goes back. Until a commit succeeds no refusal of one of these writes is signed.
     pub fn doubt(&mut self, records: &[AuditId]) {
         let records: BTreeSet<&AuditId> = records.iter().collect();
@@ -28,7 +28,8 @@ impl Engine {
     }
 
     /// Whether there are writes of which it is not known whether a restart finds them.
-    pub fn has_doubts(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_doubts(&self) -> bool {
         !self.doubted.is_empty()
     }
 
@@ -38,20 +39,13 @@ impl Engine {
         self.under_way.settle();
     }
 
-    /// What is added to the error of whoever asks for this write. Another content under the same name was in no batch.
+    /// What is added to the error or the refusal of whoever asks for this write, when he is told. Another content under the same
+    /// name was in no batch.
     pub fn doubt_of(&self, write: &Write) -> &'static str {
         let Write { asker, request_id, action, targets } = write;
         let key = RequestKey { actor: asker.actor.clone(), request_id: request_id.clone() };
         let digest = request_digest(&asker.actor, action, self.me());
         if targets.contains(self.me()) && self.doubted.get(&key) == Some(&digest) { CARRIED_OUT } else { "" }
-    }
-
-    /// The refusal of a write while nothing is written.
-    pub(super) fn doubting(&self, write: &Write, mut refusal: Answer) -> Answer {
-        if let Answer::Refused { reason, .. } = &mut refusal {
-            reason.push_str(self.doubt_of(write));
-        }
-        refusal
     }
 }
 

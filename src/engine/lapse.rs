@@ -85,6 +85,11 @@ fn against_own(now: Wall, settings: &Settings) -> Option<String> {
     if settings.certificate.is_some_and(|own| own.renewal(now) == Renewal::Overdue) {
         return Some("the own certificate has ended: peers and callers refuse it until it is renewed".to_owned());
     }
+    why_own_does_not_hold(settings)
+}
+
+/// That the own certificate does not hold, whenever it ends, and why.
+pub fn why_own_does_not_hold(settings: &Settings) -> Option<String> {
     let refusal = settings.authority.as_ref().and_then(Authority::against_own)?;
     Some(format!("the own certificate does not hold by the anchors and bans in force: {refusal}"))
 }

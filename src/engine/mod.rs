@@ -14,7 +14,7 @@ pub mod exchange;
 mod govern;
 pub mod input;
 pub mod judge;
-mod lapse;
+pub mod lapse;
 mod observe;
 mod receipts;
 pub mod record;

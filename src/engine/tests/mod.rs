@@ -4,6 +4,7 @@ mod doubting;
 mod observing;
 mod rebuilding;
 mod reload;
+mod sending;
 mod transitions;
 mod work;
 

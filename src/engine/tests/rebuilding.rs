@@ -15,7 +15,7 @@ fn runtime() -> RuntimeId {
 }
 
 /// An engine that knows the peer by boot 1 and has heard in that one or a later one that it is well.
-fn having_heard(boot: u64) -> Engine {
+pub(super) fn having_heard(boot: u64) -> Engine {
     let mut engine = engine(&["s/b"]);
     let observation = Observation {
         runtime: runtime(),

@@ -272,7 +272,7 @@ impl Driver {
                 Effect::Reply { reply, answer } => {
                     if let Some(caller) = waiting.replies.remove(&reply) {
                         // A caller that went away needs no answer; what it asked for is on record.
-                        drop(caller.send(Ok(*answer)));
+                        drop(caller.send(Ok(waiting.told(reply, *answer, &self.engine))));
                     }
                 }
             }

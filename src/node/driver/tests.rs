@@ -302,6 +302,19 @@ async fn a_commit_that_succeeds_ends_the_doubts() {
     assert!(!reason.contains("after a restart"), "{reason}");
 }
 
+/// It was refused before the disk was tried, and is answered after that.
+#[tokio::test]
+async fn who_repeats_a_doubted_write_in_the_turn_whose_commit_succeeds_is_not_told() {
+    let mut driver = driver(&MemoryStore::new());
+    driver.store = Arc::new(broken());
+    ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    driver.store = Arc::new(MemoryStore::new());
+    driver.retry_at = Monotonic::default();
+    let [reason] = ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    assert_eq!(reason, "this runtime's store takes no writes");
+    assert!(!driver.engine.has_doubts(), "not tried");
+}
+
 /// Its answer is the error of the batch with which the disk was tried again.
 #[tokio::test]
 async fn who_repeats_a_doubted_write_while_the_disk_is_tried_in_vain_is_told() {

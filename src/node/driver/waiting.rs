@@ -104,6 +104,16 @@ impl Waiting {
         }
     }
 
+    /// The answer to a request, with what a restart may find of a write that was refused because nothing is written now.
+    pub(super) fn told(&self, reply: ReplyId, mut answer: Answer, engine: &Engine) -> Answer {
+        if let (Some(write), Answer::Refused { code: Code::StorageUnavailable, reason }) =
+            (self.writes.get(&reply), &mut answer)
+        {
+            reason.push_str(engine.doubt_of(write));
+        }
+        answer
+    }
+
     /// The commit failed, after which these would have been the answers.
     pub(super) fn fail(&mut self, error: &store::Error, answers: &[Effect], engine: &Engine) {
         for responder in std::mem::take(&mut self.queries).into_values() {
