@@ -287,7 +287,14 @@ impl Core {
 
     /// The same on a thread of whatever gives them.
     pub(super) async fn end_on(self: &Arc<Self>, apart: Apart) {
+        // Needs no thread: two sets of sessions need not answer each question.
+        self.stop.cancel();
+        let mut is_told = false;
         while !self.begin_to_end(apart) {
+            if !is_told {
+                tracing::warn!("there is no thread to close mesh sessions on; it is tried until there is one");
+            }
+            is_told = true;
             sleep(END_AGAIN).await;
         }
         self.ended.cancelled().await;

@@ -30,7 +30,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 const REOPEN_EVERY: Duration = Duration::from_secs(600);
 
 /// How long new sessions wait for the end of those that they replace. A silent neighbour holds it up for some seconds. After that
-/// they no longer wait, but the end goes on: a port that it holds is tried until it is free, and whoever closes the mesh waits for it.
+/// they no longer wait, but the end goes on: a port that it holds is tried until it is free, and whoever closes the mesh waits for it as long
+/// as a close may take.
 const END_MAX: Duration = Duration::from_secs(10);
 
 /// How sessions that are replaced are ended. What tests set otherwise.
@@ -255,7 +256,7 @@ mod tests {
     async fn new_sessions_wait_until_the_old_ones_have_ended() {
         let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Client).await;
         let old = node.core.load_full();
-        let held = hold(&old);
+        let held = hold(&old).await;
         let mut reopening = Box::pin(node.reopen(Ending { wait_max: LONG, ..Ending::OF_A_NODE }));
         assert!(timeout(SHORT, &mut reopening).await.is_err(), "the old ones have not ended");
         assert!(Arc::ptr_eq(&old, &node.core.load_full()));
@@ -270,7 +271,7 @@ mod tests {
     async fn sessions_that_do_not_end_in_time_are_replaced_and_whoever_closes_the_mesh_still_waits_for_them() {
         let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Client).await;
         let old = node.core.load_full();
-        let held = hold(&old);
+        let held = hold(&old).await;
         let begun = Instant::now();
         in_time("it is open anew", node.reopen(Ending { wait_max: SHORT, ..Ending::OF_A_NODE })).await;
         assert!(SHORT <= begun.elapsed(), "waited {:?}", begun.elapsed());
@@ -290,7 +291,7 @@ mod tests {
     async fn a_port_of_sessions_that_do_not_end_in_time_is_waited_for() {
         let [(node, mut inbox), (router, _router_inbox)] = linked(Role::Peer).await;
         let (old, at) = (node.core.load_full(), node.listening());
-        let held = hold(&old);
+        let held = hold(&old).await;
         let reopening = Box::pin(node.reopen(Ending { wait_max: SHORT, ..Ending::OF_A_NODE }));
         let letting_go = async {
             // They are waited for no more.

@@ -140,7 +140,7 @@ pub(super) fn apart(work: impl Future<Output = ()> + Send + 'static) -> bool {
     match thread.spawn(|| ZRuntime::Application.block_in_place(work)) {
         Ok(_thread) => true,
         Err(error) => {
-            tracing::warn!(%error, "no thread to close the mesh session on");
+            tracing::debug!(%error, "no thread to close the mesh session on");
             false
         }
     }

@@ -480,11 +480,13 @@ impl Drop for Holds {
     }
 }
 
-/// Holds up the end of these sessions until what it gives is dropped.
-pub(super) fn hold(core: &Core) -> std::sync::mpsc::Sender<()> {
+/// Holds up the end of these sessions until what it gives is dropped. A client may have heard of others before its session counts
+/// as open.
+pub(super) async fn hold(core: &Core) -> std::sync::mpsc::Sender<()> {
+    wait_until("it is open", async || core.session().is_ok()).await;
+    let session = core.session().expect("open");
     let (held, holds) = std::sync::mpsc::channel();
     let holds = std::sync::Mutex::new(Holds(holds));
-    let session = core.session().expect("open");
     session.declare_subscriber("held").callback(move |_| drop(holds.lock())).background().wait().expect("declared");
     held
 }
@@ -497,7 +499,7 @@ async fn a_mesh_that_is_closed_while_it_is_opened_anew_waits_for_the_end_of_its_
     leaves.announce().await.expect("announced");
     hears(&mut inbox, [appeared("leaves")]).await;
     let old = worn.core.load_full();
-    let held = hold(&old);
+    let held = hold(&old).await;
     leaves.close().await;
     wait_until("the old session is on its way out", async || old.session().is_err()).await;
     let mut closing = worn.close();
