@@ -20,7 +20,7 @@ use crate::settings::{self, Settings};
 /// How long the whole stop may take. Its steps have bounds of their own, of which this is the sum; it holds whatever blocks.
 const STOP_MAX: Duration = Duration::from_millis(4_800);
 
-/// Runs until a signal or `ctl shutdown`; a second signal ends the process at once.
+/// Runs until a signal or `ctl shutdown`; a second signal ends the process at once. A start is finished before either counts.
 pub async fn run(command: &Play) -> Result<(), Failure> {
     let project = &command.project;
     let made = settings::scaffold(project).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;

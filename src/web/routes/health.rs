@@ -3,12 +3,12 @@
 use crate::domain::audit::witness::Break;
 use crate::domain::id::{RuntimeId, SiteId};
 use crate::domain::identity::TrustState;
-use crate::domain::identity::authority::Authority;
 use crate::domain::identity::bundle::Standing;
 use crate::domain::identity::renewal::Stage;
 use crate::domain::projection::Lifecycle;
 use crate::domain::time::Wall;
 use crate::domain::workload::Condition;
+use crate::engine::lapse::why_own_does_not_hold;
 use crate::engine::view::{ClockState, Renewal, View};
 use crate::store;
 use crate::web::error::{Problem, unavailable};
@@ -88,11 +88,8 @@ fn clock(view: &View) -> (&'static str, String) {
 fn identity(view: &View, now: Wall) -> (&'static str, String) {
     let untrusted = view.peers.values().filter(|peer| peer.trust == TrustState::Untrusted).count();
     let about = format!("key {}; {untrusted} of {} peers are not approved", view.identity, view.peers.size());
-    if let Some(refusal) = view.settings.authority.as_ref().and_then(Authority::against_own) {
-        return (
-            FAULTED,
-            format!("{about}; the own certificate does not hold by the anchors and bans in force: {refusal}"),
-        );
+    if let Some(refusal) = why_own_does_not_hold(&view.settings) {
+        return (FAULTED, format!("{about}; {refusal}"));
     }
     let Some(certificate) = view.settings.certificate else { return (OK, about) };
     let days = certificate.days_left(now);
