@@ -16,7 +16,7 @@ use crate::engine::{Engine, Entropy};
 
 /// Most outcomes that wait for a store that takes no writes: ten dispatches to as many targets as one may have. What is more
 /// is on record as unknown after the next start.
-pub(super) const LATE_MAX: usize = 10_000;
+const LATE_MAX: usize = 10_000;
 
 /// The record of an outcome, and the intent that it closes if its request is not under way a second time.
 #[derive(Debug, Clone)]

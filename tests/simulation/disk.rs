@@ -63,6 +63,8 @@ pub(crate) struct Written {
     pub(crate) effects: Effects,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
     pub(crate) allowances: BTreeMap<RequestKey, Vec<Allowance>>,
+    /// When its commit was said to have failed.
+    pub(crate) at: u64,
 }
 
 impl Disk {

@@ -60,7 +60,7 @@ pub(crate) struct Execution {
     digest: Hash,
     envelopes: BTreeSet<Hash>,
     audit_id: AuditId,
-    /// When it was durable.
+    /// When it was written.
     at: u64,
     is_forgotten: bool,
 }
@@ -68,6 +68,11 @@ pub(crate) struct Execution {
 impl Execution {
     fn of(receipt: &Receipt, envelopes: BTreeSet<Hash>, at: u64) -> Self {
         Self { digest: receipt.digest, envelopes, audit_id: receipt.audit_id, at, is_forgotten: false }
+    }
+
+    /// Whether it may be the work of another envelope than this one.
+    fn is_of_another(&self, envelope: Hash) -> bool {
+        self.envelopes.is_empty() || self.envelopes.iter().any(|it| *it != envelope)
     }
 
     /// It is on no disk any more, and nobody can know of it.
@@ -294,7 +299,7 @@ impl World {
             let detail = format!("n{node}: {}", receipt.key.request_id);
             self.breach("an execution and its audit record are one transaction", detail);
         }
-        self.ledger.executions.insert(place, Execution::of(receipt, envelopes, self.now));
+        self.ledger.executions.insert(place, Execution::of(receipt, envelopes, turn.written.unwrap_or(self.now)));
     }
 
     fn check_chain(&mut self, node: usize) {
@@ -396,7 +401,9 @@ impl World {
             Ruling::Refused(denial) => {
                 // What was refused first may be carried out in the same batch, because it was sent a second time.
                 let execution = self.ledger.executions.get(&(node, key.clone()));
-                let later = execution.filter(|it| turn.is_decided_before(query, it.audit_id)).map(|it| it.at);
+                let is_later =
+                    |it: &&Execution| turn.is_decided_before(query, it.audit_id) && it.is_of_another(received.digest);
+                let later = execution.filter(is_later).map(|it| it.at.saturating_sub(1));
                 let known = execution.filter(|it| !it.is_forgotten && later.is_none());
                 if is_genuine && known.is_some_and(|known| known.digest == envelope.digest()) {
                     let detail = format!("n{node} refuses {} with {}", key.request_id, denial.code);
@@ -468,7 +475,7 @@ impl World {
         let is_executed = execution.as_ref().is_some_and(|it| it.digest == envelope.digest() && !it.is_forgotten);
         // Its answer may have been on the way while the same request was carried out, because it was sent a second time.
         let refused = self.ledger.told_refused.get(&(target, sent));
-        let was_refused = execution.as_ref().zip(refused).is_some_and(|(it, refused)| *refused <= it.at);
+        let was_refused = execution.as_ref().zip(refused).is_some_and(|(it, refused)| *refused < it.at);
         match finding {
             Finding::Receipt(receipt) => match &receipt.ruling {
                 // A target may have forgotten by now what it had executed when it answered.

@@ -57,7 +57,9 @@ pub(crate) struct Turn {
     pub(crate) queries: BTreeMap<QueryId, (Received, Option<Ticket>)>,
     /// Which of the queries ask to act; the others ask for an outcome.
     pub(crate) acts: BTreeSet<QueryId>,
-    /// How many records the batch had once each query was decided.
+    /// When it was written, where that is found later.
+    pub(crate) written: Option<u64>,
+    /// How many audit records the batch had once each query was decided.
     pub(crate) decided: BTreeMap<QueryId, usize>,
     pub(crate) replies: BTreeMap<ReplyId, Purpose>,
     /// The outcomes among the requests.
@@ -190,8 +192,12 @@ impl World {
         let is_written = is_first && disk.kept.is_none() && self.chance.happens(500);
         if is_written {
             let Turn { effects, replies, allowances, .. } = turn;
-            let written =
-                Written { effects: effects.clone(), replies: replies.clone(), allowances: allowances.clone() };
+            let written = Written {
+                effects: effects.clone(),
+                replies: replies.clone(),
+                allowances: allowances.clone(),
+                at: self.now,
+            };
             self.nodes[node].disk.written = Some(Box::new(written));
         }
         is_written

@@ -286,9 +286,10 @@ impl World {
             return;
         }
         self.log(format!("n{index} finds what was said to have failed"));
-        let Written { effects, replies, allowances } = *written;
+        let Written { effects, replies, allowances, at } = *written;
         // None of its effects came about. A run whose cancel stood in it is ended all the same: by the start, with every other.
-        self.check_committed(index, &before, &Turn { effects, replies, allowances, ..Turn::default() });
+        let found = Turn { effects, replies, allowances, written: Some(at), ..Turn::default() };
+        self.check_committed(index, &before, &found);
     }
 
     /// The new token shows at the others, and theirs here.

@@ -4,7 +4,7 @@ use super::doubting::asking;
 use super::rebuilding::having_heard;
 use super::*;
 use crate::domain::audit::Draft;
-use crate::engine::dispatch::{LATE_MAX, plan_overtaken};
+use crate::engine::dispatch::plan_overtaken;
 use crate::engine::effect::{Answer, Started};
 use crate::engine::input::{Conclusion, ReplyId, Request, Write};
 use crate::engine::view::Basis;
@@ -106,7 +106,7 @@ fn a_write_to_the_own_runtime_that_is_repeated_has_the_receipt_of_the_first() {
 fn as_many_outcomes_wait_for_the_store_as_may_and_what_is_more_is_counted() {
     let mut engine = engine(&["s/b"]);
     engine.stop_writing();
-    for (outcomes, kept, counted) in [(LATE_MAX, LATE_MAX, None), (1, LATE_MAX, Some(1))] {
+    for (outcomes, kept, counted) in [(10_000, 10_000, None), (1, 10_000, Some(1))] {
         let conclusion = Conclusion { target: "s/b".parse().expect("legal"), ruling: None, audit_id: None };
         let conclusions = std::iter::repeat_n(conclusion, outcomes).collect();
         let (answer, _) = ask(&mut engine, at(1), Request::Conclude { write: ping("r", &["s/b"]), conclusions });

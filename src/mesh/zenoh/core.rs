@@ -287,8 +287,6 @@ impl Core {
 
     /// The same on a thread of whatever gives them.
     pub(super) async fn end_on(self: &Arc<Self>, apart: Apart) {
-        // Needs no thread: two sets of sessions need not answer each question.
-        self.stop.cancel();
         let mut is_told = false;
         while !self.begin_to_end(apart) {
             if !is_told {

@@ -308,6 +308,7 @@ async fn who_repeats_a_doubted_write_in_the_turn_whose_commit_succeeds_is_not_to
     let mut driver = driver(&MemoryStore::new());
     driver.store = Arc::new(broken());
     ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
+    assert!(driver.engine.has_doubts());
     driver.store = Arc::new(MemoryStore::new());
     driver.retry_at = Monotonic::default();
     let [reason] = ask_together(&mut driver, [begin(ping("r", "s/a"))]).await;
